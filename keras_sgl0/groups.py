@@ -1,0 +1,185 @@
+"""Which weights of a kernel form a group, and the norm of a group.
+
+A group is every weight that shares one index along one axis of the kernel: a
+neuron. Three ways to name that axis:
+
+* `axis=-1` (the default everywhere): the output axis, for convolutions and
+  dense layers alike. One group per output channel or unit.
+* any other integer, for kernels of another layout (`Conv2DTranspose` and
+  depthwise kernels have their channels at `axis=2`).
+* `axis="auto"`: the neurons of Bui et al. (arXiv 1912.07868): a convolution
+  kernel is grouped by output channel, a dense kernel (two axes) by **input
+  row**, all weights that leave one input unit. Only this reading gives the
+  paper's 1,370 neurons of LeNet-5-Caffe.
+"""
+
+import math
+import numbers
+
+import keras
+from keras import ops
+
+from keras_sgl0.validation import require
+
+Axis = int | str
+
+
+def validate_axis(axis: Axis) -> Axis:
+    """Returns `axis` if it can name a group axis at all.
+
+    Args:
+        axis: An integer or `"auto"`.
+
+    Raises:
+        ValueError: If `axis` is neither.
+    """
+    is_integer = isinstance(axis, numbers.Integral) and not isinstance(
+        axis, bool
+    )
+    require(
+        is_integer or (isinstance(axis, str) and axis == "auto"),
+        "axis",
+        'an integer or "auto"',
+        axis,
+    )
+    return int(axis) if is_integer else axis
+
+
+def resolve_axis(shape: tuple[int, ...], axis: Axis = -1) -> int:
+    """Returns the group axis of a kernel as a non-negative integer.
+
+    Args:
+        shape: The kernel's shape, e.g. `(kh, kw, cin, cout)` or `(in, out)`.
+        axis: An integer or `"auto"`, see the module's docstring.
+
+    Raises:
+        ValueError: If the kernel has no such axis, or if `axis="auto"` and
+            the kernel has fewer than two axes.
+
+    Example:
+        >>> resolve_axis((5, 5, 1, 20), "auto"), resolve_axis((800, 500), "auto")
+        (3, 0)
+    """
+    rank = len(shape)
+    if validate_axis(axis) == "auto":
+        require(rank >= 2, "axis", f"an integer for a kernel of {shape}", axis)
+        return 0 if rank == 2 else rank - 1
+    require(
+        -rank <= axis < rank,
+        "axis",
+        f'an integer in [{-rank}, {rank}) or "auto" for a kernel of shape '
+        f"{tuple(shape)}",
+        axis,
+    )
+    return axis % rank
+
+
+def num_groups(shape: tuple[int, ...], axis: Axis = -1) -> int:
+    """Returns the number of groups of a kernel.
+
+    Args:
+        shape: The kernel's shape.
+        axis: The group axis.
+
+    Raises:
+        ValueError: If the kernel has no such axis.
+
+    Example:
+        >>> num_groups((5, 5, 20, 50)), num_groups((800, 500), "auto")
+        (50, 800)
+    """
+    return shape[resolve_axis(shape, axis)]
+
+
+def group_size(shape: tuple[int, ...], axis: Axis = -1) -> int:
+    """Returns `|g|`, the number of weights of each group of a kernel.
+
+    Args:
+        shape: The kernel's shape.
+        axis: The group axis.
+
+    Raises:
+        ValueError: If the kernel has no such axis.
+
+    Example:
+        >>> group_size((5, 5, 20, 50)), group_size((800, 500), "auto")
+        (500, 500)
+    """
+    return math.prod(shape) // num_groups(shape, axis)
+
+
+def other_axes(shape: tuple[int, ...], axis: Axis = -1) -> tuple[int, ...]:
+    """Returns the axes to reduce over so that one number a group remains.
+
+    Args:
+        shape: The kernel's shape.
+        axis: The group axis.
+
+    Raises:
+        ValueError: If the kernel has no such axis.
+    """
+    kept = resolve_axis(shape, axis)
+    return tuple(i for i in range(len(shape)) if i != kept)
+
+
+def upcast(x):
+    """Returns `x` in at least float32.
+
+    Sums of squares overflow float16 at weights of 256 and underflow below
+    `2e-4`, so every reduction of this package is done in float32 or better.
+
+    Args:
+        x: A tensor or variable of any floating dtype.
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return ops.cast(x, "float64" if dtype == "float64" else "float32")
+
+
+def group_norms(kernel, axis: Axis = -1):
+    r"""Returns the Euclidean norm `||w_g||_2` of every group.
+
+    The norm has no epsilon, yet its gradient at a group of exact zeros is 0,
+    a valid subgradient, where that of a plain square root would be NaN.
+
+    Args:
+        kernel: Tensor or variable of any floating dtype.
+        axis: The group axis.
+
+    Returns:
+        A vector with one entry a group, in at least float32.
+
+    Raises:
+        ValueError: If the kernel has no such axis.
+
+    Example:
+        >>> group_norms(keras.ops.array([[3.0, 0.0], [4.0, 0.0]]))
+        [5., 0.]
+    """
+    squared = ops.sum(
+        ops.square(upcast(kernel)), axis=other_axes(kernel.shape, axis)
+    )
+    # Both `where` are needed: one keeps the value, one the gradient finite.
+    alive = squared > 0
+    norms = ops.sqrt(ops.where(alive, squared, ops.ones_like(squared)))
+    return ops.where(alive, norms, ops.zeros_like(squared))
+
+
+def group_means(kernel, axis: Axis = -1):
+    """Returns the mean of `|w|` over every group.
+
+    Bui et al. call it the normalized sum of the absolute values of a neuron
+    and count the neuron as dead where it is below `1e-5`.
+
+    Args:
+        kernel: Tensor or variable of any floating dtype.
+        axis: The group axis.
+
+    Returns:
+        A vector with one entry a group, in at least float32.
+
+    Raises:
+        ValueError: If the kernel has no such axis.
+    """
+    return ops.mean(
+        ops.abs(upcast(kernel)), axis=other_axes(kernel.shape, axis)
+    )

@@ -1,0 +1,157 @@
+"""Experiments by name: what the papers ran, as plain settings."""
+
+import dataclasses
+
+from keras_sgl0.datasets import DATASETS
+from keras_sgl0.groups import Axis, validate_axis
+from keras_sgl0.models import LeNet5Caffe
+from keras_sgl0.regularizers import SGL0, GroupLasso, SparseGroupLasso
+from keras_sgl0.validation import choice, finite_float, integer, require
+
+MODELS = {"lenet5_caffe": LeNet5Caffe}
+PENALTIES = {
+    "none": None,
+    "group_lasso": GroupLasso,
+    "sparse_group_lasso": SparseGroupLasso,
+    "sgl0": SGL0,
+}
+# How a penalty may be trained; the l0 part has no gradient of its own.
+TRAININGS = {
+    "none": ("subgradient",),
+    "group_lasso": ("subgradient",),
+    "sparse_group_lasso": ("subgradient", "splitting"),
+    "sgl0": ("splitting",),
+}
+REFRESHES = ("step", "batch")
+
+
+def _field(default, help_text, choices=None):
+    return dataclasses.field(
+        default=default, metadata={"help": help_text, "choices": choices}
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The settings of one training run, validated and never changed.
+
+    The defaults are the paper's for SGL0 with LeNet-5-Caffe on MNIST. Each
+    field's meaning stands in its `help` metadata, which is also the text that
+    `scripts/train.py --help` shows. `factor` and `beta` are given times the
+    number N of training images, as the paper writes them (`.1/N` is `.1`);
+    `penalty_factor` and `splitting_beta` divide. What belongs to epochs is
+    given in shares of the run, so a shortened run keeps every step.
+
+    Raises:
+        ValueError: If a field is out of range or does not go with another.
+
+    Example:
+        >>> recipe = dataclasses.replace(RECIPES["mnist_sgl0"], seed=1)
+
+    Reference:
+        Bui et al., arXiv 1912.07868, section 5.1.
+    """
+
+    dataset: str = _field("mnist", "Data set.", DATASETS)
+    model: str = _field("lenet5_caffe", "Network.", tuple(MODELS))
+    penalty: str = _field("sgl0", "Penalty on the kernels.", tuple(PENALTIES))
+    factor: float = _field(
+        0.1, "Coefficient of the penalty (lambda) times N; unused by `none`."
+    )
+    axis: Axis = _field(
+        "auto",
+        "Group axis of the kernels: an integer, or auto for the neurons of "
+        "Bui et al.",
+    )
+    training: str = _field(
+        "splitting",
+        "How the penalty is trained: by its subgradient, or by variable "
+        "splitting.",
+        ("subgradient", "splitting"),
+    )
+    beta: float = _field(
+        2.5, "Coupling of W and V at the start, times N; for splitting."
+    )
+    growth: float = _field(
+        1.25, "What beta is multiplied by (sigma); for splitting."
+    )
+    grow_every: float = _field(
+        0.2, "Share of the run between two growths of beta; for splitting."
+    )
+    refresh: str = _field(
+        "step",
+        "V inside the train step, or held and updated after each batch; for "
+        "splitting.",
+        REFRESHES,
+    )
+    learning_rate: float = _field(1e-3, "Adam's learning rate at the start.")
+    decay: float = _field(0.1, "What it is multiplied by at each milestone.")
+    milestones: tuple[float, ...] = _field(
+        (0.2, 0.4, 0.6, 0.8), "Shares of the run at which it is."
+    )
+    epsilon: float = _field(1e-8, "Adam's epsilon.")
+    epochs: int = _field(200, "Epochs.")
+    batch_size: int = _field(100, "Images a step.")
+    seed: int = _field(0, "Seed of the weights and of the order of images.")
+    tolerance: float = _field(
+        1e-5, "A weight counts as zero, and is cut, below this."
+    )
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if field.metadata["choices"]:
+                value = getattr(self, field.name)
+                choice(field.name, value, field.metadata["choices"])
+        allowed = TRAININGS[self.penalty]
+        require(
+            self.training in allowed,
+            "training",
+            f"one of {allowed} for the penalty {self.penalty!r}",
+            self.training,
+        )
+        validate_axis(self.axis)
+        for name in ("factor", "beta", "grow_every", "learning_rate"):
+            finite_float(name, getattr(self, name), above=0)
+        for name in ("decay", "epsilon"):
+            finite_float(name, getattr(self, name), above=0)
+        finite_float("growth", self.growth, at_least=1)
+        finite_float("tolerance", self.tolerance, at_least=0)
+        for name in ("epochs", "batch_size"):
+            integer(name, getattr(self, name), at_least=1)
+        integer("seed", self.seed, at_least=0)
+        shares = [finite_float("milestones", m) for m in self.milestones]
+        require(
+            shares == sorted(shares) and all(0 < m < 1 for m in shares),
+            "milestones",
+            "rising shares of the run, each between 0 and 1",
+            self.milestones,
+        )
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """Returns the learning rate of an epoch, counted from 0."""
+        passed = sum(epoch >= round(m * self.epochs) for m in self.milestones)
+        return self.learning_rate * self.decay**passed
+
+    @property
+    def epochs_between_growths(self) -> int:
+        """The number of epochs between two growths of beta."""
+        return max(1, round(self.grow_every * self.epochs))
+
+    def to_dict(self) -> dict:
+        """Returns the fields, ready for JSON."""
+        return dataclasses.asdict(self) | {"milestones": list(self.milestones)}
+
+
+_DIGITS = Recipe(
+    dataset="digits", factor=0.3, beta=7.5, batch_size=32, epochs=60
+)
+_MNIST = Recipe()
+
+RECIPES = {"digits": _DIGITS} | {
+    f"{name}_{penalty}": dataclasses.replace(
+        base, penalty=penalty, training=TRAININGS[penalty][0]
+    )
+    for name, base in (("mnist", _MNIST),)
+    for penalty in PENALTIES
+}
+RECIPES["mnist_plain"] = RECIPES.pop("mnist_none")

@@ -1,0 +1,465 @@
+"""Counting what is zero, cutting what is nearly zero, and the report.
+
+The definitions are those of Bui et al. (arXiv 1912.07868):
+
+* a **weight** is zero where `|w| < tolerance`; *weight sparsity* is their share
+  among all trainable parameters, biases included (431,080 for LeNet-5-Caffe).
+  The figure over kernels alone is given beside it.
+* a **neuron** (a group of a kernel) is dead where the mean of `|w|` over it is
+  below `tolerance`; *neuron sparsity* is their share among all groups.
+
+The group axis of a kernel is that of its penalty; a kernel without one is
+grouped by `"auto"`, the paper's neurons. `tolerance=0` counts exact zeros.
+Frozen layers are left out, as Keras leaves them out of `trainable_variables`.
+"""
+
+import dataclasses
+import io
+
+import keras
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+from keras import ops
+
+from keras_sgl0.compilation import compiled
+from keras_sgl0.groups import (
+    Axis,
+    group_means,
+    num_groups,
+    other_axes,
+    resolve_axis,
+    upcast,
+    validate_axis,
+)
+from keras_sgl0.validation import finite_float, require
+
+TOLERANCE = 1e-5
+_KERNEL_NAMES = ("kernel", "embeddings")
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelSparsity:
+    """The counts of one kernel.
+
+    Attributes:
+        name: The variable's path, `layer/kernel`.
+        shape: The kernel's shape.
+        axis: The group axis, not negative.
+        groups: The number of groups (neurons).
+        groups_alive: How many of them are not dead.
+        weights: The number of weights.
+        weights_alive: How many of them are not zero.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axis: int
+    groups: int
+    groups_alive: int
+    weights: int
+    weights_alive: int
+
+    @property
+    def density(self) -> float:
+        """The share of weights that are not zero, in [0, 1]."""
+        return self.weights_alive / self.weights
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityReport:
+    """What is alive in a model, kernel by kernel and in total.
+
+    `print(report)` shows a table, `to_dict()` gives plain numbers.
+
+    Attributes:
+        kernels: One entry a kernel.
+        other_parameters: The number of trainable parameters in no kernel:
+            biases, batch norm scales.
+        other_parameters_alive: How many of them are not zero.
+        tolerance: Below this a weight counts as zero.
+    """
+
+    kernels: tuple[KernelSparsity, ...]
+    other_parameters: int
+    other_parameters_alive: int
+    tolerance: float
+
+    @property
+    def kernel_weights(self) -> int:
+        """The number of weights in kernels."""
+        return sum(k.weights for k in self.kernels)
+
+    @property
+    def kernel_weights_alive(self) -> int:
+        """The number of kernel weights that are not zero."""
+        return sum(k.weights_alive for k in self.kernels)
+
+    @property
+    def parameters(self) -> int:
+        """The number of trainable parameters, biases included."""
+        return self.kernel_weights + self.other_parameters
+
+    @property
+    def parameters_alive(self) -> int:
+        """The number of trainable parameters that are not zero."""
+        return self.kernel_weights_alive + self.other_parameters_alive
+
+    @property
+    def neurons(self) -> int:
+        """The number of groups."""
+        return sum(k.groups for k in self.kernels)
+
+    @property
+    def neurons_alive(self) -> tuple[int, ...]:
+        """The number of groups that are not dead, one number a kernel."""
+        return tuple(k.groups_alive for k in self.kernels)
+
+    @property
+    def weight_sparsity(self) -> float:
+        """The share of zeros among all parameters, in [0, 1]."""
+        return _share_dead(self.parameters_alive, self.parameters)
+
+    @property
+    def weight_sparsity_kernels(self) -> float:
+        """The share of zeros among kernel weights alone, in [0, 1]."""
+        return _share_dead(self.kernel_weights_alive, self.kernel_weights)
+
+    @property
+    def neuron_sparsity(self) -> float:
+        """The share of dead groups, in [0, 1]."""
+        return _share_dead(sum(self.neurons_alive), self.neurons)
+
+    def to_dict(self) -> dict:
+        """Returns the report as plain numbers, ready for JSON.
+
+        Sparsities and densities are shares in [0, 1].
+        """
+        return {
+            "kernels": [
+                {
+                    **dataclasses.asdict(kernel),
+                    "shape": list(kernel.shape),
+                    "density": kernel.density,
+                }
+                for kernel in self.kernels
+            ],
+            "parameters": self.parameters,
+            "parameters_alive": self.parameters_alive,
+            "kernel_weights": self.kernel_weights,
+            "kernel_weights_alive": self.kernel_weights_alive,
+            "neurons": self.neurons,
+            "neurons_alive": list(self.neurons_alive),
+            "weight_sparsity": self.weight_sparsity,
+            "weight_sparsity_kernels": self.weight_sparsity_kernels,
+            "neuron_sparsity": self.neuron_sparsity,
+            "tolerance": self.tolerance,
+        }
+
+    def __str__(self) -> str:
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_footer=False)
+        for header in ("kernel", "shape", "neurons", "weights", "density"):
+            justify = "left" if header in ("kernel", "shape") else "right"
+            table.add_column(header, justify=justify, no_wrap=True)
+        for k in self.kernels:
+            table.add_row(
+                k.name,
+                "x".join(map(str, k.shape)),
+                _alive(k.groups_alive, k.groups),
+                _alive(k.weights_alive, k.weights),
+                f"{k.density:.2%}",
+            )
+        others = (self.other_parameters_alive, self.other_parameters)
+        table.add_row("other parameters", "", "", _alive(*others), "")
+        table.add_section()
+        for name, neurons, alive, total, sparsity in (
+            (
+                "kernels",
+                _alive(sum(self.neurons_alive), self.neurons),
+                self.kernel_weights_alive,
+                self.kernel_weights,
+                self.weight_sparsity_kernels,
+            ),
+            (
+                "all parameters",
+                "",
+                self.parameters_alive,
+                self.parameters,
+                self.weight_sparsity,
+            ),
+        ):
+            table.add_row(
+                name, "", neurons, _alive(alive, total), f"{1 - sparsity:.2%}"
+            )
+        out = io.StringIO()
+        rich.console.Console(file=out, width=100).print(table)
+        lines = [line.rstrip() for line in out.getvalue().splitlines()]
+        summary = (
+            f" weight sparsity {self.weight_sparsity:.2%} "
+            f"(kernels alone {self.weight_sparsity_kernels:.2%}), "
+            f"neuron sparsity {self.neuron_sparsity:.2%}"
+        )
+        return "\n".join([*filter(None, lines), summary])
+
+
+def kernels(model: keras.Model) -> list:
+    """Returns the trainable variables of a model that have groups.
+
+    These are the kernels and embeddings of its layers, those of nested models
+    too, and any other variable of two or more axes with a group penalty.
+
+    Args:
+        model: A built model.
+
+    Raises:
+        ValueError: If the model is not built or has no trainable kernel.
+    """
+    require(model.built, "model", "a built model", model)
+    found = [
+        v
+        for v in model.trainable_variables
+        if len(v.shape) >= 2
+        and (
+            v.name.endswith(_KERNEL_NAMES)
+            or hasattr(v.regularizer, "axis")
+        )
+    ]
+    require(found, "model", "a model with a trainable kernel", model)
+    return found
+
+
+def neuron_axis(kernel, axis: Axis | None = None) -> int:
+    """Returns the group axis by which a kernel's neurons are counted.
+
+    Args:
+        kernel: A variable.
+        axis: The group axis, or `None` for that of the kernel's penalty and,
+            where it has none, `"auto"`.
+
+    Raises:
+        ValueError: If the kernel has no such axis.
+    """
+    if axis is None:
+        penalty = getattr(kernel.regularizer, "original", kernel.regularizer)
+        axis = getattr(penalty, "axis", "auto")
+    return resolve_axis(kernel.shape, axis)
+
+
+def is_zero(w, tolerance: float = TOLERANCE):
+    """Returns where `|w| < tolerance`, or `w == 0` if `tolerance` is 0.
+
+    Args:
+        w: Tensor or variable.
+        tolerance: At least 0.
+    """
+    # The smallest normal float32 stands for 0, so that zeros stay below it.
+    smallest = float(np.finfo("float32").tiny)
+    return ops.abs(upcast(w)) < max(tolerance, smallest)
+
+
+def dead_groups(kernel, axis: Axis, tolerance: float = TOLERANCE):
+    """Returns which groups have a mean of `|w|` below `tolerance`.
+
+    Args:
+        kernel: Tensor or variable.
+        axis: The group axis.
+        tolerance: At least 0.
+
+    Returns:
+        A boolean vector with one entry a group.
+    """
+    return is_zero(group_means(kernel, axis), tolerance)
+
+
+class SparsityCounter:
+    """Counts a model's zeros and dead groups, in one compiled call.
+
+    Args:
+        model: A built model.
+        tolerance: Below this a weight counts as zero. At least 0.
+        axis: The group axis, or `None` for that of each kernel's penalty.
+
+    Raises:
+        ValueError: If an argument is out of range or the model has no
+            trainable kernel.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        tolerance: float = TOLERANCE,
+        axis: Axis | None = None,
+    ):
+        self.tolerance = finite_float("tolerance", tolerance, at_least=0)
+        if axis is not None:
+            validate_axis(axis)
+        self._kernels = kernels(model)
+        self._axes = [neuron_axis(k, axis) for k in self._kernels]
+        inside = {id(k) for k in self._kernels}
+        self._others = [
+            v for v in model.trainable_variables if id(v) not in inside
+        ]
+        self._count = compiled(self._counts)
+
+    def __call__(self) -> SparsityReport:
+        """Returns the report on the model as it is now."""
+        counts = ops.convert_to_numpy(self._count()).astype(int).tolist()
+        dead, zero = (
+            counts[: len(self._kernels)],
+            counts[len(self._kernels) :],
+        )
+        rows = tuple(
+            KernelSparsity(
+                name=kernel.path,
+                shape=tuple(kernel.shape),
+                axis=axis,
+                groups=num_groups(kernel.shape, axis),
+                groups_alive=num_groups(kernel.shape, axis) - dead_here,
+                weights=_size(kernel),
+                weights_alive=_size(kernel) - zero_here,
+            )
+            for kernel, axis, dead_here, zero_here in zip(
+                self._kernels, self._axes, dead, zero, strict=False
+            )
+        )
+        others = sum(map(_size, self._others))
+        return SparsityReport(
+            kernels=rows,
+            other_parameters=others,
+            other_parameters_alive=others - sum(zero[len(self._kernels) :]),
+            tolerance=self.tolerance,
+        )
+
+    def _counts(self):
+        dead = [
+            dead_groups(k, axis, self.tolerance)
+            for k, axis in zip(self._kernels, self._axes, strict=True)
+        ]
+        zero = [
+            is_zero(v, self.tolerance) for v in self._kernels + self._others
+        ]
+        return ops.stack(
+            [ops.sum(ops.cast(flags, "int32")) for flags in dead + zero]
+        )
+
+
+def sparsity_report(
+    model: keras.Model,
+    tolerance: float = TOLERANCE,
+    axis: Axis | None = None,
+) -> SparsityReport:
+    """Returns what is alive in a model, kernel by kernel and in total.
+
+    Args:
+        model: A built model.
+        tolerance: A weight counts as zero where `|w| < tolerance`, a neuron
+            as dead where the mean of `|w|` over it is. `0` counts exact zeros.
+        axis: The group axis for every kernel, or `None` for that of each
+            kernel's penalty and, where it has none, `"auto"`.
+
+    Returns:
+        A `SparsityReport`.
+
+    Raises:
+        ValueError: If `tolerance` is negative, `axis` unknown or out of range
+            for a kernel, or the model not built or without trainable kernel.
+
+    Example:
+        >>> print(sparsity_report(model))
+    """
+    return SparsityCounter(model, tolerance, axis)()
+
+
+def weight_sparsity(
+    model: keras.Model, tolerance: float = TOLERANCE
+) -> float:
+    """Returns the share of a model's parameters with `|w| < tolerance`.
+
+    All trainable parameters count, biases included, as in Bui et al.
+
+    Args:
+        model: A built model.
+        tolerance: At least 0; `0` counts exact zeros.
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        ValueError: As in `sparsity_report`.
+    """
+    return sparsity_report(model, tolerance).weight_sparsity
+
+
+def neuron_sparsity(
+    model: keras.Model,
+    tolerance: float = TOLERANCE,
+    axis: Axis | None = None,
+) -> float:
+    """Returns the share of a model's groups with a mean `|w| < tolerance`.
+
+    Args:
+        model: A built model.
+        tolerance: At least 0; `0` counts groups of exact zeros.
+        axis: The group axis, as in `sparsity_report`.
+
+    Returns:
+        A number in [0, 1].
+
+    Raises:
+        ValueError: As in `sparsity_report`.
+    """
+    return sparsity_report(model, tolerance, axis).neuron_sparsity
+
+
+def apply_threshold(
+    model: keras.Model,
+    tolerance: float = TOLERANCE,
+    axis: Axis | None = None,
+) -> keras.Model:
+    """Sets what counts as zero to exactly zero, in place.
+
+    First every trainable parameter with `|w| < tolerance`, biases included;
+    then every group of a kernel whose mean of `|w|` is still, or has become,
+    less than `tolerance`, so that a neuron counted as dead is one. Doing it
+    again changes nothing.
+
+    Args:
+        model: A built model.
+        tolerance: At least 0; `0` changes nothing.
+        axis: The group axis, as in `sparsity_report`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: As in `sparsity_report`.
+
+    Example:
+        >>> model.fit(x, y, callbacks=[VariableSplitting(beta=0.01)])
+        >>> report = sparsity_report(apply_threshold(model))
+    """
+    tolerance = finite_float("tolerance", tolerance, at_least=0)
+    neurons = {id(k): neuron_axis(k, axis) for k in kernels(model)}
+    for variable in model.trainable_variables:
+        w = ops.convert_to_tensor(variable)
+        w = ops.where(is_zero(w, tolerance), ops.zeros_like(w), w)
+        if id(variable) in neurons:
+            own = neurons[id(variable)]
+            dead = dead_groups(w, own, tolerance)
+            dead = ops.expand_dims(dead, other_axes(w.shape, own))
+            w = ops.where(dead, ops.zeros_like(w), w)
+        variable.assign(w)
+    return model
+
+
+def _size(variable) -> int:
+    return int(np.prod(variable.shape))
+
+
+def _share_dead(alive: int, total: int) -> float:
+    return 1 - alive / total
+
+
+def _alive(alive: int, total: int) -> str:
+    return f"{alive:,} / {total:,}"

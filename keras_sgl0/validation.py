@@ -1,0 +1,111 @@
+"""Argument checks, worded the way Keras words them."""
+
+import math
+import numbers
+
+
+def require(condition: bool, name: str, expected: str, received: object):
+    """Raises a `ValueError` naming the argument unless `condition` holds.
+
+    Args:
+        condition: What must be true.
+        name: The argument's name.
+        expected: What the argument may be, in words.
+        received: What the caller passed.
+
+    Raises:
+        ValueError: If `condition` is false.
+    """
+    if not condition:
+        raise ValueError(
+            f"Invalid value for argument `{name}`. Expected {expected}. "
+            f"Received: {name}={received!r}"
+        )
+
+
+def finite_float(
+    name: str,
+    value: object,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+) -> float:
+    """Returns `value` as a Python float after checking its range.
+
+    Args:
+        name: The argument's name.
+        value: What the caller passed: a real number, not a bool.
+        above: The value must be greater than this.
+        at_least: The value must not be less than this.
+
+    Raises:
+        ValueError: If `value` is no finite real number or out of range.
+
+    Example:
+        >>> finite_float("beta", 2, above=0)
+        2.0
+    """
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (("greater than", above), ("at least", at_least))
+        if bound != -math.inf
+    ]
+    valid = (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value > above
+        and value >= at_least
+    )
+    expected = " ".join(["a finite number", *bounds])
+    require(valid, name, expected, value)
+    return float(value)
+
+
+def integer(name: str, value: object, *, at_least: int) -> int:
+    """Returns `value` as a Python int after checking its range.
+
+    Args:
+        name: The argument's name.
+        value: What the caller passed: an integer, not a bool.
+        at_least: The value must not be less than this.
+
+    Raises:
+        ValueError: If `value` is no integer or less than `at_least`.
+
+    Example:
+        >>> integer("every", 40, at_least=1)
+        40
+    """
+    valid = (
+        isinstance(value, numbers.Integral)
+        and not isinstance(value, bool)
+        and value >= at_least
+    )
+    require(valid, name, f"an integer of at least {at_least}", value)
+    return int(value)
+
+
+def choice(name: str, value: object, known: tuple[str, ...]) -> str:
+    """Returns `value` after checking that it is one of the `known` names.
+
+    Args:
+        name: The argument's name.
+        value: What the caller passed.
+        known: The names there are.
+
+    Raises:
+        ValueError: If `value` is none of them; the message lists them.
+
+    Example:
+        >>> choice("refresh", "step", ("step", "batch"))
+        'step'
+    """
+    names = ", ".join(repr(k) for k in known)
+    require(
+        isinstance(value, str) and value in known,
+        name,
+        f"one of {names}",
+        value,
+    )
+    return value
