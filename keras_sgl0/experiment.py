@@ -224,9 +224,9 @@ def _claim(workdir, recipe):
     }
     if different:
         raise ValueError(
-            "Invalid value for argument `workdir`. Expected a new folder or one "
-            f"of the same recipe. Received: workdir={workdir!r}, where these "
-            f"settings are different (there, here): {different}"
+            "Invalid value for argument `workdir`. Expected a new folder or "
+            f"one of the same recipe. Received: workdir={workdir!r}, where "
+            f"these settings are different (there, here): {different}"
         )
 
 

@@ -57,8 +57,8 @@ def resolve_axis(shape: tuple[int, ...], axis: Axis = -1) -> int:
             the kernel has fewer than two axes.
 
     Example:
-        >>> resolve_axis((5, 5, 1, 20), "auto"), resolve_axis((800, 500), "auto")
-        (3, 0)
+        >>> resolve_axis((800, 500)), resolve_axis((800, 500), "auto")
+        (1, 0)
     """
     rank = len(shape)
     if validate_axis(axis) == "auto":

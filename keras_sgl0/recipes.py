@@ -58,7 +58,7 @@ class Recipe:
     factor: float = _field(
         0.1, "Coefficient of the penalty (lambda) times N; unused by `none`."
     )
-    axis: Axis = _field(
+    axis: Axis = _field(  # noqa: RUF009
         "auto",
         "Group axis of the kernels: an integer, or auto for the neurons of "
         "Bui et al.",

@@ -220,10 +220,7 @@ def kernels(model: keras.Model) -> list:
         v
         for v in model.trainable_variables
         if len(v.shape) >= 2
-        and (
-            v.name.endswith(_KERNEL_NAMES)
-            or hasattr(v.regularizer, "axis")
-        )
+        and (v.name.endswith(_KERNEL_NAMES) or hasattr(v.regularizer, "axis"))
     ]
     require(found, "model", "a model with a trainable kernel", model)
     return found
@@ -371,9 +368,7 @@ def sparsity_report(
     return SparsityCounter(model, tolerance, axis)()
 
 
-def weight_sparsity(
-    model: keras.Model, tolerance: float = TOLERANCE
-) -> float:
+def weight_sparsity(model: keras.Model, tolerance: float = TOLERANCE) -> float:
     """Returns the share of a model's parameters with `|w| < tolerance`.
 
     All trainable parameters count, biases included, as in Bui et al.

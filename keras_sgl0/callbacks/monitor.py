@@ -27,9 +27,7 @@ class SparsityMonitor(keras.callbacks.Callback):
         >>> model.fit(x, y, callbacks=[SparsityMonitor(), logger])
     """
 
-    def __init__(
-        self, tolerance: float = TOLERANCE, axis: Axis | None = None
-    ):
+    def __init__(self, tolerance: float = TOLERANCE, axis: Axis | None = None):
         super().__init__()
         self.tolerance = finite_float("tolerance", tolerance, at_least=0)
         self.axis = axis if axis is None else validate_axis(axis)

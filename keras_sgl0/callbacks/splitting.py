@@ -9,7 +9,7 @@ from keras_sgl0.callbacks.lending import LendingCallback, LentRegularizer
 from keras_sgl0.compilation import compiled
 from keras_sgl0.groups import upcast
 from keras_sgl0.regularizers import ElementwisePenalty, SparseGroup
-from keras_sgl0.validation import choice, finite_float, integer, require
+from keras_sgl0.validation import choice, finite_float, integer
 
 
 class SplitPenalty(LentRegularizer):
@@ -203,7 +203,7 @@ class VariableSplitting(LendingCallback):
         if steps > 1:
             raise ValueError(
                 '`refresh="batch"` updates V between batches and Keras runs '
-                "several batches a call. Use `refresh=\"step\"` or compile "
+                'several batches a call. Use `refresh="step"` or compile '
                 f"with `steps_per_execution=1`. Received: {steps}"
             )
         if keras.backend.backend() == "jax":

@@ -42,7 +42,9 @@ def LeNet5Caffe(  # noqa: N802
         Bui et al., arXiv 1912.07868, section 5.1.
     """
     require(
-        len(input_shape) == 3 and min(input_shape[:2]) >= 16,
+        len(input_shape) == 3
+        and all(isinstance(n, int) and n >= 1 for n in input_shape)
+        and min(input_shape[:2]) >= 16,
         "input_shape",
         "(height, width, channels), both sides at least 16",
         input_shape,

@@ -1,0 +1,57 @@
+import dataclasses
+import inspect
+import pkgutil
+import re
+from importlib import import_module
+
+import keras
+import pytest
+
+import keras_sgl0
+
+if keras.backend.backend() == "tensorflow":
+    MODULES = [
+        import_module(module.name)
+        for module in pkgutil.walk_packages(
+            keras_sgl0.__path__, keras_sgl0.__name__ + "."
+        )
+    ]
+else:
+    MODULES = []
+PUBLIC = {
+    f"{thing.__module__}.{name}": thing
+    for module in MODULES
+    for name, thing in vars(module).items()
+    if not name.startswith("_")
+    and (inspect.isclass(thing) or inspect.isfunction(thing))
+    and thing.__module__.startswith(keras_sgl0.__name__)
+}
+pytestmark = pytest.mark.tensorflow
+
+
+def entries(title, docstring):
+    """Returns the names that a section of a docstring explains."""
+    pattern = rf"\n{title}:\n((?:    .*\n|\n)*)"
+    section = re.search(pattern, docstring + "\n")
+    return set(re.findall(r"^ {4}(\w+):", section[1] if section else "", re.M))
+
+
+@pytest.mark.parametrize("thing", PUBLIC.values(), ids=PUBLIC)
+def test_every_public_argument_is_documented(thing):
+    docstring = inspect.getdoc(thing)
+    assert docstring
+    if dataclasses.is_dataclass(thing):
+        arguments = {
+            field.name
+            for field in dataclasses.fields(thing)
+            if "help" not in field.metadata
+        }
+        assert arguments == entries("Attributes", docstring)
+    else:
+        arguments = set(inspect.signature(thing).parameters)
+        assert arguments == entries("Args", docstring)
+
+
+def test_everything_public_is_exported():
+    for name in keras_sgl0.__all__:
+        assert getattr(keras_sgl0, name).__doc__

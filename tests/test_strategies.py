@@ -1,0 +1,62 @@
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.tensorflow
+
+# A process of its own: devices are set before TensorFlow starts, and a failed
+# distributed step poisons its process.
+MIRRORED = """
+import contextlib
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+cpu, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(
+    cpu, 2 * [tf.config.LogicalDeviceConfiguration()]
+)
+sys.path.insert(0, sys.argv[1])
+import keras
+import keras_sgl0 as ks
+from helpers import two_layers
+
+rng = np.random.default_rng(0)
+images, labels = rng.random((64, 12), "float32"), rng.integers(0, 3, 64)
+
+
+def run(strategy, refresh):
+    scope = strategy.scope() if strategy else contextlib.nullcontext()
+    with scope:
+        model = two_layers(ks.SGL0(2e-3), keras.optimizers.Adam(0.01))
+    callbacks = [
+        ks.VariableSplitting(0.1, growth=2, every=2, refresh=refresh),
+        ks.SparsityMonitor(1e-2),
+    ]
+    history = model.fit(
+        images, labels, batch_size=16, epochs=4, shuffle=False, verbose=0,
+        validation_data=(images, labels), callbacks=callbacks,
+    ).history
+    v = [np.array(v) for v in callbacks[0].v.values()]
+    return np.array(list(history.values())), [*model.get_weights(), *v]
+
+
+for refresh in ("step", "batch"):
+    one = run(None, refresh)
+    two = run(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), refresh)
+    np.testing.assert_allclose(one[0], two[0], rtol=1e-5)
+    for a, b in zip(one[1], two[1], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+print("equal")
+"""
+
+
+def test_two_mirrored_devices_train_as_one(request):
+    done = subprocess.run(
+        [sys.executable, "-c", MIRRORED, str(request.path.parent)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "equal", done.stderr[-2000:]
