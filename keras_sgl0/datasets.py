@@ -6,7 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from keras_sgl0.validation import choice, integer, require
+from keras_sgl0.validation import InputError, choice, integer, require
 
 DATASETS = ("digits", "mnist", "fashion_mnist")
 
@@ -126,6 +126,8 @@ def load(
     choice("name", name, DATASETS)
     if name == "digits":
         return _load_digits()
+    if data_dir is not None:
+        data_dir = os.path.abspath(os.path.expanduser(data_dir))
     return _load_tfds(name, data_dir, download)
 
 
@@ -158,22 +160,25 @@ def _load_tfds(name: str, data_dir: str | None, download: bool) -> Dataset:
             data_dir,
         )
     builder = tfds.builder(name, data_dir=data_dir)
-    if not builder.is_prepared():
-        folder = os.path.abspath(os.path.expanduser(builder.data_dir_root))
-        if not download:
-            raise ValueError(
-                f"The data set {name!r} is not in the folder {folder} (looked "
-                f"in {builder.data_dir}). To fetch it, run: tfds build {name} "
-                f"--data_dir={folder}"
+    try:
+        if download:
+            builder.download_and_prepare()
+        if not builder.is_prepared():
+            raise FileNotFoundError("it is not there")
+        train, test = tfds.as_numpy(
+            builder.as_dataset(
+                split=["train", "test"], batch_size=-1, as_supervised=True
             )
-        builder.download_and_prepare()
-    features = builder.info.features
-    train, test = tfds.as_numpy(
-        builder.as_dataset(
-            split=["train", "test"], batch_size=-1, as_supervised=True
         )
-    )
-    return Dataset(name, train, test, features["label"].num_classes)
+    except (OSError, tf.errors.OpError) as problem:
+        root = builder.data_dir_root
+        raise InputError(
+            f"The data set {name!r} cannot be read from {builder.data_dir} "
+            f"({problem}). To fetch it, run: tfds build {name} "
+            f"--data_dir={root}"
+        ) from problem
+    classes = builder.info.features["label"].num_classes
+    return Dataset(name, train, test, classes)
 
 
 def _scaled(images):

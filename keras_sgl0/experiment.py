@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import time
+import zipfile
 
 import keras
 import numpy as np
@@ -16,9 +17,15 @@ import keras_sgl0
 from keras_sgl0 import datasets
 from keras_sgl0.callbacks import SparsityMonitor, VariableSplitting
 from keras_sgl0.recipes import MODELS, PENALTIES, Recipe
-from keras_sgl0.sparsity import apply_threshold, sparsity_report
+from keras_sgl0.sparsity import (
+    apply_threshold,
+    kernels,
+    neuron_axis,
+    sparsity_report,
+)
+from keras_sgl0.validation import InputError
 
-RECIPE, CHECKPOINT = "recipe.json", "checkpoint.weights.h5"
+RECIPE, CHECKPOINT = "recipe.json", "checkpoint.keras"
 HISTORY, MODEL, RESULT = "history.csv", "model.keras", "result.json"
 
 
@@ -42,6 +49,9 @@ def build(recipe: Recipe, dataset: datasets.Dataset) -> keras.Model:
         recipe: The settings.
         dataset: Gives the input's shape, the classes and N.
 
+    Raises:
+        ValueError: If a kernel of the model has no such group axis.
+
     Example:
         >>> model = build(RECIPES["digits"], datasets.load("digits"))
     """
@@ -56,6 +66,8 @@ def build(recipe: Recipe, dataset: datasets.Dataset) -> keras.Model:
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[error],
     )
+    for kernel in kernels(model):
+        neuron_axis(kernel, recipe.axis)  # raises if there is no such axis
     return model
 
 
@@ -92,19 +104,20 @@ def run(
         >>> result = run(RECIPES["digits"], "runs/digits")
         >>> result["neuron_sparsity"]
     """
-    _claim(workdir, recipe)
     path = {
-        name: os.path.join(workdir, name)
-        for name in (CHECKPOINT, HISTORY, MODEL, RESULT)
+        name: os.path.join(os.path.expanduser(workdir), name)
+        for name in (RECIPE, CHECKPOINT, HISTORY, MODEL, RESULT)
     }
-    if os.path.exists(path[RESULT]):
+    _require_same_recipe(path[RECIPE], recipe)
+    if os.path.exists(path[MODEL]) and os.path.exists(path[RESULT]):
         return _read_json(path[RESULT])
 
     dataset = datasets.load(recipe.dataset, data_dir, download)
     keras.utils.set_random_seed(recipe.seed)
     model = build(recipe, dataset)
+    _claim(path[RECIPE], recipe)
     steps = dataset.steps_per_epoch(recipe.batch_size)
-    first_epoch = _restore(model, path[CHECKPOINT]) // steps
+    first_epoch = _restore(model, path[CHECKPOINT], steps)
     _trim(path[HISTORY], first_epoch)
     test = dataset.test_batches()
     model.fit(
@@ -114,6 +127,7 @@ def run(
         steps_per_epoch=steps,
         epochs=recipe.epochs,
         initial_epoch=first_epoch,
+        shuffle=False,  # `train_batches` does it
         validation_data=test,
         callbacks=_callbacks(recipe, dataset, path, progress),
         verbose=0,
@@ -166,7 +180,7 @@ class _Checkpoint(keras.callbacks.Callback):
     Keras's own `BackupAndRestore` keeps the epoch in a second file and writes
     both in place, so a kill between or within the two loses the run. Here the
     epoch follows from the optimizer's iterations and one file is replaced
-    whole.
+    whole; being a zip, it notices when it was damaged.
     """
 
     def __init__(self, path):
@@ -174,7 +188,7 @@ class _Checkpoint(keras.callbacks.Callback):
         self.path = path
 
     def on_epoch_end(self, epoch, logs=None):
-        _write_whole(self.path, self.model.save_weights)
+        _write_whole(self.path, self.model.save)
 
 
 def _callbacks(recipe, dataset, path, progress):
@@ -203,46 +217,60 @@ def _callbacks(recipe, dataset, path, progress):
     ]
 
 
-def _claim(workdir, recipe):
-    """Makes the folder this recipe's, or raises if it is another one's."""
-    path = os.path.join(workdir, RECIPE)
-    settings = recipe.to_dict()
-    try:
-        os.makedirs(workdir, exist_ok=True)
-        if not os.path.exists(path):
-            _write_json(path, settings)
-    except OSError as problem:
-        raise ValueError(
-            "Invalid value for argument `workdir`. Expected a folder that can "
-            f"be written. Received: workdir={workdir!r} ({problem})"
-        ) from problem
-    found = _read_json(path)
+def _require_same_recipe(path, recipe):
+    """Raises if the folder belongs to another recipe."""
+    if not os.path.exists(path):
+        return
+    there, here = _read_json(path), recipe.to_dict()
     different = {
-        name: (found.get(name), settings.get(name))
-        for name in sorted(found.keys() | settings.keys())
-        if found.get(name) != settings.get(name)
+        name: (there.get(name), here.get(name))
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name) != here.get(name)
     }
     if different:
-        raise ValueError(
+        raise InputError(
             "Invalid value for argument `workdir`. Expected a new folder or "
-            f"one of the same recipe. Received: workdir={workdir!r}, where "
-            f"these settings are different (there, here): {different}"
+            "one of the same recipe. Received: workdir="
+            f"{os.path.dirname(path)!r}, where these settings are different "
+            f"(there, here): {different}"
         )
 
 
-def _restore(model, path):
-    """Loads the checkpoint, if any, and returns the steps it had made."""
+def _claim(path, recipe):
+    """Makes the folder this recipe's."""
+    workdir = os.path.dirname(path)
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        _write_json(path, recipe.to_dict())
+    except OSError as problem:
+        raise InputError(
+            "Invalid value for argument `workdir`. Expected a folder that can "
+            f"be written. Received: workdir={workdir!r} ({problem})"
+        ) from problem
+
+
+def _restore(model, path, steps_per_epoch):
+    """Loads the checkpoint, if any, and returns the epochs it had finished."""
     if not os.path.exists(path):
         return 0
     model.optimizer.build(model.trainable_variables)
+    damages = (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile)
     try:
         model.load_weights(path)
-    except (OSError, KeyError, ValueError) as problem:
-        raise ValueError(
-            f"The checkpoint {path} cannot be read ({problem}). To start this "
-            f"run afresh, remove the folder {os.path.dirname(path)}."
-        ) from problem
-    return int(ops.convert_to_numpy(model.optimizer.iterations))
+        iterations = int(ops.convert_to_numpy(model.optimizer.iterations))
+        epochs, rest = divmod(iterations, steps_per_epoch)
+        if rest or not epochs:
+            raise ValueError(f"{iterations} steps make no whole epochs")
+    except damages as problem:
+        raise _unreadable("checkpoint", path, problem) from problem
+    return epochs
+
+
+def _unreadable(kind, path, problem):
+    return InputError(
+        f"The {kind} {path} cannot be read ({problem}). To start this run "
+        f"afresh, remove the folder {os.path.dirname(path)}."
+    )
 
 
 def _trim(path, epochs):
@@ -250,11 +278,11 @@ def _trim(path, epochs):
     if os.path.exists(path):
         with open(path) as file:
             lines = file.readlines()[: epochs + 1]
-        _write_text(path, "".join(lines if epochs else []))
+        _write_text(path, "".join(lines))
 
 
 def _seconds(path):
-    with open(path) as file:
+    with open(path, newline="") as file:
         return sum(float(row["seconds"]) for row in csv.DictReader(file))
 
 
@@ -265,12 +293,12 @@ def _percent(share):
 def _read_json(path):
     try:
         with open(path) as file:
-            return json.load(file)
+            content = json.load(file)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
     except ValueError as problem:
-        raise ValueError(
-            f"The file {path} cannot be read ({problem}). To start this run "
-            f"afresh, remove the folder {os.path.dirname(path)}."
-        ) from problem
+        raise _unreadable("file", path, problem) from problem
+    return content
 
 
 def _write_json(path, content):

@@ -135,18 +135,34 @@ def upcast(x):
     return ops.cast(x, "float64" if dtype == "float64" else "float32")
 
 
-def group_norms(kernel, axis: Axis = -1):
-    r"""Returns the Euclidean norm `||w_g||_2` of every group.
+def safe_norm(x, axis=None):
+    """Returns Euclidean norms whose gradient at zero is 0, not NaN.
 
-    The norm has no epsilon, yet its gradient at a group of exact zeros is 0,
-    a valid subgradient, where that of a plain square root would be NaN.
+    There is no epsilon: where the norm is not 0, value and gradient are exact.
+
+    Args:
+        x: Tensor or variable of any floating dtype.
+        axis: The axes to reduce over; default all.
+
+    Returns:
+        The norms, in at least float32.
+    """
+    squared = ops.sum(ops.square(upcast(x)), axis=axis)
+    # Both `where` are needed: one keeps the value, one the gradient finite.
+    alive = squared > 0
+    norms = ops.sqrt(ops.where(alive, squared, ops.ones_like(squared)))
+    return ops.where(alive, norms, ops.zeros_like(squared))
+
+
+def group_norms(kernel, axis: Axis = -1):
+    """Returns the Euclidean norm `||w_g||_2` of every group.
 
     Args:
         kernel: Tensor or variable of any floating dtype.
         axis: The group axis.
 
     Returns:
-        A vector with one entry a group, in at least float32.
+        A vector with one entry a group, in at least float32; see `safe_norm`.
 
     Raises:
         ValueError: If the kernel has no such axis.
@@ -155,13 +171,7 @@ def group_norms(kernel, axis: Axis = -1):
         >>> group_norms(keras.ops.array([[3.0, 0.0], [4.0, 0.0]]))
         [5., 0.]
     """
-    squared = ops.sum(
-        ops.square(upcast(kernel)), axis=other_axes(kernel.shape, axis)
-    )
-    # Both `where` are needed: one keeps the value, one the gradient finite.
-    alive = squared > 0
-    norms = ops.sqrt(ops.where(alive, squared, ops.ones_like(squared)))
-    return ops.where(alive, norms, ops.zeros_like(squared))
+    return safe_norm(kernel, other_axes(kernel.shape, axis))
 
 
 def group_means(kernel, axis: Axis = -1):

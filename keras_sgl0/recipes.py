@@ -38,9 +38,9 @@ class Recipe:
     The defaults are the paper's for SGL0 with LeNet-5-Caffe on MNIST. Each
     field's meaning stands in its `help` metadata, which is also the text that
     `scripts/train.py --help` shows. `factor` and `beta` are given times the
-    number N of training images, as the paper writes them (`.1/N` is `.1`);
-    `penalty_factor` and `splitting_beta` divide. What belongs to epochs is
-    given in shares of the run, so a shortened run keeps every step.
+    number N of training images, as the paper writes them (`.1/N` is `.1`).
+    What belongs to epochs is given in shares of the run, so a shortened run
+    keeps every drop of the learning rate while the epochs are enough for it.
 
     Raises:
         ValueError: If a field is out of range or does not go with another.
@@ -85,9 +85,13 @@ class Recipe:
         REFRESHES,
     )
     learning_rate: float = _field(1e-3, "Adam's learning rate at the start.")
-    decay: float = _field(0.1, "What it is multiplied by at each milestone.")
+    decay: float = _field(
+        0.1, "What the learning rate is multiplied by at each milestone."
+    )
     milestones: tuple[float, ...] = _field(
-        (0.2, 0.4, 0.6, 0.8), "Shares of the run at which it is."
+        (0.2, 0.4, 0.6, 0.8),
+        "Shares of the run after which the learning rate is multiplied by "
+        "`decay`, rising, separated by commas.",
     )
     epsilon: float = _field(1e-8, "Adam's epsilon.")
     epochs: int = _field(200, "Epochs.")
@@ -109,27 +113,30 @@ class Recipe:
             f"one of {allowed} for the penalty {self.penalty!r}",
             self.training,
         )
-        validate_axis(self.axis)
-        for name in ("factor", "beta", "grow_every", "learning_rate"):
-            finite_float(name, getattr(self, name), above=0)
-        for name in ("decay", "epsilon"):
-            finite_float(name, getattr(self, name), above=0)
-        finite_float("growth", self.growth, at_least=1)
-        finite_float("tolerance", self.tolerance, at_least=0)
-        for name in ("epochs", "batch_size"):
-            integer(name, getattr(self, name), at_least=1)
-        integer("seed", self.seed, at_least=0)
-        shares = [finite_float("milestones", m) for m in self.milestones]
-        require(
-            shares == sorted(shares) and all(0 < m < 1 for m in shares),
-            "milestones",
-            "rising shares of the run, each between 0 and 1",
-            self.milestones,
-        )
+        checked = {"axis": validate_axis(self.axis)}
+        for name in (
+            "factor",
+            "beta",
+            "grow_every",
+            "learning_rate",
+            "decay",
+            "epsilon",
+        ):
+            checked[name] = finite_float(name, getattr(self, name), above=0)
+        for name, least in (("growth", 1), ("tolerance", 0)):
+            value = getattr(self, name)
+            checked[name] = finite_float(name, value, at_least=least)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            checked[name] = integer(name, value, at_least=least)
+        checked["milestones"] = _rising_shares("milestones", self.milestones)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # frozen: once, here
 
     def learning_rate_at(self, epoch: int) -> float:
         """Returns the learning rate of an epoch, counted from 0."""
-        passed = sum(epoch >= round(m * self.epochs) for m in self.milestones)
+        done = epoch / self.epochs + 1e-9
+        passed = sum(done >= milestone for milestone in self.milestones)
         return self.learning_rate * self.decay**passed
 
     @property
@@ -140,6 +147,18 @@ class Recipe:
     def to_dict(self) -> dict:
         """Returns the fields, ready for JSON."""
         return dataclasses.asdict(self) | {"milestones": list(self.milestones)}
+
+
+def _rising_shares(name, values):
+    require(
+        isinstance(values, list | tuple)
+        and all(isinstance(v, float) and 0 < v < 1 for v in values)
+        and list(values) == sorted(values),
+        name,
+        "rising shares of the run, each between 0 and 1",
+        values,
+    )
+    return tuple(values)
 
 
 _DIGITS = Recipe(

@@ -4,8 +4,15 @@ import math
 import numbers
 
 
+class InputError(ValueError):
+    """What the caller passed cannot be used; the message says what could.
+
+    Scripts show its message alone; any other error keeps its traceback.
+    """
+
+
 def require(condition: bool, name: str, expected: str, received: object):
-    """Raises a `ValueError` naming the argument unless `condition` holds.
+    """Raises an `InputError` naming the argument unless `condition` holds.
 
     Args:
         condition: What must be true.
@@ -14,10 +21,10 @@ def require(condition: bool, name: str, expected: str, received: object):
         received: What the caller passed.
 
     Raises:
-        ValueError: If `condition` is false.
+        InputError: A `ValueError`, if `condition` is false.
     """
     if not condition:
-        raise ValueError(
+        raise InputError(
             f"Invalid value for argument `{name}`. Expected {expected}. "
             f"Received: {name}={received!r}"
         )

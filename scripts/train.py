@@ -4,6 +4,7 @@ python scripts/train.py                                  # digits, a minute
 python scripts/train.py --recipe=mnist_sgl0 --data_dir=~/tensorflow_datasets
 """
 
+import contextlib
 import dataclasses
 import os
 import typing
@@ -14,12 +15,13 @@ from absl import app, flags
 from keras_sgl0.experiment import MODEL, run
 from keras_sgl0.recipes import RECIPES, Recipe
 from keras_sgl0.sparsity import sparsity_report
+from keras_sgl0.validation import InputError
 
 flags.DEFINE_enum(
     "recipe",
     "digits",
     sorted(RECIPES),
-    "The settings to begin with; each flag below it overrides one of them.",
+    "The settings to begin with. Every flag that names a setting overrides it.",
 )
 flags.DEFINE_string(
     "workdir", None, "Where the files go. Default: runs/RECIPE-SEED."
@@ -48,6 +50,10 @@ def _define_recipe_flags():
             define(field.name, None, text)
 
 
+def _floats(words):
+    return tuple(map(float, words))
+
+
 def recipe_from_flags(values) -> Recipe:
     """Returns the recipe that the command line describes."""
     overrides = {
@@ -55,10 +61,10 @@ def recipe_from_flags(values) -> Recipe:
         for field in dataclasses.fields(Recipe)
         if values[field.name].value is not None
     }
-    if overrides.get("axis", "auto") != "auto":
-        overrides["axis"] = int(overrides["axis"])
-    if "milestones" in overrides:
-        overrides["milestones"] = tuple(map(float, overrides["milestones"]))
+    for name, convert in (("axis", int), ("milestones", _floats)):
+        if name in overrides:
+            with contextlib.suppress(ValueError):  # the recipe says it better
+                overrides[name] = convert(overrides[name])
     return dataclasses.replace(RECIPES[values["recipe"].value], **overrides)
 
 
@@ -72,7 +78,7 @@ def main(argv):
             "runs", f"{values.recipe}-{recipe.seed}"
         )
         result = run(recipe, workdir, values.data_dir, values.download)
-    except ValueError as problem:
+    except InputError as problem:
         raise app.UsageError(str(problem)) from problem
     model = keras.saving.load_model(os.path.join(workdir, MODEL))
     print(sparsity_report(model, recipe.tolerance, recipe.axis))
