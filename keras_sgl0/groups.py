@@ -193,3 +193,31 @@ def group_means(kernel, axis: Axis = -1):
     return ops.mean(
         ops.abs(upcast(kernel)), axis=other_axes(kernel.shape, axis)
     )
+
+
+def by_group(kernel, axis: Axis = -1):
+    """Returns a kernel as a matrix `(groups, |g|)`, in at least float32.
+
+    Args:
+        kernel: Tensor or variable of any floating dtype.
+        axis: The group axis.
+
+    Raises:
+        ValueError: If the kernel has no such axis.
+    """
+    first = ops.moveaxis(upcast(kernel), resolve_axis(kernel.shape, axis), 0)
+    return ops.reshape(first, (num_groups(kernel.shape, axis), -1))
+
+
+def per_weight(values, shape: tuple[int, ...], axis: Axis = -1):
+    """Returns one number a group, shaped so that it broadcasts over a kernel.
+
+    Args:
+        values: A vector with one entry a group.
+        shape: The kernel's shape.
+        axis: The group axis.
+
+    Raises:
+        ValueError: If the kernel has no such axis.
+    """
+    return ops.expand_dims(values, other_axes(shape, axis))

@@ -28,7 +28,7 @@ from keras_sgl0.groups import (
     Axis,
     group_means,
     num_groups,
-    other_axes,
+    per_weight,
     resolve_axis,
     upcast,
     validate_axis,
@@ -442,7 +442,7 @@ def apply_threshold(
         if id(variable) in neurons:
             own = neurons[id(variable)]
             dead = dead_groups(w, own, tolerance)
-            dead = ops.expand_dims(dead, other_axes(w.shape, own))
+            dead = per_weight(dead, w.shape, own)
             w = ops.where(dead, ops.zeros_like(w), w)
         variable.assign(w)
     return model

@@ -1,44 +1,47 @@
-"""Lending variables another regularizer for the length of one `fit`."""
+"""Lending variables a regularizer or constraint for the length of one `fit`."""
 
 import keras
 
+from keras_sgl0.validation import InputError
 
-class LentRegularizer(keras.regularizers.Regularizer):
-    """A regularizer that stands in for another one during training.
+
+class Lent:
+    """What stands in for a variable's regularizer or constraint in training.
 
     Args:
-        original: The regularizer it stands in for.
+        original: What it stands in for, or `None`.
     """
 
-    def __init__(self, original: keras.regularizers.Regularizer):
+    def __init__(self, original):
         self.original = original
 
 
 class LendingCallback(keras.callbacks.Callback):
     """Base class of callbacks that lend variables a regularizer during `fit`.
 
-    A subclass says in `lend` what a variable's regularizer is to be while the
-    model trains. The layers' own attributes are left alone, so a model saved
-    or cloned during `fit` carries the original. What makes lending delicate
-    is that Keras traces a step once and keeps it; it is handled here:
+    A subclass says in `lend` what a variable's regularizer, and if need be its
+    constraint, is to be while the model trains. The layers' own attributes are
+    left alone, so a model saved or cloned during `fit` carries the original.
+    What makes lending delicate is that Keras traces a step once and keeps it;
+    it is handled here:
 
     * The train step is traced anew when a `fit` begins and when it ends, else
       a second `fit` would run with the first one's regularizers.
     * Validation and any later `evaluate` see the original regularizers.
     * Where an exception ended a `fit`, the next one finds the original under
-      the lent regularizer.
+      what was lent.
     """
 
     _loans: tuple = ()
 
-    def lend(self, variable, original) -> LentRegularizer | None:
-        """Returns the regularizer to lend, or `None` to leave the variable.
+    def lend(self, variable, original) -> dict[str, Lent]:
+        """Returns what to lend, by attribute; nothing to leave the variable.
 
         Args:
             variable: A trainable variable of the model.
             original: Its regularizer, never `None`.
         """
-        return None
+        return {}
 
     def refuse(self, originals: list) -> str:
         """Returns the error message for a model with nothing to lend to.
@@ -46,37 +49,39 @@ class LendingCallback(keras.callbacks.Callback):
         Args:
             originals: The regularizers that the trainable variables have.
         """
-        return f"Nothing to train in a model with the penalties {originals}."
+        found = sorted({type(r).__name__ for r in originals})
+        return (
+            f"`{type(self).__name__}` found no trainable variable with a "
+            "regularizer that it can train. Pass one such as `SGL0` as "
+            "`kernel_regularizer` and keep the layer trainable. Received a "
+            f"model with the regularizers: {found}"
+        )
 
     def on_train_begin(self, logs=None):
-        """Lends the regularizers."""
-        originals = []
-        for variable in self.model.trainable_variables:
-            original = variable.regularizer
-            while isinstance(original, LentRegularizer):
-                original = original.original
-            variable.regularizer = original
-            if original is not None:
-                originals.append((variable, original))
-        loans = [(v, self.lend(v, original)) for v, original in originals]
-        self._loans = tuple((v, loan) for v, loan in loans if loan is not None)
+        """Lends."""
+        variables = self.model.trainable_variables
+        for variable in variables:
+            _undo(variable)
+        penalised = [v for v in variables if v.regularizer is not None]
+        loans = [(v, self.lend(v, v.regularizer)) for v in penalised]
+        self._loans = tuple((v, lent) for v, lent in loans if lent)
         if not self._loans:
-            raise ValueError(self.refuse([r for _, r in originals]))
+            raise InputError(self.refuse([v.regularizer for v in penalised]))
         self._give()
         self.retrace()
 
     def on_train_end(self, logs=None):
-        """Takes the regularizers back."""
+        """Takes back what was lent."""
         self._take_back()
         self._loans = ()
         self.retrace()
 
     def on_test_begin(self, logs=None):
-        """Takes the regularizers back for a validation inside `fit`."""
+        """Takes it back for a validation inside `fit`."""
         self._take_back()
 
     def on_test_end(self, logs=None):
-        """Lends the regularizers again after a validation inside `fit`."""
+        """Lends again after a validation inside `fit`."""
         self._give()
 
     def retrace(self):
@@ -85,9 +90,16 @@ class LendingCallback(keras.callbacks.Callback):
         self.model.make_test_function(force=True)
 
     def _give(self):
-        for variable, loan in self._loans:
-            variable.regularizer = loan
+        for variable, lent in self._loans:
+            for name, value in lent.items():
+                setattr(variable, name, value)
 
     def _take_back(self):
-        for variable, loan in self._loans:
-            variable.regularizer = loan.original
+        for variable, _ in self._loans:
+            _undo(variable)
+
+
+def _undo(variable):
+    for name in ("regularizer", "constraint"):
+        while isinstance(getattr(variable, name), Lent):
+            setattr(variable, name, getattr(variable, name).original)

@@ -1,23 +1,24 @@
-"""Variable splitting: how the l0 part of a sparse group penalty is trained."""
+"""Variable splitting: how a penalty without a gradient is trained."""
 
 import contextlib
 
 import keras
 from keras import ops
 
-from keras_sgl0.callbacks.lending import LendingCallback, LentRegularizer
+from keras_sgl0.callbacks.lending import LendingCallback, Lent
 from keras_sgl0.compilation import compiled
 from keras_sgl0.groups import upcast
 from keras_sgl0.regularizers import ElementwisePenalty, SparseGroup
-from keras_sgl0.validation import choice, finite_float, integer
+from keras_sgl0.validation import InputError, choice, finite_float, integer
 
 
-class SplitPenalty(LentRegularizer):
-    """The W-part of `F_beta(V, W)` for one kernel, with `V = prox(W)` or held.
+class SplitPenalty(Lent, keras.regularizers.Regularizer):
+    """The W-part of `F_beta(V, W)` for one kernel, with V computed or held.
 
-    `group(W) + element(V) + beta/2 * ||V - W||^2`, where no gradient flows
-    into `V` (Bui et al., eqs. 7 and 8). `element(V)` has no gradient then; it
-    is there so that the loss Keras shows is the objective being minimised.
+    `group(W) + element(V) + beta/2 * ||W - V + U||^2`, where no gradient flows
+    into `V` (Bui et al., eqs. 7 and 8) and the scaled dual variable `U` is 0
+    but for ADMM. `element(V)` has no gradient then; it is there so that the
+    loss Keras shows is the objective being minimised.
 
     Args:
         original: The penalty of the kernel: a sparse group penalty, or an
@@ -25,12 +26,14 @@ class SplitPenalty(LentRegularizer):
         beta: Scalar variable.
         held: The variable that holds V, or `None` to take `V = prox(W)`
             inside the step.
+        dual: The variable that holds U, or `None` for 0.
     """
 
-    def __init__(self, original, beta, held=None):
+    def __init__(self, original, beta, held=None, dual=None):
         super().__init__(original)
         self.beta = beta
         self.held = held
+        self.dual = dual
 
     @property
     def element(self) -> ElementwisePenalty:
@@ -50,14 +53,135 @@ class SplitPenalty(LentRegularizer):
         w = upcast(w)
         v = self.v_step(w) if self.held is None else self.held
         v = ops.stop_gradient(ops.convert_to_tensor(v))
-        coupling = ops.sum(ops.square(w - v))
-        penalty = self.element(v) + 0.5 * self.beta * coupling
+        gap = w - v if self.dual is None else w - v + self.dual
+        penalty = self.element(v) + 0.5 * self.beta * ops.sum(ops.square(gap))
         if self.original is not self.element:
             penalty += self.original.group(w)
         return penalty
 
 
-class VariableSplitting(LendingCallback):
+class Splitting(LendingCallback):
+    """Base class of callbacks that split `element(W)` off into `element(V)`.
+
+    It finds the kernels, holds a V for each, lets beta grow with the epochs
+    and puts `beta` and `threshold` into the logs.
+
+    Args:
+        beta: The coupling of the first epoch. Greater than 0.
+        growth: What beta is multiplied by. At least 1.
+        every: The number of epochs between two growths.
+
+    Attributes:
+        beta: Scalar variable with the current beta, `None` before `fit`.
+        v: Dict from a kernel's path to the variable that holds its V, in
+            at least float32.
+
+    Raises:
+        ValueError: If an argument is out of range; when `fit` begins, if no
+            trainable variable has a penalty to split, or if beta is too small
+            for the proximal operator of one.
+    """
+
+    def __init__(self, beta: float, growth: float, every: int):
+        super().__init__()
+        self.initial_beta = finite_float("beta", beta, above=0)
+        self.growth = finite_float("growth", growth, at_least=1)
+        self.every = integer("every", every, at_least=1)
+        self.beta = None
+        self._held = {}
+
+    @property
+    def v(self) -> dict:
+        """Maps each split kernel's path to the variable that holds its V."""
+        return {w.path: held for w, held in self._held.values()}
+
+    def beta_at(self, epoch: int) -> float:
+        """Returns the beta of an epoch, counted from 0."""
+        return self.initial_beta * self.growth ** (epoch // self.every)
+
+    def split(self, original, held) -> SplitPenalty:
+        """Returns the penalty to lend to a kernel.
+
+        Args:
+            original: The kernel's own penalty.
+            held: The variable that holds its V.
+        """
+        return SplitPenalty(original, self.beta, held)
+
+    def on_train_begin(self, logs=None):
+        """Makes beta and V and lends the split penalties."""
+        self._held = {}
+        strategy = getattr(self.model, "distribute_strategy", None)
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            self.beta = keras.Variable(
+                self.initial_beta,
+                trainable=False,
+                dtype="float32",
+                name="splitting_beta",
+            )
+            super().on_train_begin(logs)
+        self._update_v = compiled(self._assign_v)
+        self._update_v()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Sets the epoch's beta."""
+        beta = self.beta_at(epoch)
+        before = float(ops.convert_to_numpy(self.beta))
+        self.beta.assign(beta)
+        if before != float(ops.convert_to_numpy(self.beta)):
+            self.on_beta_change(before)
+            self.retrace_constants()
+
+    def on_beta_change(self, before: float):
+        """Follows a change of beta at the beginning of an epoch.
+
+        Args:
+            before: What beta was.
+        """
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Puts beta and the threshold into `logs`."""
+        if logs is not None:
+            logs["beta"] = self.beta_at(epoch)
+            logs.update(self._thresholds())
+
+    def lend(self, variable, original):
+        """Returns the split penalty for a kernel that has one to split."""
+        if not isinstance(original, SparseGroup | ElementwisePenalty):
+            return {}
+        held = keras.Variable(
+            ops.convert_to_numpy(upcast(variable)),
+            trainable=False,
+            name=f"splitting_v_{variable.name}",
+        )
+        lent = self.split(original, held)
+        lent.element.validate_step(1 / self.initial_beta)
+        self._held[id(variable)] = (variable, held)
+        return {"regularizer": lent}
+
+    def retrace_constants(self):
+        """Traces the train step anew where it has beta and V as constants."""
+        if keras.backend.backend() == "jax":
+            self.model.make_train_function(force=True)
+
+    def _assign_v(self):
+        for variable, lent in self._loans:
+            held = self._held[id(variable)][1]
+            held.assign(lent["regularizer"].v_step(upcast(variable)))
+
+    def _thresholds(self):
+        values = {
+            f"threshold/{variable.path}": float(
+                ops.convert_to_numpy(lent["regularizer"].threshold())
+            )
+            for variable, lent in self._loans
+        }
+        if len(set(values.values())) == 1:
+            return {"threshold": next(iter(values.values()))}
+        return values
+
+
+class VariableSplitting(Splitting):
     r"""Trains sparse group penalties by variable splitting.
 
     For every kernel whose penalty is a `SparseGroup` (`SGL0`, ...) or an
@@ -99,8 +223,8 @@ class VariableSplitting(LendingCallback):
 
     Raises:
         ValueError: If an argument is out of range; when `fit` begins, if no
-            trainable variable has a penalty to split, or if `"batch"` cannot
-            be right there.
+            trainable variable has a penalty to split, if beta is too small
+            for the proximal operator of one, or if `"batch"` cannot be right.
 
     Example:
         >>> layer = keras.layers.Dense(10, kernel_regularizer=SGL0(1e-5))
@@ -119,116 +243,129 @@ class VariableSplitting(LendingCallback):
         every: int = 40,
         refresh: str = "step",
     ):
-        super().__init__()
-        self.initial_beta = finite_float("beta", beta, above=0)
-        self.growth = finite_float("growth", growth, at_least=1)
-        self.every = integer("every", every, at_least=1)
+        super().__init__(beta, growth, every)
         self.refresh = choice("refresh", refresh, ("step", "batch"))
-        self.beta = None
-        self._held = {}
         if self.refresh == "batch":
             # Not a method: a batch hook, even an empty one, costs every step.
             self.on_train_batch_end = lambda batch, logs=None: self._update_v()
 
-    def beta_at(self, epoch: int) -> float:
-        """Returns the beta of an epoch, counted from 0."""
-        return self.initial_beta * self.growth ** (epoch // self.every)
-
-    @property
-    def v(self) -> dict:
-        """Maps each split kernel's path to the variable that holds its V."""
-        return {w.path: held for w, held in self._held.values()}
+    def split(self, original, held):
+        """Returns the penalty to lend to a kernel."""
+        held_in_loss = held if self.refresh == "batch" else None
+        return SplitPenalty(original, self.beta, held_in_loss)
 
     def on_train_begin(self, logs=None):
         """Makes beta and V and lends the split penalties."""
         if self.refresh == "batch":
             self._require_batch_refresh_is_right()
-        self._held = {}
-        with self._variable_scope():
-            self.beta = keras.Variable(
-                self.initial_beta,
-                trainable=False,
-                dtype="float32",
-                name="splitting_beta",
-            )
-            super().on_train_begin(logs)
-        self._update_v = compiled(self._assign_v)
-        self._update_v()
+        super().on_train_begin(logs)
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Sets the epoch's beta and, where it grew, brings V up to date."""
-        beta = self.beta_at(epoch)
-        if beta == float(ops.convert_to_numpy(self.beta)):
-            return
-        self.beta.assign(beta)
+    def on_beta_change(self, before):
+        """Brings V up to date with the new beta."""
         self._update_v()
-        if keras.backend.backend() == "jax":
-            # There a variable outside the model is a constant of the trace.
-            self.model.make_train_function(force=True)
 
     def on_epoch_end(self, epoch, logs=None):
         """Brings V up to date and puts beta and the threshold into `logs`."""
         if self.refresh == "step":
             self._update_v()
-        if logs is not None:
-            logs["beta"] = self.beta_at(epoch)
-            logs.update(self._thresholds())
-
-    def lend(self, variable, original):
-        """Returns the split penalty for a kernel that has one to split."""
-        if not isinstance(original, (SparseGroup, ElementwisePenalty)):
-            return None
-        held = keras.Variable(
-            ops.convert_to_numpy(upcast(variable)),
-            trainable=False,
-            name=f"splitting_v_{variable.name}",
-        )
-        self._held[id(variable)] = (variable, held)
-        return SplitPenalty(
-            original, self.beta, held if self.refresh == "batch" else None
-        )
-
-    def refuse(self, originals):
-        """Returns the error message for a model with nothing to split."""
-        found = sorted({type(r).__name__ for r in originals})
-        return (
-            "`VariableSplitting` found no trainable variable whose regularizer "
-            "is a sparse group penalty such as `SGL0` or an elementwise one "
-            "such as `L0`. Pass one as `kernel_regularizer` and keep the layer "
-            f"trainable. Received a model with the regularizers: {found}"
-        )
+        super().on_epoch_end(epoch, logs)
 
     def _require_batch_refresh_is_right(self):
         steps = self.model.steps_per_execution
         if steps > 1:
-            raise ValueError(
+            raise InputError(
                 '`refresh="batch"` updates V between batches and Keras runs '
                 'several batches a call. Use `refresh="step"` or compile '
                 f"with `steps_per_execution=1`. Received: {steps}"
             )
         if keras.backend.backend() == "jax":
-            raise ValueError(
+            raise InputError(
                 '`refresh="batch"` cannot work on the JAX backend, where a '
                 "variable outside the model is a constant of the compiled "
                 'step. Use `refresh="step"`, which gives the same numbers.'
             )
 
-    def _variable_scope(self):
-        strategy = getattr(self.model, "distribute_strategy", None)
-        return strategy.scope() if strategy else contextlib.nullcontext()
 
-    def _assign_v(self):
-        for variable, loan in self._loans:
-            held = self._held[id(variable)][1]
-            held.assign(loan.v_step(upcast(variable)))
+class ADMM(Splitting):
+    r"""Trains sparse group penalties by the alternating direction method.
 
-    def _thresholds(self):
-        values = {
-            f"threshold/{variable.path}": float(
-                ops.convert_to_numpy(loan.threshold())
-            )
-            for variable, loan in self._loans
-        }
-        if len(set(values.values())) == 1:
-            return {"threshold": next(iter(values.values()))}
-        return values
+    As `VariableSplitting`, with a scaled dual variable U beside V: during an
+    epoch the optimizer takes W steps on
+
+    `L(W) + group(W) + element(V) + beta/2 * ||W - V + U||^2`
+
+    with V and U held; at the epoch's end `V = prox_{element/beta}(W + U)` and
+    `U = U + W - V`. Where splitting with a fixed beta leaves a gap between W
+    and V, the dual variable closes it, so beta need not grow.
+
+    U is state that no checkpoint holds: a resumed run starts with `U = 0`. On
+    JAX the train step is compiled anew each epoch, since V and U are constants
+    of it there.
+
+    Args:
+        beta: The coupling of the first epoch, rho in the ADMM literature.
+            Greater than 0.
+        growth: What beta is multiplied by. At least 1.
+        every: The number of epochs between two growths.
+
+    Attributes:
+        beta: Scalar variable with the current beta, `None` before `fit`.
+        v: Dict from a kernel's path to the variable that holds its V, in
+            at least float32.
+        u: The same for the scaled dual variables.
+
+    Raises:
+        ValueError: If an argument is out of range; when `fit` begins, if no
+            trainable variable has a penalty to split, or if beta is too small
+            for the proximal operator of one.
+
+    Example:
+        >>> model.fit(x, y, epochs=50, callbacks=[ADMM(beta=25e-5)])
+
+    Reference:
+        Boyd, Parikh, Chu, Peleato, Eckstein: Distributed optimization and
+        statistical learning via the alternating direction method of
+        multipliers, 2011, section 3.1.1; named as future work in Bui et al.
+    """
+
+    def __init__(self, beta: float, growth: float = 1.0, every: int = 40):
+        super().__init__(beta, growth, every)
+
+    @property
+    def u(self) -> dict:
+        """Maps each split kernel's path to its scaled dual variable."""
+        return {w.path: lent["regularizer"].dual for w, lent in self._trained}
+
+    def split(self, original, held):
+        """Returns the penalty to lend to a kernel."""
+        dual = keras.Variable(
+            ops.zeros(held.shape, held.dtype),
+            trainable=False,
+            name=held.name.replace("_v_", "_u_"),
+        )
+        return SplitPenalty(original, self.beta, held, dual)
+
+    def on_train_begin(self, logs=None):
+        """Makes beta, V and U and lends the split penalties."""
+        super().on_train_begin(logs)
+        self._trained = self._loans
+        self._update_dual = compiled(self._assign_v_and_u)
+
+    def on_beta_change(self, before):
+        """Scales U, which is the multiplier over beta."""
+        for dual in self.u.values():
+            dual.assign(dual * (before / self.beta))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Takes the V and the U step; beta and the threshold into `logs`."""
+        self._update_dual()
+        self.retrace_constants()
+        super().on_epoch_end(epoch, logs)
+
+    def _assign_v_and_u(self):
+        for variable, lent in self._loans:
+            penalty = lent["regularizer"]
+            shifted = upcast(variable) + penalty.dual
+            v = penalty.v_step(shifted)
+            penalty.held.assign(v)
+            penalty.dual.assign(shifted - v)

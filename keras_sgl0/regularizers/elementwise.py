@@ -98,6 +98,7 @@ class L0(ElementwisePenalty):
 
     def prox(self, w, step):
         """Returns `w` with every `|w| <= threshold(step)` set to zero."""
+        w = ops.convert_to_tensor(w)
         kept = ops.abs(upcast(w)) > self.threshold(step)
         return ops.where(kept, w, ops.zeros_like(w))
 

@@ -1,19 +1,29 @@
-"""Penalties on groups of weights: group lasso and the sparse group family."""
+"""Penalties on groups of weights, each with its proximal operator beside it.
+
+`prox(w, step) = argmin_x step * r(x) + ||x - w||^2 / 2`, where `r` has its
+`factor` in it. All operators are computed in at least float32 and returned in
+the dtype of `w`.
+"""
+
+import abc
 
 import keras
 from keras import ops
 
-from keras_sgl0.groups import Axis, group_norms, group_size, validate_axis
-from keras_sgl0.regularizers.elementwise import L0, L1, ElementwisePenalty
+from keras_sgl0.groups import (
+    Axis,
+    by_group,
+    group_norms,
+    group_size,
+    per_weight,
+    upcast,
+    validate_axis,
+)
 from keras_sgl0.validation import finite_float, require
 
 
-@keras.saving.register_keras_serializable("keras_sgl0")
-class GroupLasso(keras.regularizers.Regularizer):
-    r"""Group lasso: `GL(W) = factor * sum_g sqrt(|g|) * ||w_g||_2`.
-
-    It draws whole neurons to zero together. The gradient at a group of exact
-    zeros is 0, not NaN, so a dead neuron stays dead.
+class GroupPenalty(keras.regularizers.Regularizer, abc.ABC):
+    """Base class of penalties `r(W) = factor * sum_g p(w_g)` on groups.
 
     Args:
         factor: The coefficient, lambda in the papers. Greater than 0.
@@ -26,6 +36,46 @@ class GroupLasso(keras.regularizers.Regularizer):
         ValueError: If `factor` is not a finite number greater than 0, if
             `axis` is neither an integer nor `"auto"`, or, when called, if the
             kernel has no such axis.
+    """
+
+    def __init__(self, factor: float, axis: Axis = -1):
+        self.factor = finite_float("factor", factor, above=0)
+        self.axis = validate_axis(axis)
+
+    @abc.abstractmethod
+    def __call__(self, w):
+        """Returns the penalty of `w` as a scalar in at least float32."""
+
+    @abc.abstractmethod
+    def prox(self, w, step):
+        """Returns `argmin_x step * r(x) + ||x - w||^2 / 2`.
+
+        Args:
+            w: Tensor or variable, a kernel.
+            step: A number or scalar tensor greater than 0.
+        """
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {"factor": self.factor, "axis": self.axis}
+
+
+@keras.saving.register_keras_serializable("keras_sgl0")
+class GroupLasso(GroupPenalty):
+    r"""Group lasso: `GL(W) = factor * sum_g sqrt(|g|) * ||w_g||_2`.
+
+    It draws whole neurons to zero together. The gradient at a group of exact
+    zeros is 0, not NaN, so a dead neuron stays dead.
+
+    The proximal operator shrinks each group:
+    `x_g = max(0, 1 - step * factor * sqrt(|g|) / ||w_g||) * w_g`.
+
+    Args:
+        factor: The coefficient, lambda in the papers. Greater than 0.
+        axis: The group axis of the kernel, as in `GroupPenalty`.
+
+    Raises:
+        ValueError: As in `GroupPenalty`.
 
     Example:
         >>> layer = keras.layers.Dense(10, kernel_regularizer=GroupLasso(1e-4))
@@ -36,155 +86,133 @@ class GroupLasso(keras.regularizers.Regularizer):
         Bui et al., arXiv 1912.07868, eq. 1.
     """
 
-    def __init__(self, factor: float, axis: Axis = -1):
-        self.factor = finite_float("factor", factor, above=0)
-        self.axis = validate_axis(axis)
+    def weight(self, shape) -> float:
+        """Returns `factor * sqrt(|g|)`, what a group's norm counts.
+
+        Args:
+            shape: The kernel's shape.
+        """
+        return self.factor * group_size(shape, self.axis) ** 0.5
 
     def __call__(self, w):
-        """Returns the penalty of `w` as a scalar in at least float32."""
-        weight = self.factor * group_size(w.shape, self.axis) ** 0.5
-        return weight * ops.sum(group_norms(w, self.axis))
+        """Returns the penalty of `w`."""
+        return self.weight(w.shape) * ops.sum(group_norms(w, self.axis))
+
+    def prox(self, w, step):
+        """Returns `w` with every group shrunk, the small ones to zero."""
+        return _shrink_groups(w, self.axis, step * self.weight(w.shape))
+
+
+@keras.saving.register_keras_serializable("keras_sgl0")
+class ExclusiveLasso(GroupPenalty):
+    """Exclusive lasso: `factor / 2 * sum_g ||w_g||_1^2`.
+
+    Weights of a group compete, so that groups come to use different inputs.
+    It kills weights, not groups.
+
+    With `t = step * factor`, the proximal operator is soft thresholding of
+    each group at `max_k t c_k / (1 + t k)`, where `c_k` is the sum of the
+    group's `k` largest sizes.
+
+    Args:
+        factor: The coefficient. Greater than 0.
+        axis: The group axis of the kernel, as in `GroupPenalty`.
+
+    Raises:
+        ValueError: As in `GroupPenalty`.
+
+    Example:
+        >>> ExclusiveLasso(1.0)(keras.ops.array([[3.0, 0.0], [-4.0, 1.0]]))
+        25.0  # (7^2 + 1^2) / 2
+
+    Reference:
+        Yoon, Hwang: Combined group and exclusive sparsity for deep neural
+        networks, ICML 2017, eq. 3.
+    """
+
+    def __call__(self, w):
+        """Returns the penalty of `w`."""
+        sums = ops.sum(ops.abs(by_group(w, self.axis)), axis=1)
+        return 0.5 * self.factor * ops.sum(ops.square(sums))
+
+    def prox(self, w, step):
+        """Returns `w` with each group soft thresholded at its own level."""
+        t = step * self.factor
+        largest, count = _sorted_sizes(w, self.axis)
+        levels = t * ops.cumsum(largest, axis=1) / (1 + t * count)
+        level = per_weight(ops.max(levels, axis=1), w.shape, self.axis)
+        size = ops.abs(upcast(w))
+        kept = ops.sign(upcast(w)) * ops.maximum(size - level, 0)
+        return ops.cast(kept, keras.backend.standardize_dtype(w.dtype))
+
+
+@keras.saving.register_keras_serializable("keras_sgl0")
+class CGES(GroupPenalty):
+    r"""Combined group and exclusive sparsity, as Bui et al. compare with it.
+
+    `factor * sum_g [(1 - mu) ||w_g||_2 + mu / 2 ||w_g||_1^2]`, without the
+    `sqrt(|g|)` of the group lasso. The papers give layer `k` of `L` (counted
+    from 0) `mu = k / L`: features are shared at the bottom and compete at the
+    top.
+
+    The proximal operator is its authors': that of the group part, then that of
+    the exclusive part (exact, where theirs is approximate). The two in turn
+    are not the minimiser of the sum.
+
+    Args:
+        factor: The coefficient. Greater than 0.
+        mu: The share of the exclusive part, in [0, 1].
+        axis: The group axis of the kernel, as in `GroupPenalty`.
+
+    Raises:
+        ValueError: As in `GroupPenalty`, or if `mu` is not in [0, 1].
+
+    Example:
+        >>> for k, layer in enumerate(layers):
+        ...     layer.kernel_regularizer = CGES(1e-5, mu=k / len(layers))
+
+    Reference:
+        Yoon, Hwang, ICML 2017, eq. 5; Bui et al., arXiv 1912.07868, section 5.
+    """
+
+    def __init__(self, factor: float, mu: float = 0.5, axis: Axis = -1):
+        super().__init__(factor, axis)
+        self.mu = finite_float("mu", mu, at_least=0)
+        require(self.mu <= 1, "mu", "a number in [0, 1]", mu)
+
+    def __call__(self, w):
+        """Returns the penalty of `w`."""
+        norms = ops.sum(group_norms(w, self.axis))
+        penalty = self.factor * (1 - self.mu) * norms
+        if self.mu:
+            penalty += self._exclusive()(w)
+        return penalty
+
+    def prox(self, w, step):
+        """Returns the group step, then the exclusive step."""
+        amount = step * self.factor * (1 - self.mu)
+        x = _shrink_groups(w, self.axis, amount)
+        return self._exclusive().prox(x, step) if self.mu else x
 
     def get_config(self):
         """Returns the constructor's arguments."""
-        return {"factor": self.factor, "axis": self.axis}
+        return {"factor": self.factor, "mu": self.mu, "axis": self.axis}
+
+    def _exclusive(self):
+        return ExclusiveLasso(self.factor * self.mu, self.axis)
 
 
-@keras.saving.register_keras_serializable("keras_sgl0")
-class SparseGroup(keras.regularizers.Regularizer):
-    """Any sparse group penalty, held as its two parts: `group + element`.
-
-    Args:
-        group: The penalty on groups, e.g. `GroupLasso(factor)`.
-        element: The penalty on single weights, e.g. `L0(factor)`. It needs a
-            proximal operator, so that `VariableSplitting` can train it.
-
-    Raises:
-        ValueError: If `group` has no group axis or `element` is no
-            elementwise penalty of this package.
-
-    Example:
-        >>> penalty = SparseGroup(GroupLasso(1e-3), L0(1e-4))
-        >>> layer = keras.layers.Dense(10, kernel_regularizer=penalty)
-
-    Reference:
-        Bui et al., arXiv 1912.07868, eqs. 2 and 3.
-    """
-
-    def __init__(self, group: GroupLasso, element: ElementwisePenalty):
-        require(
-            callable(group) and hasattr(group, "axis"),
-            "group",
-            "a group penalty such as `GroupLasso`",
-            group,
-        )
-        require(
-            isinstance(element, ElementwisePenalty),
-            "element",
-            "an elementwise penalty such as `L0` or `L1`",
-            element,
-        )
-        self.group = group
-        self.element = element
-
-    @property
-    def axis(self) -> Axis:
-        """The group axis, that of the group part."""
-        return self.group.axis
-
-    def __call__(self, w):
-        """Returns the penalty of `w` as a scalar in at least float32."""
-        return self.group(w) + self.element(w)
-
-    def get_config(self):
-        """Returns the two parts, serialized."""
-        return {
-            "group": keras.saving.serialize_keras_object(self.group),
-            "element": keras.saving.serialize_keras_object(self.element),
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Returns the penalty that `get_config` describes."""
-        return cls(
-            **{
-                name: keras.saving.deserialize_keras_object(part)
-                for name, part in config.items()
-            }
-        )
+def _shrink_groups(w, axis, amount):
+    """Returns the prox of `amount * sum_g ||w_g||_2`."""
+    norms = group_norms(w, axis)
+    alive = norms > amount
+    safe = ops.where(alive, norms, ops.ones_like(norms))
+    scale = ops.where(alive, 1 - amount / safe, ops.zeros_like(norms))
+    x = upcast(w) * per_weight(scale, w.shape, axis)
+    return ops.cast(x, keras.backend.standardize_dtype(w.dtype))
 
 
-class _OneFactor(SparseGroup):
-    """A sparse group penalty whose two parts share factor and axis."""
-
-    element_class: type[ElementwisePenalty]
-
-    def __init__(self, factor: float, axis: Axis = -1):
-        super().__init__(GroupLasso(factor, axis), self.element_class(factor))
-
-    @property
-    def factor(self) -> float:
-        """The coefficient of both parts."""
-        return self.group.factor
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return self.group.get_config()
-
-    @classmethod
-    def from_config(cls, config):
-        """Returns the penalty that `get_config` describes."""
-        return cls(**config)
-
-
-@keras.saving.register_keras_serializable("keras_sgl0")
-class SparseGroupLasso(_OneFactor):
-    """Sparse group lasso: `factor * [sum_g sqrt(|g|) ||w_g||_2 + ||W||_1]`.
-
-    It has a subgradient and may be trained without any callback.
-
-    Args:
-        factor: The coefficient of both parts. Greater than 0.
-        axis: The group axis of the kernel, as in `GroupLasso`.
-
-    Raises:
-        ValueError: As in `GroupLasso`.
-
-    Example:
-        >>> keras.layers.Dense(10, kernel_regularizer=SparseGroupLasso(1e-4))
-
-    Reference:
-        Bui et al., arXiv 1912.07868, eq. 2.
-    """
-
-    element_class = L1
-
-
-@keras.saving.register_keras_serializable("keras_sgl0")
-class SGL0(_OneFactor):
-    """Sparse group l0asso: `factor * [sum_g sqrt(|g|) ||w_g||_2 + ||W||_0]`.
-
-    The l0 part has no gradient: give `VariableSplitting` to `fit`, which
-    trains it by variable splitting. Without the callback the layer trains
-    as under `GroupLasso`.
-
-    Args:
-        factor: The coefficient of both parts. Greater than 0. The paper uses
-            `.1 / N` for `N` training images.
-        axis: The group axis of the kernel, as in `GroupLasso`.
-
-    Raises:
-        ValueError: As in `GroupLasso`.
-
-    Example:
-        >>> penalty = SGL0(0.1 / 60000, axis="auto")
-        >>> model = LeNet5Caffe((28, 28, 1), 10, kernel_regularizer=penalty)
-        >>> model.compile("adam", "sparse_categorical_crossentropy")
-        >>> splitting = VariableSplitting(beta=25 * penalty.factor)
-        >>> model.fit(images, labels, callbacks=[splitting])
-
-    Reference:
-        Bui et al., arXiv 1912.07868, eqs. 3 and 4.
-    """
-
-    element_class = L0
+def _sorted_sizes(w, axis):
+    """Returns `|w|` as (groups, size), largest first, and 1, 2, ..., size."""
+    largest = ops.flip(ops.sort(ops.abs(by_group(w, axis)), axis=1), axis=1)
+    return largest, ops.arange(1, largest.shape[1] + 1, dtype=largest.dtype)

@@ -1,0 +1,98 @@
+"""Proximal training: exact zeros while the network trains."""
+
+import keras
+from keras import ops
+
+from keras_sgl0.callbacks.lending import LendingCallback, Lent
+from keras_sgl0.regularizers import (
+    ElementwisePenalty,
+    GroupPenalty,
+    SparseGroup,
+)
+from keras_sgl0.validation import InputError
+
+
+class _ShownPenalty(Lent, keras.regularizers.Regularizer):
+    """The penalty as it stands in the loss: its value, no gradient."""
+
+    def __call__(self, w):
+        return ops.stop_gradient(self.original(w))
+
+
+class _ProximalConstraint(Lent):
+    """`W <- prox(W, learning rate)`, which the optimizer runs in its step."""
+
+    def __init__(self, penalty, optimizer):
+        super().__init__(None)
+        self.penalty = penalty
+        self.optimizer = optimizer
+
+    def __call__(self, w):
+        return self.penalty.prox(w, self.optimizer.learning_rate)
+
+
+class ProximalStep(LendingCallback):
+    """Trains penalties by their proximal operator: dead means exactly zero.
+
+    During `fit` the penalty of every kernel that has a proximal operator is
+    taken out of the gradient. Instead, after each optimizer step,
+
+    `W <- prox(W, step)`, `step` being the optimizer's current learning rate.
+
+    This happens inside the compiled step, through Keras's own constraints, so
+    it works with `steps_per_execution`, `jit_compile`, on every backend, and
+    follows schedules and schedulers. With plain SGD it is proximal gradient
+    descent. A weight or neuron that dies *is* zero, and no threshold is needed
+    at the end.
+
+    With Adam and its like the data gradient is rescaled and the penalty is
+    not: a factor that suits the subgradient (`.1/N`) does next to nothing
+    here. Prefer SGD, or a factor larger by orders of magnitude.
+
+    Raises:
+        ValueError: When `fit` begins, if no trainable variable has a penalty
+            with a proximal operator, if that operator is not known or not
+            defined at the learning rate, if a kernel has a constraint already,
+            or if the optimizer accumulates gradients.
+
+    Example:
+        >>> layer = keras.layers.Dense(10, kernel_regularizer=GroupLasso(1e-3))
+        >>> model = keras.Sequential([layer])
+        >>> model.compile(keras.optimizers.SGD(0.1), "mse")
+        >>> model.fit(x, y, callbacks=[ProximalStep()])
+
+    Reference:
+        Parikh, Boyd: Proximal algorithms, 2014, section 4.2.
+    """
+
+    def on_train_begin(self, logs=None):
+        """Lends the constraints."""
+        accumulated = self.model.optimizer.gradient_accumulation_steps
+        if accumulated:
+            raise InputError(
+                "`ProximalStep` cannot be used with an optimizer that "
+                "accumulates gradients, since Keras runs constraints at every "
+                f"batch. Received: gradient_accumulation_steps={accumulated}"
+            )
+        super().on_train_begin(logs)
+
+    def lend(self, variable, original):
+        """Returns constraint and regularizer for a kernel with a penalty."""
+        if not isinstance(
+            original, GroupPenalty | ElementwisePenalty | SparseGroup
+        ):
+            return {}
+        if variable.constraint is not None:
+            raise InputError(
+                f"`ProximalStep` cannot train {variable.path}, which has a "
+                f"constraint of its own. Received: {variable.constraint}"
+            )
+        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        if isinstance(original, ElementwisePenalty):
+            original.validate_step(rate)
+        original.prox(variable, rate)  # raises if it is not known
+        constraint = _ProximalConstraint(original, self.model.optimizer)
+        return {
+            "regularizer": _ShownPenalty(original),
+            "constraint": constraint,
+        }

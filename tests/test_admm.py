@@ -1,0 +1,139 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from helpers import to_numpy, two_layers
+
+import keras_sgl0 as ks
+
+FACTOR = 0.05
+
+
+@pytest.fixture(scope="module")
+def subset_problem():
+    """Returns correlated rows of 8 features and the best subset's support."""
+    rng = np.random.default_rng(1)
+    mixing = np.eye(8) + 0.3 * rng.normal(size=(8, 8))
+    x = rng.normal(size=(200, 8)) @ mixing
+    truth = np.array([1.0, 0, 0, -0.8, 0, 0.15, 0, 0.6])
+    y = x @ truth + 0.1 * rng.normal(size=200)
+
+    def cost(support):
+        chosen = x[:, list(support)]
+        w = np.linalg.lstsq(chosen, y, rcond=None)[0]
+        return ((chosen @ w - y) ** 2).mean() + FACTOR * len(support)
+
+    supports = itertools.chain.from_iterable(
+        itertools.combinations(range(8), k) for k in range(9)
+    )
+    return x.astype("float32"), y.astype("float32"), min(supports, key=cost)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        ks.ADMM(beta=2.0),
+        ks.VariableSplitting(beta=1.0, growth=1.3, every=10),
+    ],
+    ids=["admm", "splitting"],
+)
+def test_the_support_is_the_best_of_all_subsets(subset_problem, callback):
+    x, y, best = subset_problem
+    assert 0 < len(best) < 4, "the penalty drops nothing that counts"
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(
+        1, use_bias=False, kernel_regularizer=ks.L0(FACTOR)
+    )
+    model = keras.Sequential([keras.Input((8,)), dense])
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    model.fit(
+        np.tile(x, (20, 1)),
+        np.tile(y, 20)[:, None],
+        batch_size=200,
+        epochs=60,
+        shuffle=False,
+        verbose=0,
+        callbacks=[callback],
+    )
+    (v,) = callback.v.values()
+    assert tuple(np.flatnonzero(to_numpy(v))) == best
+
+
+def test_the_dual_closes_the_gap_that_splitting_leaves(images):
+    def gap(callback):
+        model = two_layers(ks.SparseGroupLasso(5e-3), "adam")
+        model.fit(*images, epochs=40, verbose=0, callbacks=[callback])
+        return sum(
+            abs(to_numpy(layer.kernel) - to_numpy(v)).sum()
+            for layer, v in zip(model.layers, callback.v.values(), strict=True)
+        )
+
+    admm = gap(ks.ADMM(beta=0.05))
+    assert admm < 0.5 * gap(ks.VariableSplitting(beta=0.05, growth=1))
+
+
+def test_one_epoch_of_updates():
+    """V = prox(W + U) and U = U + W - V, with the W of the epoch's end."""
+    images = np.zeros((16, 12), "float32"), np.zeros(16, "int64")
+    model = two_layers(ks.SGL0(0.02), keras.optimizers.SGD(0.0))
+    admm = ks.ADMM(beta=1.0)
+    w = to_numpy(model.layers[0].kernel)
+    threshold = 0.04**0.5
+
+    def hard(w):
+        return np.where(abs(w) > threshold, w, 0)
+
+    v, u = hard(w), np.zeros_like(w)
+    for epochs in (1, 2, 3):
+        model.fit(*images, epochs=epochs, verbose=0, callbacks=[admm])
+        v, u = hard(w), np.zeros_like(w)
+        for _ in range(epochs):
+            v = hard(w + u)
+            u = u + w - v
+        path = model.layers[0].kernel.path
+        np.testing.assert_allclose(to_numpy(admm.v[path]), v, atol=1e-6)
+        np.testing.assert_allclose(to_numpy(admm.u[path]), u, atol=1e-6)
+
+
+def test_the_first_epoch_is_splitting_with_v_held(images):
+    """With U = 0 and V = prox(W0) the loss is that of F_beta(V, W)."""
+    model = two_layers(ks.SGL0(0.02), keras.optimizers.SGD(0.0))
+    kernels = [to_numpy(layer.kernel) for layer in model.layers]
+    penalties = 0
+    for w in kernels:
+        v = to_numpy(ks.L0(0.02).prox(w, 1 / 0.5))
+        penalties += float(ks.GroupLasso(0.02)(w)) + float(ks.L0(0.02)(v))
+        penalties += 0.25 * ((w - v) ** 2).sum()
+    plain = two_layers(None).evaluate(*images, verbose=0)
+    loss = model.fit(
+        *images, batch_size=64, verbose=0, callbacks=[ks.ADMM(beta=0.5)]
+    ).history["loss"]
+    assert loss == [pytest.approx(plain + penalties, rel=1e-5)]
+
+
+def test_growing_beta_scales_the_dual():
+    images = np.zeros((16, 12), "float32"), np.zeros(16, "int64")
+    model = two_layers(ks.SGL0(0.02), keras.optimizers.SGD(0.0))
+    admm = ks.ADMM(beta=1.0, growth=2.0, every=1)
+    seen = []
+
+    def look(epoch, logs=None):
+        (u, _) = admm.u.values()
+        seen.append(to_numpy(u).copy())
+
+    looker = keras.callbacks.LambdaCallback(
+        on_epoch_begin=look, on_epoch_end=look
+    )
+    logs = model.fit(
+        *images, epochs=2, verbose=0, callbacks=[admm, looker]
+    ).history
+    assert logs["beta"] == [1.0, 2.0]
+    np.testing.assert_allclose(seen[2], seen[1] / 2, rtol=1e-6)
+    assert abs(seen[1]).max() > 0
+
+
+def test_beta_too_small_for_a_penalty_is_refused(images):
+    model = two_layers(ks.MCP(0.1, gamma=3.0))
+    with pytest.raises(ValueError, match=r"`beta` greater than 0\.333"):
+        model.fit(*images, verbose=0, callbacks=[ks.ADMM(beta=0.3)])
