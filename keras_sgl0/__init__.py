@@ -7,6 +7,8 @@ from keras_sgl0.callbacks import (
     SparsityMonitor,
     VariableSplitting,
 )
+from keras_sgl0.factor import factor_max
+from keras_sgl0.regularization import regularize
 from keras_sgl0.regularizers import (
     CGES,
     L0,
@@ -28,8 +30,8 @@ from keras_sgl0.regularizers import (
     SparseGroupTransformedL1,
     TransformedL1,
 )
+from keras_sgl0.reports import RegularizationReport, SparsityReport
 from keras_sgl0.sparsity import (
-    SparsityReport,
     apply_threshold,
     neuron_sparsity,
     sparsity_report,
@@ -54,6 +56,7 @@ __all__ = [
     "L1MinusL2",
     "LHalf",
     "ProximalStep",
+    "RegularizationReport",
     "SparseGroup",
     "SparseGroupL1MinusL2",
     "SparseGroupLHalf",
@@ -65,9 +68,11 @@ __all__ = [
     "VariableSplitting",
     "apply_threshold",
     "callbacks",
+    "factor_max",
     "groups",
     "models",
     "neuron_sparsity",
+    "regularize",
     "regularizers",
     "sparsity",
     "sparsity_report",

@@ -85,6 +85,15 @@ class Dataset:
             .prefetch(tf.data.AUTOTUNE)
         )
 
+    def sample(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the first training images, in [0, 1], and their labels.
+
+        Args:
+            number: How many.
+        """
+        images, labels = (array[:number] for array in self.train)
+        return images.astype("float32") / 255, labels
+
     def test_batches(self, batch_size: int = 1000) -> tf.data.Dataset:
         """Returns the test set, in order, images in [0, 1] and labels.
 

@@ -15,8 +15,16 @@ from tqdm.keras import TqdmCallback
 
 import keras_sgl0
 from keras_sgl0 import datasets
-from keras_sgl0.callbacks import SparsityMonitor, VariableSplitting
+from keras_sgl0.callbacks import (
+    ADMM,
+    ProximalStep,
+    SparsityMonitor,
+    VariableSplitting,
+)
+from keras_sgl0.factor import factor_max
 from keras_sgl0.recipes import MODELS, PENALTIES, Recipe
+from keras_sgl0.regularization import regularize
+from keras_sgl0.regularizers import CGES, GroupLasso
 from keras_sgl0.sparsity import (
     apply_threshold,
     kernels,
@@ -42,33 +50,52 @@ def error(y_true, y_pred):
     return ops.cast(wrong, "float32")
 
 
-def build(recipe: Recipe, dataset: datasets.Dataset) -> keras.Model:
-    """Returns the recipe's model, with its penalty, compiled.
+def build(
+    recipe: Recipe, dataset: datasets.Dataset
+) -> tuple[keras.Model, float]:
+    """Returns the recipe's model, compiled and with its penalty.
 
     Args:
         recipe: The settings.
         dataset: Gives the input's shape, the classes and N.
 
+    Returns:
+        The model, and what the recipe's `factor` and `beta` were multiplied
+        by: 1/N, or what makes the factor the wanted share of `factor_max`.
+
     Raises:
         ValueError: If a kernel of the model has no such group axis.
 
     Example:
-        >>> model = build(RECIPES["digits"], datasets.load("digits"))
+        >>> model, scale = build(RECIPES["digits"], datasets.load("digits"))
     """
-    penalty = PENALTIES[recipe.penalty]
-    if penalty is not None:
-        penalty = penalty(recipe.factor / dataset.num_train, recipe.axis)
-    model = MODELS[recipe.model](
-        dataset.input_shape, dataset.num_classes, kernel_regularizer=penalty
-    )
+    model = MODELS[recipe.model](dataset.input_shape, dataset.num_classes)
+    if recipe.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(
+            recipe.learning_rate, epsilon=recipe.epsilon
+        )
+    else:
+        optimizer = keras.optimizers.SGD(
+            recipe.learning_rate, recipe.momentum, nesterov=recipe.momentum > 0
+        )
     model.compile(
-        keras.optimizers.Adam(recipe.learning_rate, epsilon=recipe.epsilon),
+        optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[error],
     )
     for kernel in kernels(model):
         neuron_axis(kernel, recipe.axis)  # raises if there is no such axis
-    return model
+    scale = 1 / dataset.num_train
+    if recipe.share_of_max:
+        regularize(model, GroupLasso(1.0, recipe.axis))
+        most = factor_max(model, dataset.sample(1000))
+        scale = recipe.share_of_max * most / recipe.factor
+    penalty, factor = PENALTIES[recipe.penalty], recipe.factor * scale
+    if penalty is CGES:
+        regularize(model, lambda depth: CGES(factor, depth, recipe.axis))
+    elif penalty is not None:
+        regularize(model, penalty(factor, axis=recipe.axis))
+    return model, scale
 
 
 def run(
@@ -114,7 +141,7 @@ def run(
 
     dataset = datasets.load(recipe.dataset, data_dir, download)
     keras.utils.set_random_seed(recipe.seed)
-    model = build(recipe, dataset)
+    model, scale = build(recipe, dataset)
     _claim(path[RECIPE], recipe)
     steps = dataset.steps_per_epoch(recipe.batch_size)
     first_epoch = _restore(model, path[CHECKPOINT], steps)
@@ -129,7 +156,7 @@ def run(
         initial_epoch=first_epoch,
         shuffle=False,  # `train_batches` does it
         validation_data=test,
-        callbacks=_callbacks(recipe, dataset, path, progress),
+        callbacks=_callbacks(recipe, scale, path, progress),
         verbose=0,
     )
 
@@ -191,21 +218,23 @@ class _Checkpoint(keras.callbacks.Callback):
         _write_whole(self.path, self.model.save)
 
 
-def _callbacks(recipe, dataset, path, progress):
+def _callbacks(recipe, scale, path, progress):
     # Those that write into the logs come before those that read them.
     scheduler = keras.callbacks.LearningRateScheduler(
         lambda epoch, _: recipe.learning_rate_at(epoch)
     )
     callbacks = [scheduler]
+    schedule = (
+        recipe.beta * scale,
+        recipe.growth,
+        recipe.epochs_between_growths,
+    )
     if recipe.training == "splitting":
-        callbacks.append(
-            VariableSplitting(
-                recipe.beta / dataset.num_train,
-                recipe.growth,
-                recipe.epochs_between_growths,
-                recipe.refresh,
-            )
-        )
+        callbacks.append(VariableSplitting(*schedule, recipe.refresh))
+    elif recipe.training == "admm":
+        callbacks.append(ADMM(*schedule))
+    elif recipe.training == "proximal":
+        callbacks.append(ProximalStep())
     callbacks.append(SparsityMonitor(recipe.tolerance, recipe.axis))
     if progress:
         callbacks.append(TqdmCallback(verbose=0))

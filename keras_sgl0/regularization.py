@@ -12,33 +12,35 @@ given the axis of each kernel it is put on:
 | DepthwiseConv1D, 2D        | `(..., cin, multiplier)` | -2   | -2       |
 | SeparableConv1D, 2D        | the depthwise kernel     | -2   | -2       |
 |                            | the pointwise kernel     | -1   | -1       |
-| EinsumDense                | by its equation          | last output axis  | last summed axis |
-| (GroupedQuery)Attention    | four kernels or five     | -1   | -1       |
+| EinsumDense                | by its equation          | (1)  | (2)      |
+| MultiHeadAttention,        | of its EinsumDense parts | -1   | -1       |
+| GroupQueryAttention        |                          |      |          |
 | Embedding                  | `(tokens, dimension)`    | -1   | -1       |
 
+(1) The last axis that is in the output and not in the input, or else the last.
+(2) The last axis that is summed over, or else that of (1).
+
 So a group of a depthwise kernel is one input channel with all its multipliers,
-and a group of an embedding is one of its dimensions, a column; `axis=0` makes
-every token a group. Any integer but `-1` is used as it is.
+a group of an embedding is one of its dimensions, a column (`axis=0` makes every
+token a group), and a group of a query, key or value projection is one dimension
+of all heads. Any integer but `-1` is used as it is.
 """
 
 import dataclasses
-import io
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import keras
-import rich.box
-import rich.console
-import rich.table
 
-from keras_sgl0.groups import resolve_axis
-from keras_sgl0.validation import InputError, require
+from keras_sgl0.reports import LayerEntry, RegularizationReport
+from keras_sgl0.validation import require
 
 _Penalty = keras.regularizers.Regularizer
 _Selection = Iterable[str | keras.layers.Layer] | Callable | None
 
 _ATTENTION = (
     keras.layers.MultiHeadAttention,
-    keras.layers.GroupedQueryAttention,
+    keras.layers.GroupQueryAttention,
 )
 # Layer types, then per kernel: its attribute, that of its regularizer, and
 # the axes that -1 and "auto" stand for.
@@ -74,87 +76,6 @@ _LAYOUTS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerEntry:
-    """What `regularize` did to one kernel, or to one layer without any.
-
-    Attributes:
-        layer: The layer's name, after those of the layers it is part of.
-        type: The layer's class.
-        kernel: The name of the kernel, empty where the layer has none.
-        shape: The kernel's shape.
-        penalty: The penalty it carries now, empty where it was left alone.
-        axis: The group axis of that penalty, `None` where it has none.
-        note: Why the layer was left alone, or what to know about the penalty.
-    """
-
-    layer: str
-    type: str
-    kernel: str = ""
-    shape: tuple[int, ...] = ()
-    penalty: str = ""
-    axis: int | None = None
-    note: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class RegularizationReport:
-    """What carries a penalty in a model after `regularize`, and what does not.
-
-    `print(report)` shows a table, `to_dict()` gives plain values.
-
-    Attributes:
-        entries: One entry a kernel, and one a layer without kernel, for every
-            layer of the model, those of nested models and layers too.
-    """
-
-    entries: tuple[LayerEntry, ...]
-
-    @property
-    def regularized(self) -> tuple[LayerEntry, ...]:
-        """The kernels that got the penalty."""
-        return tuple(e for e in self.entries if e.penalty)
-
-    @property
-    def left_alone(self) -> tuple[LayerEntry, ...]:
-        """The layers and kernels that did not, each with the reason."""
-        return tuple(e for e in self.entries if not e.penalty)
-
-    def to_dict(self) -> dict:
-        """Returns the report as plain values, ready for JSON."""
-        return {
-            "layers": [
-                {**dataclasses.asdict(entry), "shape": list(entry.shape)}
-                for entry in self.entries
-            ],
-            "regularized": len(self.regularized),
-            "left_alone": len(self.left_alone),
-        }
-
-    def __str__(self) -> str:
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-        for header in ("layer", "type", "kernel", "axis", "penalty", "note"):
-            table.add_column(header, overflow="fold")
-        for e in self.entries:
-            table.add_row(
-                e.layer,
-                e.type,
-                f"{e.kernel} {'x'.join(map(str, e.shape))}".strip(),
-                "" if e.axis is None else str(e.axis),
-                e.penalty,
-                e.note,
-            )
-        out = io.StringIO()
-        console = rich.console.Console(file=out, width=140, markup=False)
-        console.print(table)
-        lines = [line.rstrip() for line in out.getvalue().splitlines()]
-        summary = (
-            f" {len(self.regularized)} kernels carry a penalty, "
-            f"{len(self.left_alone)} layers or kernels were left alone"
-        )
-        return "\n".join([*filter(None, lines), summary])
-
-
 def regularize(
     model: keras.Model,
     penalty: _Penalty | Callable[[float], _Penalty],
@@ -171,11 +92,11 @@ def regularize(
     a compiled model traces its steps anew.
 
     A frozen layer gets its penalty too, but Keras ignores it until the layer
-    is trainable. An attention layer keeps one penalty for all its kernels. A
-    layer inside a custom layer or model trains with its penalty and loses it
-    when saved, unless the owner puts it into its own config; the report says
-    so. If the model is part of a compiled one, pass that one instead and
-    choose by `layers`: only the model passed is traced anew.
+    is trainable. An attention layer has one penalty, and one depth, for all
+    its kernels. A layer inside a custom layer or model trains with its penalty
+    and loses it when saved, unless the owner puts it into its own config; the
+    report says so. If the model is part of a compiled one, pass that one
+    instead and choose by `layers`: only the model passed is traced anew.
 
     Args:
         model: A built model.
@@ -204,7 +125,7 @@ def regularize(
 
     Reference:
         Yoon, Hwang: Combined Group and Exclusive Sparsity for Deep Neural
-        Networks, ICML 2017, section 3.3, for parameters that vary with depth.
+        Networks, ICML 2017, where mu varies with the depth of the layer.
     """
     require(
         isinstance(model, keras.Model) and model.built,
@@ -212,16 +133,40 @@ def regularize(
         "a built model",
         model,
     )
-    _require_penalty(penalty, "penalty", or_function=True)
-    places = list(_walk(model))
-    chosen = _chosen(places, layers)
-    slots, entries = _slots(places, chosen)
-    require(slots, "layers", "a selection with a kernel", layers)
-    _assign_penalties(slots, penalty)
-    trainable = {id(v) for v in model.trainable_variables}
+    places = list(_walk((model,), set()))
+    selected = _selector(places, layers)
+    shared, trainable = {}, {id(v) for v in model.trainable_variables}
+    slots, entries = [], []
+    for place in places:
+        kernels = list(place.kernels())
+        if not kernels:
+            entries.append(LayerEntry(*place.label, note=place.reason()))
+        for kernel, *layout in kernels:
+            slot = _Slot(place, kernel, *layout)
+            if not slot.is_plain:
+                note = "its kernel is quantized or adapted (LoRA)"
+            elif id(kernel) in shared:
+                note = f"shares the kernel of `{shared[id(kernel)]}`"
+            elif not selected(place):
+                note = "not selected"
+            else:
+                note = ""
+                slots.append((len(entries), slot))
+            shared.setdefault(id(kernel), place.path)
+            entries.append(slot.entry(note=note))
+    require(slots, "layers", "a selection of layers with a kernel", layers)
+    penalties = _penalties([slot for _, slot in slots], penalty)
     saved = _Saved()
-    for slot in slots:
-        entries[slot.row] = slot.apply(trainable, saved)
+    for (row, slot), own in zip(slots, penalties, strict=True):
+        notes = slot.put(own)
+        if id(slot.kernel) not in trainable:
+            notes.append("frozen: Keras ignores the penalty")
+        loser = saved.first_loser(slot.place.keepers)
+        if loser is not None:
+            notes.append(
+                f"lost when saved: not in the config of `{loser.name}`"
+            )
+        entries[row] = slot.entry(own, "; ".join(notes))
     if model.compiled:
         # Keras traces a step once and keeps it, with the penalties of then.
         model.make_train_function(force=True)
@@ -231,52 +176,92 @@ def regularize(
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """A layer and where in the model it is."""
+    """A layer and the line of its owners, the model first, itself last."""
 
-    layer: keras.layers.Layer
-    path: str
-    owners: tuple[keras.layers.Layer, ...]
+    line: tuple[keras.layers.Layer, ...]
 
     @property
-    def attention(self):
-        """The attention layer that it is a projection of, or `None`."""
-        owner = self.owners[-1]
+    def layer(self):
+        return self.line[-1]
+
+    @property
+    def path(self):
+        return "/".join(layer.name for layer in self.line[1:])
+
+    @property
+    def label(self):
+        return self.path, type(self.layer).__name__
+
+    @property
+    def keepers(self):
+        """The line down to the layer whose config keeps the penalty.
+
+        An attention layer makes its projections from its own config.
+        """
         projects = isinstance(self.layer, keras.layers.EinsumDense)
-        return owner if projects and isinstance(owner, _ATTENTION) else None
+        within = projects and isinstance(self.line[-2], _ATTENTION)
+        return self.line[:-1] if within else self.line
 
     def kernels(self):
-        """Yields `(kernel, its name, regularizer attribute, two axes)`."""
+        """Yields kernel, name, regularizer attribute and the two axes."""
         if isinstance(self.layer, keras.layers.EinsumDense):
             output, auto = _einsum_axes(self.layer.equation)
-            if self.attention:
-                auto = output
+            # One penalty serves all kernels of an attention layer.
+            auto = auto if self.keepers == self.line else output
             layout = (("kernel", "kernel_regularizer", output, auto),)
         else:
             layout = next(
-                (rows for types, rows in _LAYOUTS if _is(self.layer, types)),
-                (),
+                (rows for t, rows in _LAYOUTS if isinstance(self.layer, t)), ()
             )
-        for name, *rest in layout if self.layer.built else ():
-            yield getattr(self.layer, name), name, *rest
+        if self.layer.built:
+            for name, *rest in layout:
+                yield getattr(self.layer, name), name, *rest
+
+    def reason(self) -> str:
+        """Returns why a layer without known kernel is left alone."""
+        if not self.layer.built:
+            return "not built"
+        inner = {id(v) for part in _parts(self.layer) for v in part.weights}
+        own = [v for v in self.layer.weights if id(v) not in inner]
+        wide = [v.name for v in own if len(v.shape) > 1]
+        if wide:
+            return f"unknown layout: {', '.join(wide)}"
+        return "no kernel of its own" if inner else "no kernel"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class _Slot:
-    """A kernel that gets a penalty."""
+    """A kernel, the attribute of its regularizer, what -1 and "auto" mean."""
 
     place: _Place
-    row: int
-    name: str
     kernel: keras.Variable
+    name: str
     attribute: str
-    output: int | None
-    auto: int | None
-    penalty: _Penalty | None = None
+    output: int
+    auto: int
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the kernel is a variable of floating point numbers."""
+        return isinstance(
+            self.kernel, keras.Variable
+        ) and keras.backend.is_float_dtype(self.kernel.dtype)
 
     @property
     def unit(self):
-        """What has one depth: a kernel, or an attention layer with all its."""
-        return id(self.place.attention or self.kernel)
+        """What has one depth; all kernels of an attention layer have one."""
+        return id(self.place.keepers[-1]), self.attribute
+
+    def entry(self, penalty=None, note="") -> LayerEntry:
+        """Returns the line of the report."""
+        return LayerEntry(
+            *self.place.label,
+            kernel=self.name,
+            shape=tuple(getattr(self.kernel, "shape", ())),
+            penalty="" if penalty is None else _describe(penalty),
+            axis=getattr(penalty, "axis", None),
+            note=note,
+        )
 
     def adapt(self, penalty: _Penalty) -> _Penalty:
         """Returns a copy of the penalty with the axis of this kernel."""
@@ -284,71 +269,39 @@ class _Slot:
             return penalty
         return type(penalty).from_config(self._config(penalty.get_config()))
 
+    def put(self, penalty: _Penalty) -> list[str]:
+        """Sets the penalty and returns what to know about it."""
+        before = self.kernel.regularizer
+        self.kernel.regularizer = penalty
+        setattr(self.place.layer, self.attribute, penalty)
+        keeper = self.place.keepers[-1]
+        for name in ("kernel_regularizer", "_kernel_regularizer"):
+            if keeper is not self.place.layer and hasattr(keeper, name):
+                setattr(keeper, name, penalty)
+        return [] if before is None else [f"replaces {_describe(before)}"]
+
     def _config(self, config: dict) -> dict:
         adapted = {}
         for name, value in config.items():
             if name == "axis":
                 value = self._axis(value)
-            elif isinstance(value, dict) and isinstance(
-                value.get("config"), dict
-            ):
+            elif isinstance(value, dict) and "config" in value:
                 value = {**value, "config": self._config(value["config"])}
             adapted[name] = value
         return adapted
 
     def _axis(self, axis):
-        translated = {-1: self.output, "auto": self.auto}.get(axis, axis)
+        if axis in (-1, "auto"):
+            axis = self.output if axis == -1 else self.auto
         shape = tuple(self.kernel.shape)
-        try:
-            require(translated is not None, "axis", "an integer", axis)
-            resolve_axis(shape, translated)
-        except ValueError as error:
-            raise InputError(
-                f"The kernel of layer `{self.place.path}`, of shape {shape}, "
-                f"cannot be grouped by axis={axis!r}. Leave the layer out by "
-                "`layers`, or give it a penalty with another `axis`."
-            ) from error
-        return translated
-
-    def apply(self, trainable: set, saved: "_Saved") -> LayerEntry:
-        """Sets the penalty and returns what the report says of it."""
-        before = self.kernel.regularizer
-        before = getattr(before, "original", before)  # one that was lent
-        place = self.place
-        self.kernel.regularizer = self.penalty
-        setattr(place.layer, self.attribute, self.penalty)
-        keepers = (*place.owners, place.layer)
-        if place.attention:
-            # It makes its parts from its own config when it is loaded.
-            name = "_kernel_regularizer"
-            private = hasattr(place.attention, name)
-            setattr(
-                place.attention,
-                name if private else name.lstrip("_"),
-                self.penalty,
-            )
-            keepers = place.owners
-        notes = []
-        if before is not None:
-            notes.append(f"replaces {_describe(before)}")
-        if id(self.kernel) not in trainable:
-            notes.append("frozen: Keras ignores the penalty")
-        loser = saved.first_loser(keepers)
-        if loser is not None:
-            notes.append(
-                f"lost when saved: {type(loser).__name__} `{loser.name}` does "
-                "not keep its layers in its config"
-            )
-        axis = getattr(self.penalty, "axis", None)
-        return LayerEntry(
-            layer=place.path,
-            type=type(place.layer).__name__,
-            kernel=self.name,
-            shape=tuple(self.kernel.shape),
-            penalty=_describe(self.penalty),
-            axis=axis,
-            note="; ".join(notes),
+        require(
+            -len(shape) <= axis < len(shape),
+            "penalty",
+            f"one whose axis the kernel of `{self.place.path}` has, of shape "
+            f"{shape}; or leave that layer out by `layers`",
+            axis,
         )
+        return axis
 
 
 class _Saved:
@@ -357,10 +310,11 @@ class _Saved:
     def __init__(self):
         self._names = {}
 
-    def first_loser(self, chain):
-        """Returns the first of a chain of owners that leaves out the next."""
-        for owner, part in zip(chain, chain[1:], strict=False):
-            if part.name not in self._in_config(owner):
+    def first_loser(self, line):
+        """Returns the first of a line of owners that leaves out the next."""
+        for owner, part in itertools.pairwise(line):
+            names = self._in_config(owner)
+            if part.name not in names and type(part).__name__ not in names:
                 return owner
         return None
 
@@ -379,84 +333,104 @@ def _layer_names(config) -> Iterator[str]:
     if isinstance(config, dict):
         inner = config.get("config")
         if "class_name" in config and isinstance(inner, dict):
-            yield inner.get("name")
-            # Not deeper: the parts of this layer are its own affair.
+            # Not deeper: whether that layer keeps its own is another question.
+            names = (inner.get("name"), config.get("name"))
+            yield next(filter(None, names), config["class_name"])
             return
         config = config.values()
-    if not isinstance(config, str) and isinstance(config, Iterable):
-        for value in config:
-            yield from _layer_names(value)
+    elif not isinstance(config, list | tuple):
+        return
+    for value in config:
+        yield from _layer_names(value)
 
 
-def _walk(owner, prefix="", owners=(), seen=None) -> Iterator[_Place]:
-    """Yields every layer below `owner` once, owners before their parts."""
-    seen = set() if seen is None else seen
-    owners = (*owners, owner)
-    if isinstance(owner, keras.Model):
-        parts = owner.layers
-    else:
-        parts = owner._flatten_layers(include_self=False, recursive=False)
-    for layer in parts:
+def _parts(layer) -> list:
+    if isinstance(layer, keras.Model):
+        return layer.layers
+    return layer._flatten_layers(include_self=False, recursive=False)
+
+
+def _walk(line, seen) -> Iterator[_Place]:
+    """Yields every layer below the last of a line once, owners first."""
+    for layer in _parts(line[-1]):
         if id(layer) not in seen:
             seen.add(id(layer))
-            yield _Place(layer, prefix + layer.name, owners)
-            yield from _walk(layer, f"{prefix}{layer.name}/", owners, seen)
+            yield _Place((*line, layer))
+            yield from _walk((*line, layer), seen)
 
 
-def _is(layer, types) -> bool:
-    return isinstance(layer, types)
-
-
-def _einsum_axes(equation: str) -> tuple[int | None, int | None]:
-    """Returns what -1 and "auto" stand for in the kernel of an EinsumDense.
-
-    The last axis that is in the output and not in the input; and the last one
-    that is summed over, or else the former.
-    """
+def _einsum_axes(equation: str) -> tuple[int, int]:
+    """Returns the output axis and the input axis of an EinsumDense kernel."""
     operands, result = equation.split("->")
     inputs, kernel = operands.split(",")
-    kernel = kernel.strip()
-    made = [a for a in kernel if a in result and a not in inputs]
-    summed = [a for a in kernel if a not in result]
-    output = kernel.index(made[-1]) - len(kernel) if made else None
-    auto = kernel.index(summed[-1]) - len(kernel) if summed else output
-    return output, auto
+    made = [i for i, a in enumerate(kernel) if a in result and a not in inputs]
+    summed = [i for i, a in enumerate(kernel) if a not in result]
+    output = made[-1] - len(kernel) if made else -1
+    return output, summed[-1] - len(kernel) if summed else output
 
 
-def _chosen(places: list[_Place], layers: _Selection) -> set[int]:
-    """Returns the ids of the layers that the caller means."""
-    able = [place for place in places if any(place.kernels())]
+def _selector(places: list[_Place], layers: _Selection) -> Callable:
+    """Returns the function that says of a place whether the caller means it."""
     if layers is None:
-        return {id(place.layer) for place in able}
+        return lambda place: True
+    # A layer is callable and a name iterable, but neither is what is meant.
+    single = isinstance(layers, str | keras.layers.Layer)
+    require(
+        not single and (callable(layers) or isinstance(layers, Iterable)),
+        "layers",
+        "None, a list of layers or of their names, or a function of a layer",
+        layers,
+    )
     if callable(layers):
-        return {
-            id(place.layer)
-            for place in able
-            if layers(place.attention or place.layer)
-        }
-    expected = "None, a list of layers or names, or a function of a layer"
-    is_list = isinstance(layers, Iterable) and not isinstance(layers, str)
-    require(is_list, "layers", expected, layers)
-    chosen, known = set(), {}
-    for place in able:
-        for depth, layer in enumerate((*place.owners[1:], place.layer)):
-            path = "/".join(place.path.split("/")[: depth + 1])
-            if layer is place.layer:
-                path = place.path
-            if place.attention is not layer and place.attention and (
-                layer is place.layer
-            ):
-                continue
-            for key in (id(layer), layer.name, path):
-                known.setdefault(key, set()).add(id(place.layer))
-    for wanted in layers:
-        key = wanted if isinstance(wanted, str) else id(wanted)
-        names = sorted({k for k in known if isinstance(k, str)})
-        require(
-            key in known,
-            "layers",
-            f"layers with a kernel, which are {names}",
-            wanted,
+        return lambda place: bool(layers(place.keepers[-1]))
+
+    def keys(place):
+        line = place.keepers[1:]
+        for i, layer in enumerate(line):
+            yield from (id(layer), layer.name)
+            yield "/".join(owner.name for owner in line[: i + 1])
+
+    layers = list(layers)
+    known = {k for p in places if any(p.kernels()) for k in keys(p)}
+    wanted = {w if isinstance(w, str) else id(w): w for w in layers}
+    unknown = [w for key, w in wanted.items() if key not in known]
+    names = sorted(k for k in known if isinstance(k, str))
+    require(not unknown, "layers", f"layers with a kernel: {names}", unknown)
+    return lambda place: not wanted.keys().isdisjoint(keys(place))
+
+
+def _penalties(slots: list[_Slot], penalty) -> list[_Penalty]:
+    """Returns the penalty of every slot, before any is put on."""
+    expected = "a regularizer, or a function of the depth that returns one"
+    is_function = callable(penalty) and not isinstance(penalty, type)
+    require(is_function, "penalty", expected, penalty)
+    units = list(dict.fromkeys(slot.unit for slot in slots))
+    own = {}
+    for index, unit in enumerate(units):
+        own[unit] = (
+            penalty
+            if isinstance(penalty, _Penalty)
+            else penalty(index / len(units))
         )
-        chosen |= known[key]
-    return chosen
+        require(isinstance(own[unit], _Penalty), "penalty", expected, own[unit])
+    return [slot.adapt(own[slot.unit]) for slot in slots]
+
+
+def _describe(penalty: _Penalty) -> str:
+    """Returns a penalty as one would write it, without its axis."""
+    try:
+        config = penalty.get_config()
+    except NotImplementedError:
+        config = {}
+    return _written(type(penalty).__name__, config)
+
+
+def _written(name: str, config: dict) -> str:
+    values = []
+    for key, value in config.items():
+        if isinstance(value, dict) and "class_name" in value:
+            values.append(_written(value["class_name"], value["config"]))
+        elif key != "axis":
+            number = isinstance(value, float)
+            values.append(f"{key}={value:g}" if number else f"{key}={value}")
+    return f"{name}({', '.join(values)})"

@@ -17,11 +17,14 @@ from keras_sgl0.recipes import RECIPES, Recipe
 from keras_sgl0.sparsity import sparsity_report
 from keras_sgl0.validation import InputError
 
-flags.DEFINE_enum(
+flags.DEFINE_string(
     "recipe",
     "digits",
-    sorted(RECIPES),
-    "The settings to begin with. Every flag that names a setting overrides it.",
+    "The settings to begin with. Every flag that names a setting overrides it. "
+    f"One of: {', '.join(RECIPES)}.",
+)
+flags.register_validator(
+    "recipe", RECIPES.__contains__, f"expected one of: {', '.join(RECIPES)}"
 )
 flags.DEFINE_string(
     "workdir", None, "Where the files go. Default: runs/RECIPE-SEED."

@@ -15,7 +15,9 @@ import pytest
 import keras_sgl0 as ks
 from keras_sgl0 import datasets
 from keras_sgl0.experiment import build, error, run
+from keras_sgl0.groups import resolve_axis
 from keras_sgl0.recipes import PENALTIES, RECIPES, TRAININGS
+from keras_sgl0.sparsity import neuron_axis
 
 pytestmark = pytest.mark.tensorflow
 
@@ -99,7 +101,7 @@ def history(workdir):
 
 def final_state(workdir):
     """Returns all weights and optimizer variables of the checkpoint."""
-    model = build(SMALL, datasets.load("digits"))
+    model, _ = build(SMALL, datasets.load("digits"))
     model.optimizer.build(model.trainable_variables)
     model.load_weights(workdir / "checkpoint.keras")
     variables = model.weights + model.optimizer.variables
@@ -377,17 +379,62 @@ def test_build_gives_every_kernel_its_penalty(penalty):
     recipe = dataclasses.replace(
         SMALL, penalty=penalty, training=TRAININGS[penalty][0]
     )
-    model = build(recipe, datasets.load("digits"))
+    model, scale = build(recipe, datasets.load("digits"))
+    assert scale == 1 / 1438
     assert model.optimizer.epsilon == recipe.epsilon
     kernels = [v for v in model.trainable_variables if v.name == "kernel"]
     assert len(kernels) == 4
-    for kernel in kernels:
+    for depth, kernel in enumerate(kernels):
         if penalty == "none":
             assert kernel.regularizer is None
             continue
-        expected = PENALTIES[penalty](recipe.factor / 1438, recipe.axis)
+        arguments = {"mu": depth / 4} if penalty == "cges" else {}
+        expected = PENALTIES[penalty](
+            recipe.factor / 1438, axis=recipe.axis, **arguments
+        )
         assert type(kernel.regularizer) is type(expected)
-        assert kernel.regularizer.get_config() == expected.get_config()
+        assert neuron_axis(kernel) == resolve_axis(kernel.shape, recipe.axis)
+        values = [float(p(kernel)) for p in (kernel.regularizer, expected)]
+        assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+def test_a_factor_may_be_a_share_of_the_largest_useful_one():
+    dataset = datasets.load("digits")
+    recipe = dataclasses.replace(SMALL, share_of_max=0.1)
+    model, scale = build(recipe, dataset)
+    factor = model.layers[1].kernel_regularizer.factor
+    assert factor == pytest.approx(recipe.factor * scale)
+    ks.regularize(model, ks.GroupLasso(1.0, axis="auto"))
+    most = ks.factor_max(model, dataset.sample(1000))
+    assert factor == pytest.approx(0.1 * most, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_on_the_digits(tmp_path, name):
+    recipe = dataclasses.replace(
+        RECIPES[name], dataset="digits", epochs=2, batch_size=360
+    )
+    result = run(recipe, str(tmp_path), progress=False)
+    assert result["parameters"] == 431080
+    assert result["test_error"] < 92
+    columns = set(history(tmp_path)[0])
+    held = {"beta", "threshold"} & columns
+    assert bool(held) == (recipe.training in ("splitting", "admm"))
+
+
+def test_proximal_training_needs_no_threshold(tmp_path):
+    recipe = dataclasses.replace(
+        RECIPES["digits_sparse_group_lasso_proximal"], factor=10.0, epochs=8
+    )
+    result = run(recipe, str(tmp_path), progress=False)
+    assert result["weight_sparsity"] > 30
+    assert result["test_error"] == result["test_error_unthresholded"]
+    exact = ks.sparsity_report(
+        keras.saving.load_model(tmp_path / "checkpoint.keras"), tolerance=0
+    )
+    assert 100 * exact.weight_sparsity == pytest.approx(
+        result["weight_sparsity"], abs=0.01
+    )
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 1)])

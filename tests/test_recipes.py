@@ -16,13 +16,32 @@ FIELDS = dataclasses.fields(Recipe)
 PAPER = {
     "mnist_plain": ("none", "subgradient"),
     "mnist_group_lasso": ("group_lasso", "subgradient"),
+    "mnist_cges": ("cges", "subgradient"),
     "mnist_sparse_group_lasso": ("sparse_group_lasso", "subgradient"),
     "mnist_sgl0": ("sgl0", "splitting"),
 }
 
 
-def test_names():
-    assert set(RECIPES) == {"digits", *PAPER}
+def test_every_way_to_train_the_papers_penalties_has_a_recipe():
+    for data in ("digits", "mnist"):
+        recipes = [r for r in RECIPES.values() if r.dataset == data]
+        found = {(r.penalty, r.training) for r in recipes}
+        assert len(found) == len(recipes) == 10
+        for way in ("subgradient", "splitting", "proximal"):
+            assert ("sparse_group_lasso", way) in found
+        assert {("sgl0", way) for way in TRAININGS["sgl0"]} <= found
+        assert {("none", "subgradient"), ("cges", "subgradient")} <= found
+
+
+@pytest.mark.parametrize("penalty", TRAININGS)
+def test_what_does_not_go_together_is_refused_with_what_does(penalty):
+    for training in ("subgradient", "splitting", "admm", "proximal"):
+        if training in TRAININGS[penalty]:
+            assert Recipe(penalty=penalty, training=training)
+            continue
+        with pytest.raises(ValueError, match="these go together") as caught:
+            Recipe(penalty=penalty, training=training)
+        assert str(TRAININGS) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -1,0 +1,470 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import to_numpy, two_layers
+from keras import layers
+
+import keras_sgl0 as ks
+from keras_sgl0.regularization import regularize
+
+
+@keras.saving.register_keras_serializable("tests")
+class Mix(layers.Layer):
+    """A layer of a type that nobody knows, with a known one in it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(3, name="inner")
+
+    def build(self, shape):
+        self.mixer = self.add_weight(shape=(shape[-1],) * 2, name="mixer")
+        if not self.inner.built:
+            self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x @ self.mixer)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Keeper(Mix):
+    """The same, with its part in its config."""
+
+    def get_config(self):
+        part = keras.saving.serialize_keras_object(self.inner)
+        return {**super().get_config(), "inner": part}
+
+    @classmethod
+    def from_config(cls, config):
+        part = keras.saving.deserialize_keras_object(config.pop("inner"))
+        layer = cls(**config)
+        layer.inner = part
+        return layer
+
+
+# layer, input shape, then per kernel the axes for -1 and for "auto"
+KERNELS = {
+    "Dense": (layers.Dense(3), (4,), [(-1, 0)]),
+    "Conv1D": (layers.Conv1D(3, 2), (5, 4), [(-1, -1)]),
+    "Conv2D": (layers.Conv2D(3, 2), (5, 5, 4), [(-1, -1)]),
+    "Conv3D": (layers.Conv3D(3, 2), (3, 3, 3, 4), [(-1, -1)]),
+    "Conv1DTranspose": (layers.Conv1DTranspose(3, 2), (5, 4), [(-2, -2)]),
+    "Conv2DTranspose": (layers.Conv2DTranspose(3, 2), (5, 5, 4), [(-2, -2)]),
+    "Conv3DTranspose": (
+        layers.Conv3DTranspose(3, 2),
+        (3, 3, 3, 4),
+        [(-2, -2)],
+    ),
+    "DepthwiseConv1D": (
+        layers.DepthwiseConv1D(2, depth_multiplier=3),
+        (5, 4),
+        [(-2, -2)],
+    ),
+    "DepthwiseConv2D": (layers.DepthwiseConv2D(2), (5, 5, 4), [(-2, -2)]),
+    "SeparableConv1D": (
+        layers.SeparableConv1D(3, 2),
+        (5, 4),
+        [(-2, -2), (-1, -1)],
+    ),
+    "SeparableConv2D": (
+        layers.SeparableConv2D(3, 2, depth_multiplier=2),
+        (5, 5, 4),
+        [(-2, -2), (-1, -1)],
+    ),
+    "Embedding": (layers.Embedding(9, 3), (4,), [(-1, -1)]),
+    "EinsumDense": (
+        layers.EinsumDense("...x,xy->...y", output_shape=3),
+        (5, 4),
+        [(-1, -2)],
+    ),
+    "EinsumDense, flipped": (
+        layers.EinsumDense("abc,dc->abd", output_shape=(None, 3)),
+        (5, 4),
+        [(-2, -1)],
+    ),
+    "EinsumDense, no output axis": (
+        layers.EinsumDense("ab,b->ab", output_shape=4),
+        (4,),
+        [(-1, -1)],
+    ),
+    "TimeDistributed": (
+        layers.TimeDistributed(layers.Dense(3)),
+        (5, 4),
+        [(-1, 0)],
+    ),
+    "MultiHeadAttention": (
+        layers.MultiHeadAttention(2, 3),
+        (5, 4),
+        4 * [(-1, -1)],
+    ),
+    "GroupQueryAttention": (
+        layers.GroupQueryAttention(3, 4, 2),
+        (5, 4),
+        4 * [(-1, -1)],
+    ),
+    "a layer that keeps its part": (Keeper(), (4,), [(-1, 0)]),
+}
+
+
+def model_of(name):
+    layer, shape, axes = KERNELS[name]
+    layer = type(layer).from_config(layer.get_config())
+    inputs = keras.Input(shape)
+    calls = (inputs, inputs) if "Attention" in name else (inputs,)
+    return keras.Model(inputs, layer(*calls)), axes
+
+
+def penalised(model):
+    """Returns the penalties of the kernels as training sees them."""
+    return {
+        v.path: (type(v.regularizer), v.regularizer.get_config())
+        for v in model.trainable_variables
+        if v.regularizer is not None
+    }
+
+
+def total(model):
+    return float(to_numpy(sum(model.losses)))
+
+
+def reload(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    return keras.saving.load_model(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("axis", [-1, "auto"])
+def test_every_layout(name, axis, tmp_path):
+    model, expected = model_of(name)
+    report = regularize(model, ks.SGL0(0.5, axis))
+    axes = [pair[axis == "auto"] for pair in expected]
+    assert [entry.axis for entry in report.regularized] == axes
+    found = penalised(model)
+    assert [config["axis"] for _, config in found.values()] == axes
+    assert total(model) > 0
+    expected = list(found.values())
+    loaded = reload(model, tmp_path)
+    assert list(penalised(loaded).values()) == expected
+    assert total(loaded) == pytest.approx(total(model))
+    clone = keras.models.clone_model(model)
+    assert list(penalised(clone).values()) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Conv2D", "Conv2DTranspose", "DepthwiseConv1D", "EinsumDense, flipped"],
+)
+def test_a_group_is_what_makes_one_output_channel(name):
+    """Zeros in the first group of each kernel silence the first channel."""
+    model, _ = model_of(name)
+    regularize(model, ks.GroupLasso(1.0))
+    (kernel,) = (v for v in model.trainable_variables if v.regularizer)
+    w = np.moveaxis(to_numpy(kernel).copy(), kernel.regularizer.axis, 0)
+    w[0] = 0
+    kernel.assign(np.moveaxis(w, 0, kernel.regularizer.axis))
+    x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:]))
+    y = to_numpy(model(x.astype("float32")))
+    silent = np.abs(y).max(axis=tuple(range(y.ndim - 1))) == 0
+    multiplier = 3 if name == "DepthwiseConv1D" else 1
+    assert list(np.flatnonzero(silent)) == list(range(multiplier))
+
+
+def test_an_explicit_axis_is_used_as_it_is():
+    model, _ = model_of("SeparableConv2D")
+    report = regularize(model, ks.GroupLasso(1.0, axis=2))
+    assert [entry.axis for entry in report.regularized] == [2, 2]
+
+
+def test_penalties_of_two_parts():
+    model, _ = model_of("Conv2DTranspose")
+    penalty = ks.SparseGroup(ks.GroupLasso(0.25), ks.L1(0.5))
+    (entry,) = regularize(model, penalty).regularized
+    put = model.layers[1].kernel_regularizer
+    assert type(put) is ks.SparseGroup
+    assert (put.axis, put.group.factor, put.element.factor) == (-2, 0.25, 0.5)
+    assert (
+        entry.penalty == "SparseGroup(GroupLasso(factor=0.25), L1(factor=0.5))"
+    )
+    assert penalty.axis == -1
+
+
+@pytest.mark.parametrize("penalty", [keras.regularizers.L2(0.1), ks.L0(0.1)])
+def test_penalties_without_axis(penalty, tmp_path):
+    model, _ = model_of("SeparableConv2D")
+    report = regularize(model, penalty)
+    assert [entry.axis for entry in report.regularized] == [None, None]
+    assert model.layers[1].pointwise_regularizer is penalty
+    loaded = reload(model, tmp_path)
+    assert penalised(loaded).values()
+    assert total(loaded) == pytest.approx(total(model))
+
+
+def test_a_penalty_that_varies_with_depth(tmp_path):
+    inputs = keras.Input((5, 4))
+    x = layers.SeparableConv1D(4, 2, name="separable")(inputs)
+    x = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    x = layers.Dense(2, name="dense")(x)
+    model = keras.Model(inputs, x)
+    regularize(model, lambda depth: ks.GroupLasso(1 + depth))
+    depths = [
+        v.regularizer.factor - 1
+        for v in model.trainable_variables
+        if v.regularizer
+    ]
+    # All kernels of the attention layer have one depth.
+    assert depths == [0, 0.25, 0.5, 0.5, 0.5, 0.5, 0.75]
+    loaded = penalised(reload(model, tmp_path))
+    assert list(loaded.values()) == list(penalised(model).values())
+
+
+def nested():
+    """Returns a model with a model in it, and one of every case."""
+    keras.utils.set_random_seed(0)
+    features = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 3, kernel_regularizer="l2", name="conv"),
+            layers.BatchNormalization(name="norm"),
+            layers.DepthwiseConv2D(2, trainable=False, name="depthwise"),
+            layers.Flatten(name="flat"),
+        ],
+        name="features",
+    )
+    head = layers.Dense(4, name="head")
+    inputs = keras.Input((6, 6, 2), name="image")
+    x = head(head(layers.Dense(4, name="neck")(features(inputs))))
+    x = layers.Reshape((1, 3), name="shape")(Mix(name="mix")(x))
+    return keras.Model(inputs, layers.LSTM(2, name="lstm")(x))
+
+
+def notes(report):
+    return {entry.layer: entry.note for entry in report.entries}
+
+
+def test_the_report_names_every_layer_and_why():
+    model = nested()
+    report = regularize(model, ks.SGL0(0.1))
+    found = notes(report)
+    for name, note in {
+        "image": "no kernel",
+        "features": "no kernel of its own",
+        "features/conv": "replaces L2(l2=0.01)",
+        "features/norm": "no kernel",
+        "features/depthwise": "frozen: Keras ignores the penalty",
+        "head": "",
+        "mix": "unknown layout: mixer",
+        "mix/inner": "lost when saved: not in the config of `mix`",
+        "lstm": "no kernel of its own",
+        "lstm/lstm_cell": "unknown layout: kernel, recurrent_kernel",
+    }.items():
+        assert found[name] == note, name
+    assert len(found) == len(report.entries)
+    for layer in model._flatten_layers(include_self=False):
+        if not isinstance(layer, layers.InputLayer):
+            assert any(path.split("/")[-1] == layer.name for path in found)
+    assert [e.layer for e in report.regularized] == [
+        "features/conv",
+        "features/depthwise",
+        "neck",
+        "head",
+        "mix/inner",
+    ]
+
+
+def test_the_report_in_print_and_as_plain_values():
+    report = regularize(nested(), ks.SGL0(0.1))
+    text = str(report)
+    for entry in report.entries:
+        assert entry.layer in text
+    assert "kernel 3x3x2x4" in text
+    assert "5 kernels carry a penalty" in text
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["regularized"] == 5
+    assert plain["regularized"] + plain["left_alone"] == len(plain["layers"])
+    assert {
+        "layer": "features/conv",
+        "type": "Conv2D",
+        "kernel": "kernel",
+        "shape": [3, 3, 2, 4],
+        "penalty": "SGL0(factor=0.1)",
+        "axis": -1,
+        "note": "replaces L2(l2=0.01)",
+    } in plain["layers"]
+
+
+@pytest.mark.parametrize(
+    ("choose", "expected"),
+    [
+        (lambda model: ["head"], ["head"]),
+        (lambda model: ["features/conv", "neck"], ["features/conv", "neck"]),
+        (lambda model: ["features"], ["features/conv", "features/depthwise"]),
+        (lambda model: (model.get_layer("neck"),), ["neck"]),
+        (lambda model: {"conv"}, ["features/conv"]),
+        (
+            lambda model: lambda layer: isinstance(layer, layers.Dense),
+            ["neck", "head", "mix/inner"],
+        ),
+    ],
+)
+def test_choosing_layers(choose, expected):
+    model = nested()
+    report = regularize(model, ks.SGL0(0.1), choose(model))
+    assert [entry.layer for entry in report.regularized] == expected
+    rest = {"features/conv", "neck", "head"} - set(expected)
+    assert {notes(report)[name] for name in rest} == {"not selected"}
+
+
+def test_an_attention_layer_is_chosen_as_a_whole():
+    model, _ = model_of("MultiHeadAttention")
+    seen = []
+    report = regularize(
+        model, ks.L1(1.0), lambda layer: seen.append(layer) or 1
+    )
+    assert set(seen) == {model.layers[1]}
+    assert len(report.regularized) == 4
+    with pytest.raises(ValueError, match=r"Received: layers=.*query"):
+        regularize(model, ks.L1(1.0), ["query"])
+
+
+def test_a_shared_kernel_is_penalised_once():
+    first = layers.Dense(3, name="first")
+
+    class Tied(layers.Dense):
+        def build(self, shape):
+            self._kernel, self.bias = first.kernel, None
+
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, Tied(3, name="tied")(first(inputs)))
+    report = regularize(model, ks.L1(1.0))
+    assert notes(report)["tied"] == "shares the kernel of `first`"
+
+
+def test_an_adapted_kernel_is_left_alone():
+    model = two_layers(None)
+    model.layers[0].enable_lora(2)
+    report = regularize(model, ks.L1(1.0))
+    note = "its kernel is quantized or adapted (LoRA)"
+    assert notes(report)["first"] == note
+
+
+def test_a_subclassed_model(tmp_path):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.unused = layers.Dense(2), layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Own()
+    model(np.ones((1, 3), "float32"))
+    used, unused = regularize(model, ks.GroupLasso(1.0)).entries
+    assert "lost when saved" in used.note
+    assert unused.note == "not built"
+    assert total(model) > 0
+
+
+def test_a_compiled_model_sees_the_new_penalty(images):
+    model = two_layers(None, keras.optimizers.SGD(1e-3))
+    model.fit(*images, verbose=0)
+    plain = model.evaluate(*images, verbose=0)
+    regularize(model, ks.GroupLasso(1.0))
+    before = total(model)
+    with_it = model.evaluate(*images, verbose=0)
+    assert with_it == pytest.approx(plain + before, rel=1e-5)
+    model.fit(*images, verbose=0)
+    assert total(model) < before
+    again = regularize(model, ks.GroupLasso(2.0))
+    assert notes(again)["first"] == "replaces GroupLasso(factor=1)"
+
+
+def test_a_loaded_model_splits_what_was_put_on(images, tmp_path):
+    model = two_layers(None)
+    regularize(model, ks.SGL0(1e-3))
+    model = reload(model, tmp_path)
+    splitting = ks.VariableSplitting(beta=1.0)
+    model.fit(*images, callbacks=[splitting], verbose=0)
+    assert len(splitting.v) == 2
+
+
+def test_what_is_refused_leaves_the_model_alone():
+    model = nested()
+    before = penalised(model)
+
+    def none_at_the_end(depth):
+        return ks.L1(1.0) if depth < 0.5 else None
+
+    for penalty, selection, message in (
+        (None, None, "`penalty`. Expected a regularizer, or a function"),
+        ("l2", None, "`penalty`"),
+        (ks.SGL0, None, "`penalty`"),
+        (none_at_the_end, None, "Received: penalty=None"),
+        (
+            ks.GroupLasso(1.0, axis=2),
+            None,
+            "the kernel of `neck` has, of shape",
+        ),
+        (ks.L1(1.0), ["nobody"], "'features', 'features/conv', "),
+        (ks.L1(1.0), ["norm"], "Received: layers=['norm']"),
+        (ks.L1(1.0), [layers.Dense(2)], "layers with a kernel"),
+        (ks.L1(1.0), "head", "a list of layers or of their names"),
+        (ks.L1(1.0), model.layers[1], "a list of layers or of their names"),
+        (ks.L1(1.0), [], "a selection of layers with a kernel"),
+        (ks.L1(1.0), lambda layer: False, "a selection of layers"),
+    ):
+        with pytest.raises(ValueError) as error:
+            regularize(model, penalty, selection)
+        assert message in str(error.value)
+        assert penalised(model) == before
+    with pytest.raises(ValueError, match="a built model"):
+        regularize(keras.Sequential([layers.Dense(2)]), ks.L1(1.0))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("name", "kernels"),
+    [
+        ("VGG16", 13),
+        ("MobileNetV2", 52),
+        ("ResNet50V2", 53),
+        ("EfficientNetV2B0", 91),
+        ("ConvNeXtTiny", 58),
+    ],
+)
+def test_keras_applications(name, kernels, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = getattr(keras.applications, name)(
+        weights=None, include_top=False, pooling="avg", input_shape=(32, 32, 3)
+    )
+    # The loss weighs next to nothing, as its gradients are huge at the start.
+    model.compile(
+        keras.optimizers.SGD(1e-4),
+        "mse",
+        loss_weights=[1e-6],
+        run_eagerly=True,
+    )
+    report = regularize(model, ks.SparseGroupLasso(0.5))
+    assert len(report.regularized) == kernels
+    assert all(entry.note == "" for entry in report.regularized)
+    listed = {entry.layer for entry in report.entries}
+    # Keras itself hides the input of a Sequential model.
+    everything = [
+        layer
+        for layer in model._flatten_layers(include_self=False)
+        if not isinstance(layer, layers.InputLayer)
+    ]
+    names = {path.split("/")[-1] for path in listed}
+    assert {layer.name for layer in everything} <= names
+    for layer in everything:
+        if isinstance(layer, layers.DepthwiseConv2D):
+            assert layer.kernel.regularizer.axis == -2
+    before = total(model)
+    x = np.random.default_rng(0).random((2, 32, 32, 3), "float32")
+    model.train_on_batch(x, np.zeros((2, model.output_shape[-1])))
+    assert total(model) < before
+    loaded = reload(model, tmp_path)
+    put = list(penalised(model).values())
+    assert list(penalised(loaded).values()) == put
+    assert len(put) == kernels
+    assert total(loaded) == pytest.approx(total(model))
