@@ -1,5 +1,7 @@
 import dataclasses
 import inspect
+import json
+import pathlib
 import pkgutil
 import re
 from importlib import import_module
@@ -57,3 +59,37 @@ def test_every_public_argument_is_documented(thing):
 def test_everything_public_is_exported():
     for name in keras_sgl0.__all__:
         assert getattr(keras_sgl0, name).__doc__
+
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+RUNS = re.findall(r"^\|(.*)\| \[.*\]\((docs/results/.*/)\) \|$", README, re.M)
+
+
+def read_result(folder):
+    path = pathlib.Path(__file__).parents[1] / folder / "result.json"
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(("row", "folder"), RUNS, ids=[r[1] for r in RUNS])
+def test_readme_shows_what_the_result_files_say(row, folder):
+    result = read_result(folder)
+    shown = [float(cell) for cell in row.split("|")[1:] if cell.strip()]
+    names = ("weight_sparsity", "neuron_sparsity", "test_error")
+    assert shown == [round(result[name], 2) for name in names]
+    assert result["test_error"] == result["test_error_unthresholded"]
+    assert result["epochs"] == 200
+
+
+def test_readme_shows_the_digits_run():
+    result = read_result("docs/results/digits-0")
+    for text in (
+        f"weight sparsity {result['weight_sparsity']:.2f}%",
+        f"neuron sparsity {result['neuron_sparsity']:.2f}%",
+        f"test error {result['test_error']:.2f}% thresholded",
+        *(f" {alive} / " for alive in result["neurons_alive"]),
+    ):
+        assert text in README
+
+
+def test_readme_has_runs():
+    assert len(RUNS) >= 3

@@ -100,7 +100,7 @@ class GroupLasso(GroupPenalty):
 
     def prox(self, w, step):
         """Returns `w` with every group shrunk, the small ones to zero."""
-        return _shrink_groups(w, self.axis, step * self.weight(w.shape))
+        return shrink_groups(w, self.axis, step * self.weight(w.shape))
 
 
 @keras.saving.register_keras_serializable("keras_sgl0")
@@ -138,7 +138,7 @@ class ExclusiveLasso(GroupPenalty):
     def prox(self, w, step):
         """Returns `w` with each group soft thresholded at its own level."""
         t = step * self.factor
-        largest, count = _sorted_sizes(w, self.axis)
+        largest, count = sorted_sizes(w, self.axis)
         levels = t * ops.cumsum(largest, axis=1) / (1 + t * count)
         level = per_weight(ops.max(levels, axis=1), w.shape, self.axis)
         size = ops.abs(upcast(w))
@@ -191,7 +191,7 @@ class CGES(GroupPenalty):
     def prox(self, w, step):
         """Returns the group step, then the exclusive step."""
         amount = step * self.factor * (1 - self.mu)
-        x = _shrink_groups(w, self.axis, amount)
+        x = shrink_groups(w, self.axis, amount)
         return self._exclusive().prox(x, step) if self.mu else x
 
     def get_config(self):
@@ -202,8 +202,14 @@ class CGES(GroupPenalty):
         return ExclusiveLasso(self.factor * self.mu, self.axis)
 
 
-def _shrink_groups(w, axis, amount):
-    """Returns the prox of `amount * sum_g ||w_g||_2`."""
+def shrink_groups(w, axis: Axis, amount):
+    """Returns the proximal operator of `amount * sum_g ||w_g||_2` at `w`.
+
+    Args:
+        w: Tensor or variable, a kernel.
+        axis: The group axis.
+        amount: A number or scalar tensor: by how much each norm shrinks.
+    """
     norms = group_norms(w, axis)
     alive = norms > amount
     safe = ops.where(alive, norms, ops.ones_like(norms))
@@ -212,7 +218,15 @@ def _shrink_groups(w, axis, amount):
     return ops.cast(x, keras.backend.standardize_dtype(w.dtype))
 
 
-def _sorted_sizes(w, axis):
-    """Returns `|w|` as (groups, size), largest first, and 1, 2, ..., size."""
+def sorted_sizes(w, axis: Axis) -> tuple:
+    """Returns `|w|` as a matrix `(groups, |g|)`, largest first in each group.
+
+    Beside it stands the vector `1, 2, ..., |g|` of how many weights a prefix
+    of a group has.
+
+    Args:
+        w: Tensor or variable, a kernel.
+        axis: The group axis.
+    """
     largest = ops.flip(ops.sort(ops.abs(by_group(w, axis)), axis=1), axis=1)
     return largest, ops.arange(1, largest.shape[1] + 1, dtype=largest.dtype)

@@ -15,8 +15,8 @@ from keras_sgl0.regularizers.elementwise import (
 from keras_sgl0.regularizers.group import (
     GroupLasso,
     GroupPenalty,
-    _shrink_groups,
-    _sorted_sizes,
+    shrink_groups,
+    sorted_sizes,
 )
 from keras_sgl0.validation import InputError, finite_float, require
 
@@ -99,7 +99,7 @@ class SparseGroup(keras.regularizers.Regularizer):
         w = ops.convert_to_tensor(w)
         a = step * self.group.weight(w.shape)
         b = step * self.element.factor
-        largest, count = _sorted_sizes(w, self.axis)
+        largest, count = sorted_sizes(w, self.axis)
         norms = ops.sqrt(ops.cumsum(ops.square(largest), axis=1))
         gains = 0.5 * ops.square(ops.maximum(norms - a, 0)) - b * count
         best = ops.argmax(gains, axis=1)
@@ -108,7 +108,7 @@ class SparseGroup(keras.regularizers.Regularizer):
         smallest = ops.where(lives, smallest, float("inf"))
         kept = ops.abs(upcast(w)) >= per_weight(smallest, w.shape, self.axis)
         x = ops.where(kept, w, ops.zeros_like(w))
-        return _shrink_groups(x, self.axis, a)
+        return shrink_groups(x, self.axis, a)
 
     def get_config(self):
         """Returns the two parts, serialized."""
