@@ -246,7 +246,7 @@ def _variants(name, base):
         ),
         f"{name}_sgl0": recipe("sgl0"),
         f"{name}_sgl0_admm": recipe("sgl0", training="admm", growth=1.0),
-        f"{name}_sgl0_proximal": recipe("sgl0", **_PROXIMAL),
+        f"{name}_sgl0_proximal": recipe("sgl0", **_PROXIMAL | {"factor": 0.5}),
     }
 
 
