@@ -316,7 +316,7 @@ def _seconds(path):
 
 
 def _percent(share):
-    return round(100 * share, 4)
+    return round(100 * share, 6)
 
 
 def _read_json(path):
