@@ -44,7 +44,7 @@ def test_saved_models_load_with_the_plain_penalty_in_a_new_process(saved):
         text=True,
         check=True,
     ).stdout
-    plain = ("keras_sgl0.regularizers.group", "SGL0", 1e-3, "auto")
+    plain = ("keras_sgl0.regularizers.sparse_group", "SGL0", 1e-3, "auto")
     assert printed.splitlines() == 2 * [str(4 * [plain])]
 
 
