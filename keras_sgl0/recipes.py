@@ -146,8 +146,8 @@ class Recipe:
         require(
             self.training in allowed,
             "training",
-            f"one of {allowed} for the penalty {self.penalty!r}; these go "
-            f"together: {TRAININGS}",
+            f"one of {allowed} for the penalty {self.penalty!r}, since these "
+            f"go together: {_pairs()}",
             self.training,
         )
         checked = {"axis": validate_axis(self.axis)}
@@ -195,6 +195,10 @@ class Recipe:
     def to_dict(self) -> dict:
         """Returns the fields, ready for JSON."""
         return dataclasses.asdict(self) | {"milestones": list(self.milestones)}
+
+
+def _pairs():
+    return "; ".join(f"{p}: {', '.join(t)}" for p, t in TRAININGS.items())
 
 
 def _rising_shares(name, values):

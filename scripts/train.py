@@ -7,6 +7,7 @@ python scripts/train.py --recipe=mnist_sgl0 --data_dir=~/tensorflow_datasets
 import contextlib
 import dataclasses
 import os
+import sys
 import typing
 
 import keras
@@ -82,7 +83,7 @@ def main(argv):
         )
         result = run(recipe, workdir, values.data_dir, values.download)
     except InputError as problem:
-        raise app.UsageError(str(problem)) from problem
+        sys.exit(f"train.py: {problem}")
     model = keras.saving.load_model(os.path.join(workdir, MODEL))
     print(sparsity_report(model, recipe.tolerance, recipe.axis))
     print(
