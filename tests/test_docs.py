@@ -91,5 +91,10 @@ def test_readme_shows_the_digits_run():
         assert text in README
 
 
+def test_readme_shows_the_measured_overhead():
+    path = pathlib.Path(__file__).parents[1] / "docs/results/overhead.txt"
+    assert path.read_text().strip("\n") in README
+
+
 def test_readme_has_runs():
     assert len(RUNS) >= 3
