@@ -20,3 +20,15 @@ def compiled(function: Callable) -> Callable:
     import tensorflow as tf
 
     return tf.function(function, autograph=False)
+
+
+def retrace(model: keras.Model):
+    """Makes Keras trace its steps anew, with the regularizers of now.
+
+    Keras traces a step once and keeps it, with what it read then.
+
+    Args:
+        model: A compiled model.
+    """
+    model.make_train_function(force=True)
+    model.make_test_function(force=True)

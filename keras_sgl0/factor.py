@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.groups import group_size, other_axes
-from keras_sgl0.sparsity import kernels, neuron_axis
+from keras_sgl0.sparsity import kernels, neuron_axis, penalty_axis
 from keras_sgl0.validation import InputError, integer, require
 
 
@@ -86,7 +86,7 @@ def factor_max(model: keras.Model, data, batch_size: int = 128) -> float:
         "a built and compiled model",
         model,
     )
-    grouped = [k for k in kernels(model) if _has_axis(k.regularizer)]
+    grouped = [k for k in kernels(model) if penalty_axis(k) is not None]
     require(
         grouped,
         "model",
@@ -121,10 +121,6 @@ def factor_max(model: keras.Model, data, batch_size: int = 128) -> float:
             f"that are not, or too large. Received: {result}"
         )
     return result
-
-
-def _has_axis(penalty) -> bool:
-    return hasattr(getattr(penalty, "original", penalty), "axis")
 
 
 def _largest(gradient: np.ndarray, axis: int) -> float:

@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import keras
 
+from keras_sgl0.compilation import retrace
 from keras_sgl0.reports import LayerEntry, RegularizationReport
 from keras_sgl0.validation import require
 
@@ -168,9 +169,7 @@ def regularize(
             )
         entries[row] = slot.entry(own, "; ".join(notes))
     if model.compiled:
-        # Keras traces a step once and keeps it, with the penalties of then.
-        model.make_train_function(force=True)
-        model.make_test_function(force=True)
+        retrace(model)
     return RegularizationReport(tuple(entries))
 
 
@@ -320,12 +319,16 @@ class _Saved:
 
     def _in_config(self, owner):
         if id(owner) not in self._names:
-            try:
-                config = owner.get_config()
-            except NotImplementedError:
-                config = {}
-            self._names[id(owner)] = set(_layer_names(config))
+            self._names[id(owner)] = set(_layer_names(_config(owner)))
         return self._names[id(owner)]
+
+
+def _config(thing) -> dict:
+    """Returns the config of a layer or penalty, empty where it has none."""
+    try:
+        return thing.get_config()
+    except NotImplementedError:
+        return {}
 
 
 def _layer_names(config) -> Iterator[str]:
@@ -418,11 +421,7 @@ def _penalties(slots: list[_Slot], penalty) -> list[_Penalty]:
 
 def _describe(penalty: _Penalty) -> str:
     """Returns a penalty as one would write it, without its axis."""
-    try:
-        config = penalty.get_config()
-    except NotImplementedError:
-        config = {}
-    return _written(type(penalty).__name__, config)
+    return _written(type(penalty).__name__, _config(penalty))
 
 
 def _written(name: str, config: dict) -> str:

@@ -53,10 +53,21 @@ def kernels(model: keras.Model) -> list:
         v
         for v in model.trainable_variables
         if len(v.shape) >= 2
-        and (v.name.endswith(_KERNEL_NAMES) or hasattr(v.regularizer, "axis"))
+        and (v.name.endswith(_KERNEL_NAMES) or penalty_axis(v) is not None)
     ]
     require(found, "model", "a model with a trainable kernel", model)
     return found
+
+
+def penalty_axis(variable) -> Axis | None:
+    """Returns the group axis of a variable's penalty, `None` without one.
+
+    Args:
+        variable: A variable. Where a callback lends it a regularizer during
+            `fit`, the original one counts.
+    """
+    regularizer = variable.regularizer
+    return getattr(getattr(regularizer, "original", regularizer), "axis", None)
 
 
 def neuron_axis(kernel, axis: Axis | None = None) -> int:
@@ -71,8 +82,8 @@ def neuron_axis(kernel, axis: Axis | None = None) -> int:
         ValueError: If the kernel has no such axis.
     """
     if axis is None:
-        penalty = getattr(kernel.regularizer, "original", kernel.regularizer)
-        axis = getattr(penalty, "axis", "auto")
+        own = penalty_axis(kernel)
+        axis = "auto" if own is None else own
     return resolve_axis(kernel.shape, axis)
 
 
@@ -135,10 +146,8 @@ class SparsityCounter:
     def __call__(self) -> SparsityReport:
         """Returns the report on the model as it is now."""
         counts = ops.convert_to_numpy(self._count()).astype(int).tolist()
-        dead, zero = (
-            counts[: len(self._kernels)],
-            counts[len(self._kernels) :],
-        )
+        number = len(self._kernels)
+        dead, zero = counts[:number], counts[number : 2 * number]
         rows = tuple(
             KernelSparsity(
                 name=kernel.path,
@@ -150,14 +159,14 @@ class SparsityCounter:
                 weights_alive=_number(kernel) - zero_here,
             )
             for kernel, axis, dead_here, zero_here in zip(
-                self._kernels, self._axes, dead, zero, strict=False
+                self._kernels, self._axes, dead, zero, strict=True
             )
         )
         others = sum(map(_number, self._others))
         return SparsityReport(
             kernels=rows,
             other_parameters=others,
-            other_parameters_alive=others - sum(zero[len(self._kernels) :]),
+            other_parameters_alive=others - sum(counts[2 * number :]),
             tolerance=self.tolerance,
         )
 

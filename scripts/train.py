@@ -81,6 +81,7 @@ def main(argv):
         workdir = values.workdir or os.path.join(
             "runs", f"{values.recipe}-{recipe.seed}"
         )
+        workdir = os.path.expanduser(workdir)
         result = run(recipe, workdir, values.data_dir, values.download)
     except InputError as problem:
         sys.exit(f"train.py: {problem}")

@@ -192,3 +192,16 @@ def test_data_set_missing_from_the_default_folder(tmp_path):
     folder.mkdir()
     output = refuse(tmp_path, "--recipe=mnist_sgl0", TFDS_DATA_DIR=str(folder))
     assert f"tfds build mnist --data_dir={folder}" in output
+
+
+def test_workdir_may_begin_with_a_tilde(tmp_path):
+    process = run_script(
+        tmp_path,
+        "train.py",
+        "--epochs=1",
+        "--batch_size=500",
+        "--workdir=~/run",
+        HOME=str(tmp_path),
+    )
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "run" / "result.json").exists()

@@ -206,3 +206,28 @@ def test_monitor_refuses_bad_arguments():
         ks.SparsityMonitor(tolerance=-1)
     with pytest.raises(ValueError, match="argument `axis`"):
         ks.SparsityMonitor(axis="rows")
+
+
+class Mixing(keras.layers.Layer):
+    """A layer whose grouped weight is not called a kernel."""
+
+    def build(self, shape):
+        self.mixing = self.add_weight(
+            shape=(shape[-1], 3),
+            name="mixing",
+            regularizer=ks.SGL0(1e-3, axis=-1),
+        )
+
+    def call(self, x):
+        return x @ self.mixing
+
+
+def test_monitor_sees_any_grouped_weight_while_it_is_lent(images):
+    model = keras.Sequential([keras.Input((12,)), Mixing()])
+    model.compile("sgd", two_layers(None).loss)
+    logs = model.fit(
+        *images,
+        verbose=0,
+        callbacks=[ks.VariableSplitting(0.1), ks.SparsityMonitor(0.2)],
+    ).history
+    assert logs["neuron_sparsity"] == [ks.neuron_sparsity(model, 0.2)]

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_sgl0.compilation import retrace
 from keras_sgl0.validation import InputError
 
 
@@ -68,13 +69,13 @@ class LendingCallback(keras.callbacks.Callback):
         if not self._loans:
             raise InputError(self.refuse([v.regularizer for v in penalised]))
         self._give()
-        self.retrace()
+        retrace(self.model)
 
     def on_train_end(self, logs=None):
         """Takes back what was lent."""
         self._take_back()
         self._loans = ()
-        self.retrace()
+        retrace(self.model)
 
     def on_test_begin(self, logs=None):
         """Takes it back for a validation inside `fit`."""
@@ -83,11 +84,6 @@ class LendingCallback(keras.callbacks.Callback):
     def on_test_end(self, logs=None):
         """Lends again after a validation inside `fit`."""
         self._give()
-
-    def retrace(self):
-        """Makes Keras trace its steps anew, with what they now should read."""
-        self.model.make_train_function(force=True)
-        self.model.make_test_function(force=True)
 
     def _give(self):
         for variable, lent in self._loans:

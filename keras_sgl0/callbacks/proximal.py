@@ -88,9 +88,7 @@ class ProximalStep(LendingCallback):
                 f"constraint of its own. Received: {variable.constraint}"
             )
         rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        if isinstance(original, ElementwisePenalty):
-            original.validate_step(rate)
-        original.prox(variable, rate)  # raises if it is not known
+        original.prox(variable, rate)  # raises if unknown or undefined there
         constraint = _ProximalConstraint(original, self.model.optimizer)
         return {
             "regularizer": _ShownPenalty(original),
