@@ -1,11 +1,10 @@
 """Running a recipe: the one place where everything meets."""
 
-import csv
-import json
-import os
+import contextlib
+import dataclasses
 import platform
 import time
-import zipfile
+import warnings
 
 import keras
 import numpy as np
@@ -14,27 +13,40 @@ from keras import ops
 from tqdm.keras import TqdmCallback
 
 import keras_sgl0
-from keras_sgl0 import datasets
+from keras_sgl0 import datasets, distribute
 from keras_sgl0.callbacks import (
     ADMM,
+    L0Constraint,
     ProximalStep,
     SparsityMonitor,
+    TargetDensity,
     VariableSplitting,
 )
+from keras_sgl0.compilation import require_strategy_can_train, retrace
 from keras_sgl0.factor import factor_max
-from keras_sgl0.recipes import MODELS, PENALTIES, Recipe
+from keras_sgl0.gates import fold_gates, gate_report, gates
+from keras_sgl0.layers import ExpectedL0, HardConcrete
+from keras_sgl0.recipes import MODELS, PENALTIES, TEST_GATES, Recipe
 from keras_sgl0.regularization import regularize
 from keras_sgl0.regularizers import CGES, GroupLasso
+from keras_sgl0.run_folder import MODEL, SHRUNK, Recorder, RunFolder
+from keras_sgl0.shrinking import shrink
 from keras_sgl0.sparsity import (
     apply_threshold,
     kernels,
     neuron_axis,
     sparsity_report,
 )
-from keras_sgl0.validation import InputError
+from keras_sgl0.validation import RunError, require
 
-RECIPE, CHECKPOINT = "recipe.json", "checkpoint.keras"
-HISTORY, MODEL, RESULT = "history.csv", "model.keras", "result.json"
+_JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
+# What TensorFlow raises where a worker does not answer any more.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 
 
 @keras.saving.register_keras_serializable("keras_sgl0")
@@ -51,17 +63,18 @@ def error(y_true, y_pred):
 
 
 def build(
-    recipe: Recipe, dataset: datasets.Dataset
+    recipe: Recipe, dataset: datasets.Dataset, scale: float | None = None
 ) -> tuple[keras.Model, float]:
     """Returns the recipe's model, compiled and with its penalty.
 
     Args:
         recipe: The settings.
         dataset: Gives the input's shape, the classes and N.
+        scale: What to multiply the recipe's `factor` by. Default: 1/N, or
+            what makes the factor the wanted share of `factor_max`.
 
     Returns:
-        The model, and what the recipe's `factor` and `beta` were multiplied
-        by: 1/N, or what makes the factor the wanted share of `factor_max`.
+        The model, and the scale.
 
     Raises:
         ValueError: If a kernel of the model has no such group axis.
@@ -69,33 +82,139 @@ def build(
     Example:
         >>> model, scale = build(RECIPES["digits"], datasets.load("digits"))
     """
-    model = MODELS[recipe.model](dataset.input_shape, dataset.num_classes)
-    if recipe.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(
-            recipe.learning_rate, epsilon=recipe.epsilon
+    gate = None
+    if recipe.penalty == "l0_gates":
+        gate = _Gates(recipe, 1 / dataset.num_train)
+    penalty = None if gate else PENALTIES[recipe.penalty]
+    # It marks the kernels that the network means to have a penalty.
+    mark = GroupLasso(1.0, recipe.axis) if penalty else None
+    with _precision(recipe.precision):
+        model = MODELS[recipe.model](
+            dataset.input_shape,
+            dataset.num_classes,
+            mark,
+            gate,
+            **recipe.model_settings,
         )
-    else:
-        optimizer = keras.optimizers.SGD(
-            recipe.learning_rate, recipe.momentum, nesterov=recipe.momentum > 0
+        if gate is not None:
+            gate.require_one_number_each()
+        _compile(
+            model,
+            _optimizer(recipe, dataset.steps_per_epoch(recipe.batch_size)),
+            jit_compile=_JIT_COMPILE[recipe.jit_compile],
+            steps_per_execution=recipe.steps_per_execution,
         )
+    for kernel in kernels(model):
+        neuron_axis(kernel, recipe.axis)  # raises if there is no such axis
+    if scale is None:
+        scale = _scale(recipe, model, dataset)
+    factor = recipe.factor * scale
+    if penalty is CGES:
+        regularize(
+            model, lambda depth: CGES(factor, depth, recipe.axis), _marked
+        )
+    elif penalty:
+        regularize(model, penalty(factor, axis=recipe.axis), _marked)
+    return model, scale
+
+
+def _scale(recipe, model, dataset):
+    if not recipe.share_of_max:
+        return 1 / dataset.num_train
+    most = factor_max(model, dataset.sample(1000))
+    return recipe.share_of_max * most / recipe.factor
+
+
+def _marked(layer):
+    return isinstance(getattr(layer, "kernel_regularizer", None), GroupLasso)
+
+
+class _Gates:
+    """Makes the gates of a recipe's network, layer by layer."""
+
+    def __init__(self, recipe, scale):
+        self.recipe = recipe
+        self.scale = scale
+        self.layers = []
+
+    def __call__(self, layer, group_size):
+        recipe, droprates = self.recipe, self.recipe.droprate
+        self.layers.append(layer)
+        place = min(len(self.layers), len(droprates)) - 1
+        penalty = ExpectedL0(
+            recipe.factor * self.scale,
+            group_size,
+            recipe.weight_decay * self.scale,
+        )
+        return HardConcrete(
+            droprates[place],
+            recipe.test_gate,
+            regularizer=None if recipe.density else penalty,
+            name=f"{layer}_gate",
+        )
+
+    def require_one_number_each(self):
+        for name in ("droprate", "density"):
+            numbers = getattr(self.recipe, name)
+            require(
+                len(numbers) in (0, 1, len(self.layers)),
+                name,
+                f"one number, or one for each gated layer: {self.layers}",
+                numbers,
+            )
+
+
+def _optimizer(recipe, steps_per_epoch):
+    def make(learning_rate, momentum):
+        average = {"use_ema": recipe.ema > 0, "ema_momentum": recipe.ema}
+        if recipe.optimizer == "adam":
+            return keras.optimizers.Adam(
+                learning_rate, epsilon=recipe.epsilon, **average
+            )
+        return keras.optimizers.SGD(
+            learning_rate, momentum, nesterov=momentum > 0, **average
+        )
+
+    optimizer = make(_learning_rate(recipe, steps_per_epoch), recipe.momentum)
+    if not recipe.gate_learning_rate:
+        return optimizer
+    return keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(
+            optimizer, {".*/log_alpha": make(recipe.gate_learning_rate, 0.0)}
+        )
+    )
+
+
+def _learning_rate(recipe, steps_per_epoch):
+    rates = [recipe.learning_rate_at(epoch) for epoch in range(recipe.epochs)]
+    drops = [e for e in range(1, recipe.epochs) if rates[e] != rates[e - 1]]
+    if not drops:
+        return rates[0]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        [epoch * steps_per_epoch - 1 for epoch in drops],
+        [rates[0], *(rates[epoch] for epoch in drops)],
+    )
+
+
+def _compile(model, optimizer="sgd", **settings):
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[error],
+        **settings,
     )
-    for kernel in kernels(model):
-        neuron_axis(kernel, recipe.axis)  # raises if there is no such axis
-    scale = 1 / dataset.num_train
-    if recipe.share_of_max:
-        regularize(model, GroupLasso(1.0, recipe.axis))
-        most = factor_max(model, dataset.sample(1000))
-        scale = recipe.share_of_max * most / recipe.factor
-    penalty, factor = PENALTIES[recipe.penalty], recipe.factor * scale
-    if penalty is CGES:
-        regularize(model, lambda depth: CGES(factor, depth, recipe.axis))
-    elif penalty is not None:
-        regularize(model, penalty(factor, axis=recipe.axis))
-    return model, scale
+
+
+@contextlib.contextmanager
+def _precision(name):
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    try:
+        keras.config.set_floatx("float64" if name == "float64" else "float32")
+        keras.config.set_dtype_policy(name)
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
 
 
 def run(
@@ -104,128 +223,276 @@ def run(
     data_dir: str | None = None,
     download: bool = False,
     progress: bool = True,
+    strategy: str = "none",
 ) -> dict:
     """Trains a recipe and leaves its files in `workdir`.
 
     `history.csv` gets a line an epoch, and at the end `model.keras` (with
-    exact zeros) and `result.json` are written. Every file but `history.csv`
+    exact zeros), `shrunk.keras` (without them) and `result.json` are written.
+    If the model cannot be shrunk, the result and a warning say why. Every file
     is put in place whole. A run that was killed goes on from its last finished
     epoch and ends where the uninterrupted one ends; one that had finished
     returns its result.
 
+    With `ema`, errors are those of the averaged weights, sparsities those of
+    the weights themselves, and the model that is left has the averaged weights
+    with the zeros of the others. It computes in float32, whatever the
+    precision it was trained in.
+
     Args:
         recipe: The settings.
-        workdir: A folder of this run's own, made if need be.
-        data_dir: The tensorflow-datasets folder.
+        workdir: A folder of this run's own, made if need be. Several workers
+            need one that all of them see; the chief writes into it.
+        data_dir: The folder of the data set, as `datasets.load` wants it.
         download: Whether a data set that is not there may be fetched.
         progress: Whether to show a progress bar.
+        strategy: The devices to train on, as `distribute.devices` names them.
+            Several devices leave out the few images that cannot be shared out
+            evenly.
 
     Returns:
-        What stands in `result.json`: sparsities and errors in percent.
+        What stands in `result.json`: sparsities and errors in percent. The
+        other workers than the chief return an empty dict.
 
     Raises:
         ValueError: If the folder cannot be written, belongs to another recipe
-            or holds a damaged checkpoint, or if the data set cannot be had.
+            or holds a damaged checkpoint, if the data set cannot be had, or
+            if the devices cannot train this recipe.
+        RunError: If the loss is not finite any more, the disk is full or a
+            worker was lost. The last finished epoch is kept.
 
     Example:
         >>> result = run(RECIPES["digits"], "runs/digits")
         >>> result["neuron_sparsity"]
     """
-    path = {
-        name: os.path.join(os.path.expanduser(workdir), name)
-        for name in (RECIPE, CHECKPOINT, HISTORY, MODEL, RESULT)
-    }
-    _require_same_recipe(path[RECIPE], recipe)
-    if os.path.exists(path[MODEL]) and os.path.exists(path[RESULT]):
-        return _read_json(path[RESULT])
+    folder = RunFolder(workdir)
+    folder.require_same_recipe(recipe.to_dict())
+    if (result := folder.result()) is not None:
+        return result
 
+    devices = distribute.devices(strategy)
+    devices.require_whole_shares(recipe.batch_size)
+    folder.writes = devices.is_chief
     dataset = datasets.load(recipe.dataset, data_dir, download)
+    if recipe.normalize:
+        dataset = dataset.normalized()
     keras.utils.set_random_seed(recipe.seed)
-    model, scale = build(recipe, dataset)
-    _claim(path[RECIPE], recipe)
-    steps = dataset.steps_per_epoch(recipe.batch_size)
-    first_epoch = _restore(model, path[CHECKPOINT], steps)
-    _trim(path[HISTORY], first_epoch)
-    test = dataset.test_batches()
-    model.fit(
-        dataset.train_batches(
-            recipe.batch_size, recipe.epochs, recipe.seed, first_epoch
-        ),
-        steps_per_epoch=steps,
-        epochs=recipe.epochs,
-        initial_epoch=first_epoch,
-        shuffle=False,  # `train_batches` does it
-        validation_data=test,
-        callbacks=_callbacks(recipe, scale, path, progress),
-        verbose=0,
-    )
+    scale = _train(recipe, folder, dataset, devices, progress)
+    if not devices.is_chief:
+        return {}
+    return _finish(recipe, folder, dataset, scale)
 
-    unthresholded = model.evaluate(test, verbose=0, return_dict=True)["error"]
+
+def _train(recipe, folder, dataset, devices, progress):
+    """Trains what the checkpoint, if any, leaves to be trained."""
+    shared = dataset.divisible_by(devices.replicas)
+    with devices.scope():
+        model, scale = build(recipe, shared)
+        devices.synchronize(model)
+        require_strategy_can_train(model)
+        folder.claim(recipe.to_dict())
+        callbacks = _callbacks(recipe, scale)
+        stateful = [c for c in callbacks if isinstance(c, ADMM)]
+        first_epoch = folder.load_checkpoint(model, stateful)
+    if first_epoch == recipe.epochs:
+        return scale
+    if progress and devices.is_chief:
+        callbacks.append(TqdmCallback(verbose=0))
+    # Those that write into the logs come before those that read them.
+    callbacks += [_Facts(recipe), Recorder(folder, first_epoch, stateful)]
+    try:
+        with devices.fit_scope():
+            model.fit(
+                shared.train_batches(
+                    recipe.batch_size,
+                    recipe.epochs,
+                    recipe.seed,
+                    first_epoch,
+                    recipe.augment,
+                ),
+                steps_per_epoch=shared.steps_per_epoch(recipe.batch_size),
+                epochs=recipe.epochs,
+                initial_epoch=first_epoch,
+                shuffle=False,  # `train_batches` does it
+                validation_data=shared.test_batches(devices.whole_shares(1000)),
+                callbacks=callbacks,
+                verbose=0,
+            )
+    except _LOST as problem:
+        if devices.replicas == 1:
+            raise
+        raise RunError(
+            "Another worker was lost, or this one from the others "
+            f"({type(problem).__name__}). All epochs but the current one are "
+            "kept: start the same command on all workers to go on."
+        ) from problem
+    return scale
+
+
+def _finish(recipe, folder, dataset, scale):
+    """Measures the trained network and writes what a run leaves."""
+    test = dataset.test_batches()
+    model, averaged = _trained(recipe, folder, dataset, scale)
+    weights = model.get_weights()
+    model.set_weights(averaged)
+    unthresholded = percent_wrong(model, test)
+    model.set_weights(weights)
+    gated = {}
+    if recipe.penalty == "l0_gates":
+        model, gated["gates"] = _folded(model, recipe, test)
     apply_threshold(model, recipe.tolerance, recipe.axis)
     report = sparsity_report(model, recipe.tolerance, recipe.axis)
-    thresholded = model.evaluate(test, verbose=0, return_dict=True)["error"]
+    if recipe.ema:
+        _average(model, averaged)
+    thresholded = percent_wrong(model, test)
     result = {
         "weight_sparsity": _percent(report.weight_sparsity),
         "weight_sparsity_kernels": _percent(report.weight_sparsity_kernels),
         "neuron_sparsity": _percent(report.neuron_sparsity),
-        "test_error": _percent(thresholded),
-        "test_error_unthresholded": _percent(unthresholded),
+        "test_error": thresholded,
+        "test_error_unthresholded": unthresholded,
+        "best_test_error": _percent(min(folder.column("val_error"))),
         "parameters": report.parameters,
         "neurons_alive": list(report.neurons_alive),
+        **gated,
         "recipe": recipe.to_dict(),
         "seed": recipe.seed,
         "epochs": recipe.epochs,
-        "seconds": round(_seconds(path[HISTORY]), 1),
-        "versions": {
-            "keras_sgl0": keras_sgl0.__version__,
-            "keras": keras.__version__,
-            "backend": keras.backend.backend(),
-            "tensorflow": tf.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "seconds": round(sum(folder.column("seconds")), 1),
+        "versions": versions(),
         "report": report.to_dict(),
     }
-    _write_whole(path[MODEL], model.save)
-    _write_json(path[RESULT], result)
+    folder.write(MODEL, model.save)
+    result["shrunk"] = _shrunk(model, folder, test)
+    folder.write_result(result)
+    if "problem" in result["shrunk"]:
+        warnings.warn(
+            f"The model was not shrunk. {result['shrunk']['problem']}",
+            stacklevel=3,
+        )
     return result
 
 
-class _Stopwatch(keras.callbacks.Callback):
-    """Puts the seconds an epoch took into the logs."""
+def _trained(recipe, folder, dataset, scale):
+    """Returns the trained model, on one device, and its averaged weights."""
+    model, _ = build(recipe, dataset, scale)
+    folder.load_checkpoint(model)
+    weights = averaged = model.get_weights()
+    if recipe.ema:
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        averaged = model.get_weights()
+    if recipe.precision != "float32":
+        recipe = dataclasses.replace(recipe, precision="float32")
+        model, _ = build(recipe, dataset, scale)
+    model.set_weights(weights)
+    return model, averaged
+
+
+def _average(model, averaged):
+    """Gives a model its averaged weights, but for the zeros of its kernels."""
+    zeros = [(w, ops.equal(w, 0.0)) for w in kernels(model)]
+    model.set_weights(averaged)
+    for kernel, zero in zeros:
+        kernel.assign(ops.where(zero, 0.0, ops.convert_to_tensor(kernel)))
+
+
+def percent_wrong(model: keras.Model, batches: tf.data.Dataset) -> float:
+    """Returns the percentage of wrong labels.
+
+    Args:
+        model: A built classifier; it need not be compiled.
+        batches: Batches of inputs and integer labels.
+    """
+    wrong = [
+        ops.convert_to_numpy(error(labels, model.predict_on_batch(images)))
+        for images, labels in batches.as_numpy_iterator()
+    ]
+    return _percent(float(np.concatenate(wrong).mean(dtype="float64")))
+
+
+def versions() -> dict:
+    """Returns the versions that results may depend on."""
+    return {
+        "keras_sgl0": keras_sgl0.__version__,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _shrunk(model, folder, test):
+    """Saves the model without its zeros and returns what that changed.
+
+    The trained model is safe on disk by now, and whatever goes wrong here must
+    not take the result along.
+    """
+    try:
+        small, report = shrink(model, tolerance=0)
+        result = {
+            "parameters": report.parameters,
+            "parameters_after": report.parameters_after,
+            "macs": report.macs,
+            "macs_after": report.macs_after,
+            "relative_difference": report.relative_difference,
+            "test_error": percent_wrong(small, test),
+        }
+        folder.write(SHRUNK, small.save)
+    except Exception as problem:
+        return {"problem": f"{type(problem).__name__}: {problem}"}
+    return result
+
+
+def _folded(model, recipe, test):
+    """Returns the model without its gates, and what the gates leave.
+
+    They are counted and tested in both readings of test time. Beside it stands
+    what a count finds that overlooks them.
+    """
+    ungated = sparsity_report(model, recipe.tolerance, recipe.axis)
+    result = gate_report(model).to_dict()
+    folded = {}
+    for test_gate in TEST_GATES:
+        for gate in gates(model):
+            gate.test_gate = test_gate
+        folded[test_gate] = fold_gates(model)
+        _compile(folded[test_gate])
+        result[test_gate] = {
+            "architecture": gate_report(model).architecture,
+            "test_error": percent_wrong(folded[test_gate], test),
+        }
+    result["ungated"] = {
+        "weight_sparsity_kernels": _percent(ungated.weight_sparsity_kernels),
+        "neuron_sparsity": _percent(ungated.neuron_sparsity),
+    }
+    return folded[recipe.test_gate], result
+
+
+class _Facts(keras.callbacks.Callback):
+    """Puts an epoch's learning rate and its seconds into the logs."""
+
+    def __init__(self, recipe):
+        super().__init__()
+        self._recipe = recipe
+
+    def on_train_begin(self, logs=None):
+        # On several JAX devices Keras traces before all metrics are there.
+        retrace(self.model)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        logs["learning_rate"] = self._recipe.learning_rate_at(epoch)
         logs["seconds"] = round(time.perf_counter() - self._start, 3)
 
 
-class _Checkpoint(keras.callbacks.Callback):
-    """Keeps the weights and the optimizer of the last finished epoch.
-
-    Keras's own `BackupAndRestore` keeps the epoch in a second file and writes
-    both in place, so a kill between or within the two loses the run. Here the
-    epoch follows from the optimizer's iterations and one file is replaced
-    whole; being a zip, it notices when it was damaged.
-    """
-
-    def __init__(self, path):
-        super().__init__()
-        self.path = path
-
-    def on_epoch_end(self, epoch, logs=None):
-        _write_whole(self.path, self.model.save)
-
-
-def _callbacks(recipe, scale, path, progress):
-    # Those that write into the logs come before those that read them.
-    scheduler = keras.callbacks.LearningRateScheduler(
-        lambda epoch, _: recipe.learning_rate_at(epoch)
-    )
-    callbacks = [scheduler]
+def _callbacks(recipe, scale):
+    """Returns the callbacks that make a recipe."""
+    callbacks = []
     schedule = (
-        recipe.beta * scale,
+        recipe.beta_ratio * recipe.factor * scale,
         recipe.growth,
         recipe.epochs_between_growths,
     )
@@ -235,116 +502,20 @@ def _callbacks(recipe, scale, path, progress):
         callbacks.append(ADMM(*schedule))
     elif recipe.training == "proximal":
         callbacks.append(ProximalStep())
-    callbacks.append(SparsityMonitor(recipe.tolerance, recipe.axis))
-    if progress:
-        callbacks.append(TqdmCallback(verbose=0))
-    return [
-        *callbacks,
-        _Stopwatch(),
-        keras.callbacks.CSVLogger(path[HISTORY], append=True),
-        _Checkpoint(path[CHECKPOINT]),
-    ]
+    if recipe.density:
+        callbacks.append(_target(recipe))
+    if recipe.ema:
+        callbacks.append(keras.callbacks.SwapEMAWeights())
+    return [*callbacks, SparsityMonitor(recipe.tolerance, recipe.axis)]
 
 
-def _require_same_recipe(path, recipe):
-    """Raises if the folder belongs to another recipe."""
-    if not os.path.exists(path):
-        return
-    there, here = _read_json(path), recipe.to_dict()
-    different = {
-        name: (there.get(name), here.get(name))
-        for name in sorted(there.keys() | here.keys())
-        if there.get(name) != here.get(name)
-    }
-    if different:
-        raise InputError(
-            "Invalid value for argument `workdir`. Expected a new folder or "
-            "one of the same recipe. Received: workdir="
-            f"{os.path.dirname(path)!r}, where these settings are different "
-            f"(there, here): {different}"
-        )
-
-
-def _claim(path, recipe):
-    """Makes the folder this recipe's."""
-    workdir = os.path.dirname(path)
-    try:
-        os.makedirs(workdir, exist_ok=True)
-        _write_json(path, recipe.to_dict())
-    except OSError as problem:
-        raise InputError(
-            "Invalid value for argument `workdir`. Expected a folder that can "
-            f"be written. Received: workdir={workdir!r} ({problem})"
-        ) from problem
-
-
-def _restore(model, path, steps_per_epoch):
-    """Loads the checkpoint, if any, and returns the epochs it had finished."""
-    if not os.path.exists(path):
-        return 0
-    model.optimizer.build(model.trainable_variables)
-    damages = (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile)
-    try:
-        model.load_weights(path)
-        iterations = int(ops.convert_to_numpy(model.optimizer.iterations))
-        epochs, rest = divmod(iterations, steps_per_epoch)
-        if rest or not epochs:
-            raise ValueError(f"{iterations} steps make no whole epochs")
-    except damages as problem:
-        raise _unreadable("checkpoint", path, problem) from problem
-    return epochs
-
-
-def _unreadable(kind, path, problem):
-    return InputError(
-        f"The {kind} {path} cannot be read ({problem}). To start this run "
-        f"afresh, remove the folder {os.path.dirname(path)}."
-    )
-
-
-def _trim(path, epochs):
-    """Drops the lines of epochs that were logged but not checkpointed."""
-    if os.path.exists(path):
-        with open(path) as file:
-            lines = file.readlines()[: epochs + 1]
-        _write_text(path, "".join(lines))
-
-
-def _seconds(path):
-    with open(path, newline="") as file:
-        return sum(float(row["seconds"]) for row in csv.DictReader(file))
+def _target(recipe):
+    one = len(recipe.density) == 1
+    density = recipe.density[0] if one else recipe.density
+    if recipe.penalty == "l0_gates":
+        return L0Constraint(density, recipe.scope, recipe.dual_learning_rate)
+    return TargetDensity(density, recipe.density_of, recipe.settle)
 
 
 def _percent(share):
     return round(100 * share, 6)
-
-
-def _read_json(path):
-    try:
-        with open(path) as file:
-            content = json.load(file)
-        if not isinstance(content, dict):
-            raise ValueError("it holds no JSON object")
-    except ValueError as problem:
-        raise _unreadable("file", path, problem) from problem
-    return content
-
-
-def _write_json(path, content):
-    _write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def _write_text(path, text):
-    def write(new_path):
-        with open(new_path, "w") as file:
-            file.write(text)
-
-    _write_whole(path, write)
-
-
-def _write_whole(path, write):
-    """Lets `write(path)` write a new file, then puts it in place at once."""
-    folder, name = os.path.split(path)
-    new_path = os.path.join(folder, f"new.{name}")
-    write(new_path)
-    os.replace(new_path, path)

@@ -1,10 +1,12 @@
 """Experiments by name: what the papers ran, as plain settings."""
 
 import dataclasses
+import inspect
 
-from keras_sgl0.datasets import DATASETS
+from keras_sgl0.datasets import AUGMENTATIONS, DATASETS
 from keras_sgl0.groups import Axis, validate_axis
-from keras_sgl0.models import LeNet5Caffe
+from keras_sgl0.layers import ExpectedL0
+from keras_sgl0.models import MLP, LeNet5Caffe, MobileNetV2, WideResNet
 from keras_sgl0.regularizers import (
     CGES,
     SGL0,
@@ -18,7 +20,12 @@ from keras_sgl0.regularizers import (
 )
 from keras_sgl0.validation import choice, finite_float, integer, require
 
-MODELS = {"lenet5_caffe": LeNet5Caffe}
+MODELS = {
+    "lenet5_caffe": LeNet5Caffe,
+    "mlp": MLP,
+    "wide_resnet": WideResNet,
+    "mobilenet_v2": MobileNetV2,
+}
 PENALTIES = {
     "none": None,
     "group_lasso": GroupLasso,
@@ -30,6 +37,7 @@ PENALTIES = {
     "sparse_group_l_half": SparseGroupLHalf,
     "sparse_group_l1_minus_l2": SparseGroupL1MinusL2,
     "integrated_transformed_l1": IntegratedTransformedL1,
+    "l0_gates": ExpectedL0,
 }
 _SPLIT = ("splitting", "admm")
 # What goes together. The l0 part has no subgradient; a group penalty alone has
@@ -45,9 +53,24 @@ TRAININGS = {
     "sparse_group_l_half": ("subgradient", *_SPLIT),
     "sparse_group_l1_minus_l2": ("subgradient", *_SPLIT),
     "integrated_transformed_l1": ("subgradient", *_SPLIT),
+    "l0_gates": ("subgradient",),
 }
 OPTIMIZERS = ("adam", "sgd")
 REFRESHES = ("step", "batch")
+SCOPES = ("model", "layer")
+DENSITIES = ("weights", "parameters", "macs")
+TEST_GATES = ("median", "mean")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
+JIT_COMPILE = ("auto", "on", "off")
+_FOR_GATES = (
+    "scope",
+    "dual_learning_rate",
+    "droprate",
+    "test_gate",
+    "weight_decay",
+    "gate_learning_rate",
+)
+_NOT_FOR_GATES = ("share_of_max", "density_of", "settle", "ema")
 
 
 def _field(default, help_text, choices=None):
@@ -62,8 +85,8 @@ class Recipe:
 
     The defaults are the paper's for SGL0 with LeNet-5-Caffe on MNIST. Each
     field's meaning stands in its `help` metadata, which is also the text that
-    `scripts/train.py --help` shows. `factor` and `beta` are given times the
-    number N of training images, as the paper writes them (`.1/N` is `.1`).
+    `scripts/train.py --help` shows. `factor` is given times the number N of
+    training images, as the paper writes it (`.1/N` is `.1`).
     What belongs to epochs is given in shares of the run, so a shortened run
     keeps every drop of the learning rate while the epochs are enough for it.
 
@@ -79,15 +102,30 @@ class Recipe:
 
     dataset: str = _field("mnist", "Data set.", DATASETS)
     model: str = _field("lenet5_caffe", "Network.", tuple(MODELS))
+    depth: int = _field(
+        0, "Layers of the network, 0: its own default; for wide_resnet."
+    )
+    width: float = _field(
+        0.0,
+        "What the network's channels are multiplied by, 0: its own default; "
+        "for wide_resnet and mobilenet_v2.",
+    )
+    dropout: float | None = _field(
+        None,
+        "Share that is dropped in training; default: the network's own; for "
+        "wide_resnet and mobilenet_v2.",
+    )
     penalty: str = _field("sgl0", "Penalty on the kernels.", tuple(PENALTIES))
     factor: float = _field(
-        0.1, "Coefficient of the penalty (lambda) times N; unused by `none`."
+        0.1,
+        "Coefficient of the penalty (lambda) times N; unused by none, and by "
+        "l0_gates with a density.",
     )
     share_of_max: float = _field(
         0.0,
         "If above 0, the coefficient is this share of `factor_max`, the "
         "smallest at which group lasso zeroes every group at the start; "
-        "`factor` is unused then, and beta keeps its ratio to it.",
+        "`factor` is unused then.",
     )
     axis: Axis = _field(  # noqa: RUF009
         "auto",
@@ -101,9 +139,10 @@ class Recipe:
         "proximal operator after each step.",
         ("subgradient", "splitting", "admm", "proximal"),
     )
-    beta: float = _field(
-        2.5,
-        "Coupling of W and V at the start, times N; for splitting and admm.",
+    beta_ratio: float = _field(
+        25.0,
+        "Coupling of W and V at the start (beta), as a multiple of the "
+        "coefficient; for splitting and admm.",
     )
     growth: float = _field(
         1.25, "What beta is multiplied by (sigma); for splitting and admm."
@@ -118,6 +157,52 @@ class Recipe:
         "splitting.",
         REFRESHES,
     )
+    density: tuple[float, ...] = _field(
+        (),
+        "Target density, to which the penalty is steered: one number; for "
+        "l0_gates with scope=layer also one for each gated layer.",
+    )
+    density_of: str = _field(
+        "weights",
+        "What a target density counts; for all penalties but l0_gates.",
+        DENSITIES,
+    )
+    settle: float = _field(
+        0.3,
+        "Share of the run after which a target density is met by a cut and "
+        "the support is fixed; for all penalties but l0_gates.",
+    )
+    scope: str = _field(
+        "model", "What a target density is for; for l0_gates.", SCOPES
+    )
+    dual_learning_rate: float = _field(
+        1e-4, "Of the multipliers of a target density; for l0_gates."
+    )
+    droprate: tuple[float, ...] = _field(
+        (0.5,),
+        "Share of the gates closed at the start: one number, or one for each "
+        "gated layer; for l0_gates.",
+    )
+    test_gate: str = _field(
+        "median", "The gates of test time; for l0_gates.", TEST_GATES
+    )
+    weight_decay: float = _field(
+        0.0, "Of the weights behind open gates, times N; for l0_gates."
+    )
+    gate_learning_rate: float = _field(
+        0.0,
+        "Learning rate of the gates, constant; 0: that of the weights; for "
+        "l0_gates.",
+    )
+    normalize: bool = _field(
+        False, "Shift and scale inputs to mean 0 and standard deviation 1."
+    )
+    augment: str = _field(
+        "none",
+        "How training images are varied: cropped at a random place after "
+        "padding by 4 pixels, and mirrored at random.",
+        AUGMENTATIONS,
+    )
     optimizer: str = _field("adam", "Optimizer.", OPTIMIZERS)
     momentum: float = _field(0.0, "Nesterov momentum; for sgd.")
     learning_rate: float = _field(1e-3, "Learning rate at the start.")
@@ -130,6 +215,24 @@ class Recipe:
         "`decay`, rising, separated by commas.",
     )
     epsilon: float = _field(1e-8, "Epsilon in the denominator; for adam.")
+    ema: float = _field(
+        0.0,
+        "Momentum of the weights' moving average, with which errors are "
+        "measured, 0: none; not for l0_gates.",
+    )
+    precision: str = _field(
+        "float32",
+        "What the layers compute in; float64 is for comparing runs.",
+        PRECISIONS,
+    )
+    jit_compile: str = _field(
+        "auto",
+        "Whether XLA compiles the steps, auto: on one device that is no CPU.",
+        JIT_COMPILE,
+    )
+    steps_per_execution: int = _field(
+        1, "Steps a call; more may help small networks."
+    )
     epochs: int = _field(200, "Epochs.")
     batch_size: int = _field(100, "Images a step.")
     seed: int = _field(0, "Seed of the weights and of the order of images.")
@@ -153,33 +256,91 @@ class Recipe:
         checked = {"axis": validate_axis(self.axis)}
         for name in (
             "factor",
-            "beta",
+            "beta_ratio",
             "grow_every",
             "learning_rate",
             "decay",
             "epsilon",
+            "dual_learning_rate",
         ):
             checked[name] = finite_float(name, getattr(self, name), above=0)
         for name, least in (
             ("growth", 1),
             ("tolerance", 0),
             ("share_of_max", 0),
-            ("momentum", 0),
+            ("weight_decay", 0),
+            ("gate_learning_rate", 0),
+            ("width", 0),
         ):
             value = getattr(self, name)
             checked[name] = finite_float(name, value, at_least=least)
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        for name in ("momentum", "ema", "dropout"):
+            value = getattr(self, name)
+            if not (name == "dropout" and value is None):
+                checked[name] = finite_float(name, value, at_least=0, below=1)
+        for name, least in (
+            ("depth", 0),
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("steps_per_execution", 1),
+            ("seed", 0),
+        ):
             value = getattr(self, name)
             checked[name] = integer(name, value, at_least=least)
-        require(
-            checked["momentum"] < 1,
-            "momentum",
-            "a number in [0, 1)",
-            self.momentum,
-        )
+        is_bool = isinstance(self.normalize, bool)
+        require(is_bool, "normalize", "True or False", self.normalize)
         checked["milestones"] = _rising_shares("milestones", self.milestones)
+        checked["density"] = _numbers(
+            "density", self.density, above=0, at_most=1
+        )
+        checked["droprate"] = _numbers(
+            "droprate", self.droprate, at_least=0.01, at_most=0.99
+        )
+        require(self.droprate, "droprate", "at least one number", self.droprate)
+        checked["settle"] = finite_float(
+            "settle", self.settle, above=0, below=1
+        )
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # frozen: once, here
+        self._require_use()
+
+    def _require_use(self):
+        """Raises if a field is set that this recipe would not look at."""
+        gated = self.penalty == "l0_gates"
+        unused = {
+            name: f"with the penalty {self.penalty!r}"
+            for name in (_NOT_FOR_GATES if gated else _FOR_GATES)
+        }
+        known = inspect.signature(MODELS[self.model]).parameters
+        unused |= {
+            name: f"for the model {self.model!r}, which has no {name}"
+            for name in ("depth", "width", "dropout")
+            if name not in known
+        }
+        if (gated or self.density) and self.precision == "float64":
+            unused["precision"] = "with gates or a density, which are float32"
+        if self.penalty == "none":
+            unused |= dict.fromkeys(
+                ("density", "share_of_max"), "without a penalty"
+            )
+        if self.density:
+            unused.setdefault("weight_decay", "with a density")
+        else:
+            unused.setdefault("scope", "without a density")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            require(
+                field.name not in unused or value == field.default,
+                field.name,
+                f"{field.default!r} {unused.get(field.name)}",
+                value,
+            )
+        require(
+            len(self.density) <= 1 or self.scope == "layer",
+            "density",
+            "one number, unless for 'l0_gates' with scope='layer'",
+            self.density,
+        )
 
     def learning_rate_at(self, epoch: int) -> float:
         """Returns the learning rate of an epoch, counted from 0."""
@@ -188,35 +349,54 @@ class Recipe:
         return self.learning_rate * self.decay**passed
 
     @property
+    def model_settings(self) -> dict:
+        """The arguments of the network's builder that are not its default."""
+        settings = {
+            "depth": self.depth or None,
+            "width": self.width or None,
+            "dropout": self.dropout,
+        }
+        return {k: v for k, v in settings.items() if v is not None}
+
+    @property
     def epochs_between_growths(self) -> int:
         """The number of epochs between two growths of beta."""
         return max(1, round(self.grow_every * self.epochs))
 
     def to_dict(self) -> dict:
         """Returns the fields, ready for JSON."""
-        return dataclasses.asdict(self) | {"milestones": list(self.milestones)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
 
 
 def _pairs():
     return "; ".join(f"{p}: {', '.join(t)}" for p, t in TRAININGS.items())
 
 
+def _numbers(name, values, **bounds):
+    is_list = isinstance(values, list | tuple)
+    require(is_list, name, "a tuple of numbers", values)
+    return tuple(finite_float(name, value, **bounds) for value in values)
+
+
 def _rising_shares(name, values):
+    expected = "rising shares of the run, each between 0 and 1"
+    is_list = isinstance(values, list | tuple)
     require(
-        isinstance(values, list | tuple)
+        is_list
         and all(isinstance(v, float) and 0 < v < 1 for v in values)
         and list(values) == sorted(values),
         name,
-        "rising shares of the run, each between 0 and 1",
+        expected,
         values,
     )
     return tuple(values)
 
 
 _MNIST = Recipe()
-_DIGITS = Recipe(
-    dataset="digits", factor=0.3, beta=7.5, batch_size=32, epochs=60
-)
+_DIGITS = Recipe(dataset="digits", factor=0.3, batch_size=32, epochs=60)
 # With Adam the factor would need to be larger by orders of magnitude, since
 # the proximal step is not rescaled as the gradient is. A proximal step moves
 # by the learning rate, so the rate falls late.
@@ -251,12 +431,145 @@ def _variants(name, base):
         f"{name}_sgl0": recipe("sgl0"),
         f"{name}_sgl0_admm": recipe("sgl0", training="admm", growth=1.0),
         f"{name}_sgl0_proximal": recipe("sgl0", **_PROXIMAL | {"factor": 0.5}),
+        f"{name}_sgl0_density": recipe("sgl0", density=(0.1,)),
     }
+
+
+_GATES = {
+    "penalty": "l0_gates",
+    "training": "subgradient",
+    "normalize": True,
+    "learning_rate": 7e-4,
+    "milestones": (),
+    "epsilon": 1e-8,
+    "batch_size": 128,
+}
+_DIGITS_GATES = _GATES | {
+    "factor": 0.015,
+    "learning_rate": 1e-3,
+    "gate_learning_rate": 1e-2,
+    "dual_learning_rate": 2e-2,
+    "batch_size": 32,
+    "epochs": 100,
+}
+_MLP = {"model": "mlp", "droprate": (0.2, 0.5, 0.5)}
+# Layer-wise targets of Gallego-Posada et al., NeurIPS 2022.
+_LENET_DENSITIES = (0.5, 0.3, 0.7, 0.1)
+_MLP_DENSITIES = (0.3,)
+
+
+def _gated(name, base, settings, dual_learning_rate):
+    """Returns a data set's recipes with gates, penalised and constrained.
+
+    The last argument is for one constraint a layer.
+    """
+
+    def recipe(**more):
+        return dataclasses.replace(base, **settings | more)
+
+    def layers(densities):
+        return {
+            "density": densities,
+            "scope": "layer",
+            "dual_learning_rate": dual_learning_rate,
+        }
+
+    return {
+        f"{name}_mlp_l0": recipe(**_MLP),
+        f"{name}_mlp_l0_constrained": recipe(**_MLP, density=(0.33,)),
+        f"{name}_mlp_l0_constrained_layers": recipe(
+            **_MLP, **layers(_MLP_DENSITIES)
+        ),
+        f"{name}_lenet_l0": recipe(),
+        f"{name}_lenet_l0_constrained": recipe(density=(0.1,)),
+        f"{name}_lenet_l0_constrained_layers": recipe(
+            **layers(_LENET_DENSITIES)
+        ),
+    }
+
+
+# Zagoruyko and Komodakis's schedule, which all of WRN's papers share.
+_WIDE_RESNET = Recipe(
+    model="wide_resnet",
+    normalize=True,
+    augment="crop_flip",
+    optimizer="sgd",
+    momentum=0.9,
+    learning_rate=0.1,
+    milestones=(0.3, 0.6, 0.8),
+    decay=0.2,
+    ema=0.99,
+    batch_size=128,
+    grow_every=0.1,
+)
+_WIDE_RESNET_GATES = {
+    "penalty": "l0_gates",
+    "training": "subgradient",
+    "droprate": (0.3,),
+    "ema": 0.0,
+    "factor": 0.001,
+    "gate_learning_rate": 6.0,
+    "dual_learning_rate": 7e-4,
+}
+_MOBILENET = dataclasses.replace(
+    _WIDE_RESNET, model="mobilenet_v2", learning_rate=0.05
+)
+_METHODS = {
+    "plain": {"penalty": "none", "training": "subgradient"},
+    "cges": {"penalty": "cges", "training": "subgradient"},
+    "group_lasso": {"penalty": "group_lasso", "training": "subgradient"},
+    "sparse_group_lasso": {
+        "penalty": "sparse_group_lasso",
+        "training": "subgradient",
+    },
+    "sgl0": {},
+}
+
+
+def _methods(name, base, gates=None):
+    """Returns the recipes of Figures 1 and 2 for a network; alpha is .1."""
+    methods = dict(_METHODS)
+    if gates:
+        methods["l0"] = gates
+        methods["l0_constrained"] = gates | {
+            "density": (0.7,),
+            "scope": "layer",
+        }
+    return {
+        f"{name}_{method}": dataclasses.replace(base, **settings)
+        for method, settings in methods.items()
+    }
+
+
+def _wide_resnets():
+    recipes = {}
+    for dataset in ("cifar10", "cifar100"):
+        for depth, width in ((28, 10), (16, 2), (16, 1)):
+            base = dataclasses.replace(
+                _WIDE_RESNET, dataset=dataset, depth=depth, width=width
+            )
+            name = f"{dataset}_wrn_{depth}_{width}"
+            recipes |= _methods(name, base, _WIDE_RESNET_GATES)
+    return recipes
+
+
+def _mobilenets():
+    svhn = dataclasses.replace(
+        _MOBILENET, dataset="svhn_cropped", augment="crop"
+    )
+    tiny = dataclasses.replace(_MOBILENET, dataset="tiny_imagenet")
+    return _methods("svhn_mobilenet_v2", svhn) | _methods(
+        "tiny_imagenet_mobilenet_v2", tiny
+    )
 
 
 RECIPES = (
     {"digits": _DIGITS}
     | _variants("digits", _DIGITS)
     | _variants("mnist", _MNIST)
+    | _gated("digits", _DIGITS, _DIGITS_GATES, 5e-2)
+    | _gated("mnist", _MNIST, _GATES, 1e-4)
+    | _wide_resnets()
+    | _mobilenets()
 )
 del RECIPES["digits_sgl0"]  # it is "digits"

@@ -14,6 +14,7 @@ Frozen layers are left out, as Keras leaves them out of `trainable_variables`.
 """
 
 import math
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -49,12 +50,7 @@ def kernels(model: keras.Model) -> list:
         ValueError: If the model is not built or has no trainable kernel.
     """
     require(model.built, "model", "a built model", model)
-    found = [
-        v
-        for v in model.trainable_variables
-        if len(v.shape) >= 2
-        and (v.name.endswith(_KERNEL_NAMES) or penalty_axis(v) is not None)
-    ]
+    found = _kernels(model)
     require(found, "model", "a model with a trainable kernel", model)
     return found
 
@@ -63,11 +59,22 @@ def penalty_axis(variable) -> Axis | None:
     """Returns the group axis of a variable's penalty, `None` without one.
 
     Args:
-        variable: A variable. Where a callback lends it a regularizer during
+        variable: A variable.
+    """
+    return getattr(own_penalty(variable), "axis", None)
+
+
+def own_penalty(variable):
+    """Returns the regularizer of a variable, `None` without one.
+
+    Args:
+        variable: A variable. Where callbacks lend it a regularizer during
             `fit`, the original one counts.
     """
     regularizer = variable.regularizer
-    return getattr(getattr(regularizer, "original", regularizer), "axis", None)
+    while hasattr(regularizer, "original"):
+        regularizer = regularizer.original
+    return regularizer
 
 
 def neuron_axis(kernel, axis: Axis | None = None) -> int:
@@ -276,8 +283,30 @@ def apply_threshold(
         >>> model.fit(x, y, callbacks=[VariableSplitting(beta=0.01)])
         >>> report = sparsity_report(apply_threshold(model))
     """
+    kernels(model)
+    for variable, w in thresholded(model, tolerance, axis):
+        variable.assign(w)
+    return model
+
+
+def thresholded(
+    model: keras.Model,
+    tolerance: float = TOLERANCE,
+    axis: Axis | None = None,
+) -> Iterator[tuple[keras.Variable, object]]:
+    """Yields every trainable variable and what `apply_threshold` makes of it.
+
+    Args:
+        model: A built model; it may be without kernel.
+        tolerance: At least 0; `0` changes nothing.
+        axis: The group axis, as in `sparsity_report`.
+
+    Raises:
+        ValueError: If `tolerance` is negative, or `axis` unknown or out of
+            range for a kernel.
+    """
     tolerance = finite_float("tolerance", tolerance, at_least=0)
-    neurons = {id(k): neuron_axis(k, axis) for k in kernels(model)}
+    neurons = {id(k): neuron_axis(k, axis) for k in _kernels(model)}
     for variable in model.trainable_variables:
         w = ops.convert_to_tensor(variable)
         w = ops.where(is_zero(w, tolerance), ops.zeros_like(w), w)
@@ -286,8 +315,16 @@ def apply_threshold(
             dead = dead_groups(w, own, tolerance)
             dead = per_weight(dead, w.shape, own)
             w = ops.where(dead, ops.zeros_like(w), w)
-        variable.assign(w)
-    return model
+        yield variable, w
+
+
+def _kernels(model) -> list:
+    return [
+        v
+        for v in model.trainable_variables
+        if len(v.shape) >= 2
+        and (v.name.endswith(_KERNEL_NAMES) or penalty_axis(v) is not None)
+    ]
 
 
 def _number(variable) -> int:

@@ -11,6 +11,13 @@ class InputError(ValueError):
     """
 
 
+class RunError(RuntimeError):
+    """A run had to end early; the message says what is kept and what helps.
+
+    Scripts show its message alone.
+    """
+
+
 def require(condition: bool, name: str, expected: str, received: object):
     """Raises an `InputError` naming the argument unless `condition` holds.
 
@@ -36,6 +43,8 @@ def finite_float(
     *,
     above: float = -math.inf,
     at_least: float = -math.inf,
+    below: float = math.inf,
+    at_most: float = math.inf,
 ) -> float:
     """Returns `value` as a Python float after checking its range.
 
@@ -44,6 +53,8 @@ def finite_float(
         value: What the caller passed: a real number, not a bool.
         above: The value must be greater than this.
         at_least: The value must not be less than this.
+        below: The value must be less than this.
+        at_most: The value must not be greater than this.
 
     Raises:
         ValueError: If `value` is no finite real number or out of range.
@@ -54,17 +65,22 @@ def finite_float(
     """
     bounds = [
         f"{word} {bound:g}"
-        for word, bound in (("greater than", above), ("at least", at_least))
-        if bound != -math.inf
+        for word, bound in (
+            ("greater than", above),
+            ("at least", at_least),
+            ("less than", below),
+            ("at most", at_most),
+        )
+        if math.isfinite(bound)
     ]
     valid = (
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)
         and math.isfinite(value)
-        and value > above
-        and value >= at_least
+        and above < value < below
+        and at_least <= value <= at_most
     )
-    expected = " ".join(["a finite number", *bounds])
+    expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
     require(valid, name, expected, value)
     return float(value)
 
@@ -91,6 +107,31 @@ def integer(name: str, value: object, *, at_least: int) -> int:
     )
     require(valid, name, f"an integer of at least {at_least}", value)
     return int(value)
+
+
+def image_shape(value: object, *, at_least: int) -> tuple[int, int, int]:
+    """Returns the argument `input_shape` as a tuple after checking it.
+
+    Args:
+        value: What the caller passed: height, width and channels.
+        at_least: Height and width must not be less than this.
+
+    Raises:
+        ValueError: If `value` is no such shape.
+
+    Example:
+        >>> image_shape([28, 28, 1], at_least=16)
+        (28, 28, 1)
+    """
+    valid = (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(isinstance(n, int) and n >= 1 for n in value)
+        and min(value[:2]) >= at_least
+    )
+    expected = f"(height, width, channels), both sides at least {at_least}"
+    require(valid, "input_shape", expected, value)
+    return tuple(value)
 
 
 def choice(name: str, value: object, known: tuple[str, ...]) -> str:

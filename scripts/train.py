@@ -4,7 +4,6 @@ python scripts/train.py                                  # digits, a minute
 python scripts/train.py --recipe=mnist_sgl0 --data_dir=~/tensorflow_datasets
 """
 
-import contextlib
 import dataclasses
 import os
 import sys
@@ -13,10 +12,13 @@ import typing
 import keras
 from absl import app, flags
 
-from keras_sgl0.experiment import MODEL, run
+from keras_sgl0.distribute import STRATEGIES
+from keras_sgl0.experiment import run
 from keras_sgl0.recipes import RECIPES, Recipe
+from keras_sgl0.run_folder import MODEL
+from keras_sgl0.settings import with_settings
 from keras_sgl0.sparsity import sparsity_report
-from keras_sgl0.validation import InputError
+from keras_sgl0.validation import InputError, RunError
 
 flags.DEFINE_string(
     "recipe",
@@ -31,14 +33,25 @@ flags.DEFINE_string(
     "workdir", None, "Where the files go. Default: runs/RECIPE-SEED."
 )
 flags.DEFINE_string(
-    "data_dir", None, "The tensorflow-datasets folder. Default: its own."
+    "data_dir",
+    None,
+    "The tensorflow-datasets folder, default: its own; or that of Tiny "
+    "ImageNet.",
 )
 flags.DEFINE_bool("download", False, "Fetch a data set that is not there.")
+flags.DEFINE_enum(
+    "strategy",
+    "none",
+    STRATEGIES,
+    "Devices that share each batch: one, all of this machine, or those of all "
+    "workers that TF_CONFIG names.",
+)
 
 _DEFINE = {
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
-    tuple[float, ...]: flags.DEFINE_list,
+    float | None: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
 }
 
 
@@ -54,10 +67,6 @@ def _define_recipe_flags():
             define(field.name, None, text)
 
 
-def _floats(words):
-    return tuple(map(float, words))
-
-
 def recipe_from_flags(values) -> Recipe:
     """Returns the recipe that the command line describes."""
     overrides = {
@@ -65,11 +74,18 @@ def recipe_from_flags(values) -> Recipe:
         for field in dataclasses.fields(Recipe)
         if values[field.name].value is not None
     }
-    for name, convert in (("axis", int), ("milestones", _floats)):
-        if name in overrides:
-            with contextlib.suppress(ValueError):  # the recipe says it better
-                overrides[name] = convert(overrides[name])
-    return dataclasses.replace(RECIPES[values["recipe"].value], **overrides)
+    return with_settings(RECIPES[values["recipe"].value], overrides)
+
+
+def _shrunk(result):
+    shrunk = result.get("shrunk", {"problem": "an older run"})
+    if "problem" in shrunk:
+        return f"not shrunk: {shrunk['problem']}"
+    sizes = " and ".join(
+        f"{shrunk[key]:,} -> {shrunk[key + '_after']:,} {name}"
+        for key, name in (("parameters", "parameters"), ("macs", "MACs"))
+    )
+    return f"shrunk from {sizes}, test error {shrunk['test_error']:.2f}%"
 
 
 def main(argv):
@@ -82,11 +98,20 @@ def main(argv):
             "runs", f"{values.recipe}-{recipe.seed}"
         )
         workdir = os.path.expanduser(workdir)
-        result = run(recipe, workdir, values.data_dir, values.download)
-    except InputError as problem:
+        result = run(
+            recipe,
+            workdir,
+            values.data_dir,
+            values.download,
+            strategy=values.strategy,
+        )
+    except (InputError, RunError) as problem:
         sys.exit(f"train.py: {problem}")
+    if not result:
+        return  # the chief reports
     model = keras.saving.load_model(os.path.join(workdir, MODEL))
     print(sparsity_report(model, recipe.tolerance, recipe.axis))
+    print(f" {_shrunk(result)}")
     print(
         f" test error {result['test_error']:.2f}% thresholded, "
         f"{result['test_error_unthresholded']:.2f}% not\n"

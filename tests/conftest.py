@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    # `clear_session` collects garbage: let it skip what the imports made.
+    # Let garbage collection skip what the imports made.
     gc.collect()
     gc.freeze()
 
@@ -24,7 +24,8 @@ def pytest_collection_finish():
 @pytest.fixture(autouse=True)
 def _fresh_keras():
     yield
-    keras.backend.clear_session()
+    # To collect garbage after each test would take longer than the tests.
+    keras.backend.clear_session(free_memory=False)
 
 
 @pytest.fixture

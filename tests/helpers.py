@@ -1,7 +1,10 @@
 """What several test modules share."""
 
 import keras
-from keras import ops
+import numpy as np
+from keras import layers, ops
+
+from keras_sgl0 import HardConcrete
 
 
 def to_numpy(x):
@@ -46,3 +49,86 @@ def two_layers(penalty, optimizer="sgd", seed=0, **compile_arguments):
         **compile_arguments,
     )
     return model
+
+
+def two_gated_layers(optimizer="adam", **compile_arguments):
+    """Returns a compiled classifier whose dense layers have gated inputs."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            HardConcrete(0.2, seed=1),
+            layers.Dense(16, "relu", name="first"),
+            HardConcrete(0.5, seed=2),
+            layers.Dense(3, name="second"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, **compile_arguments)
+    return model
+
+
+def layers_of(model):
+    """Yields the layers of a model and of the models in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from layers_of(layer)
+        else:
+            yield layer
+
+
+def scramble(model, dead=0.5, seed=0):
+    """Gives a model random weights of which some neurons are dead.
+
+    Kernels are normal, each output channel zero with probability `dead`;
+    biases and the statistics of batch norm are random, a few scales zero.
+    """
+    rng = np.random.default_rng(seed)
+    for layer in layers_of(model):
+        for variable in layer.weights:
+            shape, name = tuple(variable.shape), variable.name
+            if name.endswith(("kernel", "embeddings")):
+                variable.assign(_kernel(rng, layer, name, shape, dead))
+            elif name in ("gamma", "moving_variance"):
+                alive = (rng.random(shape) > 0.05) | (name != "gamma")
+                variable.assign(rng.uniform(0.5, 1.5, shape) * alive)
+            elif keras.backend.is_float_dtype(variable.dtype):
+                variable.assign(0.3 * rng.normal(size=shape))
+    return model
+
+
+def scale_all(model):
+    """Sets every scale of batch norm to 1, so that none makes a constant."""
+    for layer in layers_of(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.gamma.assign(np.ones(layer.gamma.shape))
+    return model
+
+
+def _kernel(rng, layer, name, shape, dead):
+    wide = "Transpose" in type(layer).__name__
+    wide |= "epthwise" in type(layer).__name__ + name
+    axis = len(shape) - 1 - (wide and not name.startswith("pointwise"))
+    w = rng.normal(size=shape)
+    w *= (1.5 * shape[axis] / w.size) ** 0.5
+    alive = rng.random(shape[axis]) >= dead
+    return w * np.expand_dims(alive, [i for i in range(w.ndim) if i != axis])
+
+
+def assert_same_outputs(model, small, tolerance=1e-5, inputs=None, seed=0):
+    """Checks that two models agree, relative to the largest output."""
+    if inputs is None:
+        rng = np.random.default_rng(seed)
+        inputs = [
+            rng.normal(size=(2, *x.shape[1:])).astype(x.dtype)
+            for x in model.inputs
+        ]
+        inputs = inputs if len(inputs) > 1 else inputs[0]
+    for a, b in zip(
+        keras.tree.flatten(model(inputs)),
+        keras.tree.flatten(small(inputs)),
+        strict=True,
+    ):
+        a, b = to_numpy(a), to_numpy(b)
+        assert a.shape == b.shape
+        assert abs(a - b).max() <= tolerance * abs(a).max()

@@ -15,31 +15,69 @@ from keras_sgl0.recipes import RECIPES, Recipe
 pytestmark = pytest.mark.tensorflow
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# A value for every field that differs from the recipe's own.
+# Values that differ from the recipe's own: together, every field there is.
 OVERRIDES = {
-    "dataset": "digits",
-    "model": "lenet5_caffe",
-    "penalty": "sparse_group_lasso",
-    "factor": 0.2,
-    "axis": -1,
-    "training": "splitting",
-    "beta": 5.5,
-    "growth": 1.5,
-    "grow_every": 0.5,
-    "refresh": "batch",
-    "share_of_max": 0.01,
-    "optimizer": "sgd",
-    "momentum": 0.5,
-    "learning_rate": 0.002,
-    "decay": 0.5,
-    "milestones": [0.25, 0.75],
-    "epsilon": 1e-7,
-    "epochs": 2,
-    "batch_size": 500,
-    "seed": 3,
-    "tolerance": 0.0001,
+    "mnist_group_lasso": {
+        "dataset": "digits",
+        "penalty": "sparse_group_lasso",
+        "factor": 0.2,
+        "axis": -1,
+        "training": "splitting",
+        "beta_ratio": 5.5,
+        "growth": 1.5,
+        "grow_every": 0.5,
+        "refresh": "batch",
+        "share_of_max": 0.01,
+        "density": [0.3],
+        "density_of": "macs",
+        "settle": 0.5,
+        "normalize": True,
+        "augment": "crop",
+        "optimizer": "sgd",
+        "momentum": 0.5,
+        "learning_rate": 0.002,
+        "decay": 0.5,
+        "milestones": [0.25, 0.75],
+        "epsilon": 1e-7,
+        "epochs": 2,
+        "batch_size": 500,
+        "seed": 3,
+        "tolerance": 0.0001,
+    },
+    "mnist_lenet_l0_constrained": {
+        "dataset": "digits",
+        "model": "mlp",
+        "density": [0.5, 0.3, 0.7],
+        "scope": "layer",
+        "dual_learning_rate": 0.001,
+        "droprate": [0.2, 0.3, 0.4],
+        "test_gate": "mean",
+        "gate_learning_rate": 0.01,
+        "normalize": False,
+        "epochs": 1,
+        "batch_size": 500,
+    },
+    "digits_mlp_l0_constrained": {
+        "density": [],
+        "weight_decay": 0.5,
+        "gate_learning_rate": 0.0,
+        "milestones": [0.5],
+        "epochs": 1,
+        "batch_size": 500,
+    },
+    "digits": {
+        "model": "wide_resnet",
+        "depth": 10,
+        "width": 0.5,
+        "dropout": 0.1,
+        "ema": 0.9,
+        "precision": "mixed_bfloat16",
+        "jit_compile": "off",
+        "steps_per_execution": 2,
+        "epochs": 1,
+        "batch_size": 500,
+    },
 }
-BASE = "mnist_group_lasso"
 
 
 def run_script(folder, *arguments, **environment):
@@ -59,6 +97,9 @@ def run_script(folder, *arguments, **environment):
 
 def as_flags(settings):
     for name, value in settings.items():
+        if isinstance(value, bool):
+            yield f"--{name}" if value else f"--no{name}"
+            continue
         if isinstance(value, list):
             value = ",".join(map(str, value))
         yield f"--{name}={value}"
@@ -90,6 +131,7 @@ def test_train_needs_no_arguments_but_fewer_epochs(digits):
         "checkpoint.keras",
         "history.csv",
         "model.keras",
+        "shrunk.keras",
         "result.json",
     }
     settings = json.loads((workdir / "recipe.json").read_text())
@@ -109,6 +151,12 @@ def test_train_ends_with_the_table_and_both_errors(digits):
     assert f"neuron sparsity {result['neuron_sparsity']:.2f}%" in output
     assert f"test error {result['test_error']:.2f}% thresholded" in output
     assert f"{result['test_error_unthresholded']:.2f}% not" in output
+    shrunk = result["shrunk"]
+    assert (
+        f" shrunk from 431,080 -> {shrunk['parameters_after']:,} parameters "
+        f"and 2,293,000 -> {shrunk['macs_after']:,} MACs, test error "
+        f"{shrunk['test_error']:.2f}%\n"
+    ) in output
     assert "files in runs/digits-0" in output.replace(os.sep, "/")
 
 
@@ -126,30 +174,40 @@ def test_train_shows_progress(digits):
         assert re.search(rf"\b{name}=[\d.e-]+", process.stderr)
 
 
-def test_every_flag_overrides_its_field(tmp_path):
-    base = RECIPES[BASE].to_dict()
-    assert set(OVERRIDES) == set(base)
-    same = {name for name in base if base[name] == OVERRIDES[name]}
-    assert same == {"model"}
+def test_every_field_is_overridden():
+    names = {name for settings in OVERRIDES.values() for name in settings}
+    assert names == {field.name for field in dataclasses.fields(Recipe)}
+    for recipe, settings in OVERRIDES.items():
+        own = RECIPES[recipe].to_dict()
+        assert not [name for name in settings if settings[name] == own[name]]
+
+
+@pytest.mark.parametrize("base", OVERRIDES)
+def test_every_flag_overrides_its_field(tmp_path, base):
+    expected = RECIPES[base].to_dict() | OVERRIDES[base]
     process = run_script(
         tmp_path,
         "train.py",
-        f"--recipe={BASE}",
+        f"--recipe={base}",
         "--workdir=here",
-        *as_flags(OVERRIDES),
+        *as_flags(OVERRIDES[base]),
     )
     assert process.returncode == 0, process.stderr
     workdir = tmp_path / "here"
-    assert json.loads((workdir / "recipe.json").read_text()) == OVERRIDES
+    assert json.loads((workdir / "recipe.json").read_text()) == expected
     result = json.loads((workdir / "result.json").read_text())
-    assert result["recipe"] == OVERRIDES
-    assert (result["seed"], result["epochs"]) == (3, 2)
+    assert result["recipe"] == expected
+    assert (result["seed"], result["epochs"]) == (
+        expected["seed"],
+        expected["epochs"],
+    )
 
 
 def test_help_explains_every_field(tmp_path):
     output = " ".join(run_script(tmp_path, "train.py", "--help").stdout.split())
     for field in dataclasses.fields(Recipe):
-        assert f"--{field.name}:" in output
+        switch = "[no]" * isinstance(field.default, bool)
+        assert f"--{switch}{field.name}:" in output
         assert field.metadata["help"] in output
     for flag in ("--recipe:", "--workdir:", "--data_dir:", "--[no]download:"):
         assert flag in output
@@ -161,24 +219,22 @@ def test_help_explains_every_field(tmp_path):
     ("arguments", "messages"),
     [
         (["--recipe=cifar"], ["--recipe=cifar", "mnist_sgl0"]),
-        (["--dataset=cifar"], ["--dataset=cifar", "<digits|mnist"]),
-        (["--beta=-1"], ["`beta`", "greater than 0", "beta=-1.0"]),
-        (["--axis=7"], ["`axis`", "(5, 5, 1, 20)", "axis=7"]),
+        (["--beta_ratio=-1"], ["`beta_ratio`", "beta_ratio=-1.0"]),
+        (["--strategy=multi_worker"], ["variable TF_CONFIG", "TF_CONFIG=''"]),
         (["digits"], ["Unexpected arguments: ['digits']"]),
         (
             ["--recipe=mnist_sgl0", "--data_dir=nowhere"],
             ["`data_dir`", "a folder that exists", "/nowhere'"],
         ),
-        (["--axis=rows"], ["`axis`", 'an integer or "auto"']),
+        (["--density=a"], ["`density`", "at most 1", "density='a'"]),
     ],
     ids=[
         "recipe",
-        "dataset",
         "beta",
-        "axis of no kernel",
+        "strategy",
         "positional",
         "data_dir",
-        "axis",
+        "density",
     ],
 )
 def test_bad_arguments_are_refused(tmp_path, arguments, messages):
@@ -205,3 +261,84 @@ def test_workdir_may_begin_with_a_tilde(tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.fixture(scope="module")
+def shrunk(digits):
+    folder, _ = digits
+    return run_script(
+        folder,
+        "shrink.py",
+        "--model=runs/digits-0/model.keras",
+        "--output=small",
+        "--dataset=digits",
+        "--rounds=2",
+    )
+
+
+def test_shrink_leaves_its_files(digits, shrunk):
+    assert shrunk.returncode == 0, shrunk.stderr
+    files = {"shrunk.keras", "shrunk.tflite", "shrink.json"}
+    folder = digits[0] / "small"
+    assert {path.name for path in folder.iterdir()} == files
+    content = json.loads((folder / "shrink.json").read_text())
+    assert [file["path"] for file in content["files"]] == [
+        "shrunk.keras",
+        "shrunk.tflite",
+    ]
+    assert str(digits[0]) not in json.dumps(content)
+    assert content["rounds"] == 2
+    assert content["versions"]["backend"] == "tensorflow"
+    for file in content["files"]:
+        assert file["bytes"] == (folder / file["path"]).stat().st_size
+        assert file["relative_difference"] < 1e-4
+
+
+def test_shrink_prints_one_table(digits, shrunk):
+    path = digits[0] / "small" / "shrink.json"
+    changes = json.loads(path.read_text())["changes"]
+    assert [change["name"] for change in changes] == [
+        "parameters",
+        "multiply-adds",
+        "test error",
+        "keras file",
+        "litert file",
+        "tensorflow, batch 1",
+        "litert, batch 1",
+        "tensorflow, batch 128",
+        "litert, batch 128",
+    ]
+    result = json.loads(
+        (digits[0] / "runs" / "digits-0" / "result.json").read_text()
+    )
+    assert changes[0]["after"] == result["shrunk"]["parameters_after"]
+    assert changes[1]["after"] == result["shrunk"]["macs_after"]
+    errors = [changes[2][key] for key in ("before", "after")]
+    assert errors == [result["test_error"], result["shrunk"]["test_error"]]
+    lines = shrunk.stdout.splitlines()[2:]
+    for line, change in zip(lines, changes, strict=False):
+        places = {"ms": 3, "%": 2}.get(change["unit"], 0)
+        assert change["name"] in line
+        assert f"{change['before']:,.{places}f}" in line
+        assert f"{change['after']:,.{places}f}" in line
+    assert "small/shrunk.tflite (litert): " in shrunk.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--model=nowhere.keras"],
+            "shrink.py: Invalid value for argument `model`. Expected a .keras "
+            "file that exists. Received: model='nowhere.keras'",
+        ),
+        (["--model=x", "y"], "Unexpected arguments: ['y']"),
+    ],
+    ids=["file", "positional"],
+)
+def test_shrink_refuses(tmp_path, arguments, message):
+    process = run_script(tmp_path, "shrink.py", *arguments)
+    assert process.returncode != 0
+    assert "Traceback" not in process.stderr
+    assert message in process.stdout + process.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,7 +1,16 @@
 """Callbacks that train penalties and watch sparsity."""
 
+from keras_sgl0.callbacks.lagrangian import L0Constraint
 from keras_sgl0.callbacks.monitor import SparsityMonitor
 from keras_sgl0.callbacks.proximal import ProximalStep
 from keras_sgl0.callbacks.splitting import ADMM, VariableSplitting
+from keras_sgl0.callbacks.target_density import TargetDensity
 
-__all__ = ["ADMM", "ProximalStep", "SparsityMonitor", "VariableSplitting"]
+__all__ = [
+    "ADMM",
+    "L0Constraint",
+    "ProximalStep",
+    "SparsityMonitor",
+    "TargetDensity",
+    "VariableSplitting",
+]

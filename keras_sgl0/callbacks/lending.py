@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_sgl0.compilation import retrace
+from keras_sgl0.compilation import require_strategy_can_train, retrace
 from keras_sgl0.validation import InputError
 
 
@@ -11,10 +11,14 @@ class Lent:
 
     Args:
         original: What it stands in for, or `None`.
+
+    Attributes:
+        fit: The parameters of the `fit` it was lent for.
     """
 
     def __init__(self, original):
         self.original = original
+        self.fit = None
 
 
 class LendingCallback(keras.callbacks.Callback):
@@ -31,6 +35,8 @@ class LendingCallback(keras.callbacks.Callback):
     * Validation and any later `evaluate` see the original regularizers.
     * Where an exception ended a `fit`, the next one finds the original under
       what was lent.
+    * Of two such callbacks in one `fit` the later one may stand in for what
+      the earlier one lent.
     """
 
     _loans: tuple = ()
@@ -40,9 +46,17 @@ class LendingCallback(keras.callbacks.Callback):
 
         Args:
             variable: A trainable variable of the model.
-            original: Its regularizer, never `None`.
+            original: Its regularizer, `None` if it has none; what an earlier
+                callback of this `fit` lent, if one did.
         """
         return {}
+
+    def prepare(self, variables: list):
+        """Makes ready what is to be lent; the last moment to refuse.
+
+        Args:
+            variables: Those that are about to be lent something.
+        """
 
     def refuse(self, originals: list) -> str:
         """Returns the error message for a model with nothing to lend to.
@@ -60,14 +74,18 @@ class LendingCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Lends."""
+        require_strategy_can_train(self.model)
         variables = self.model.trainable_variables
         for variable in variables:
-            _undo(variable)
-        penalised = [v for v in variables if v.regularizer is not None]
-        loans = [(v, self.lend(v, v.regularizer)) for v in penalised]
+            _undo(variable, but=self.params)
+        loans = [(v, self.lend(v, v.regularizer)) for v in variables]
         self._loans = tuple((v, lent) for v, lent in loans if lent)
         if not self._loans:
-            raise InputError(self.refuse([v.regularizer for v in penalised]))
+            originals = [v.regularizer for v in variables]
+            raise InputError(
+                self.refuse([r for r in originals if r is not None])
+            )
+        self.prepare([v for v, _ in self._loans])
         self._give()
         retrace(self.model)
 
@@ -88,6 +106,7 @@ class LendingCallback(keras.callbacks.Callback):
     def _give(self):
         for variable, lent in self._loans:
             for name, value in lent.items():
+                value.fit = self.params
                 setattr(variable, name, value)
 
     def _take_back(self):
@@ -95,7 +114,10 @@ class LendingCallback(keras.callbacks.Callback):
             _undo(variable)
 
 
-def _undo(variable):
+def _undo(variable, but=None):
+    """Takes back what was lent, `but` not what was for the `fit` of those."""
     for name in ("regularizer", "constraint"):
-        while isinstance(getattr(variable, name), Lent):
-            setattr(variable, name, getattr(variable, name).original)
+        while isinstance(lent := getattr(variable, name), Lent):
+            if but is not None and lent.fit is but:
+                break
+            setattr(variable, name, lent.original)

@@ -27,8 +27,8 @@ class _ProximalConstraint(Lent):
         self.penalty = penalty
         self.optimizer = optimizer
 
-    def __call__(self, w):
-        return self.penalty.prox(w, self.optimizer.learning_rate)
+    def __call__(self, w, strength=1.0):
+        return self.penalty.prox(w, self.optimizer.learning_rate * strength)
 
 
 class ProximalStep(LendingCallback):

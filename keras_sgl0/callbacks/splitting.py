@@ -1,12 +1,10 @@
 """Variable splitting: how a penalty without a gradient is trained."""
 
-import contextlib
-
 import keras
 from keras import ops
 
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
-from keras_sgl0.compilation import compiled
+from keras_sgl0.compilation import compiled, scope_of
 from keras_sgl0.groups import upcast
 from keras_sgl0.regularizers import ElementwisePenalty, SparseGroup
 from keras_sgl0.validation import InputError, choice, finite_float, integer
@@ -111,12 +109,11 @@ class Splitting(LendingCallback):
     def on_train_begin(self, logs=None):
         """Makes beta and V and lends the split penalties."""
         self._held = {}
-        strategy = getattr(self.model, "distribute_strategy", None)
-        with strategy.scope() if strategy else contextlib.nullcontext():
+        with scope_of(self.model):
             self.beta = keras.Variable(
                 self.initial_beta,
                 trainable=False,
-                dtype="float32",
+                dtype=_dtype(self.model),
                 name="splitting_beta",
             )
             super().on_train_begin(logs)
@@ -152,6 +149,7 @@ class Splitting(LendingCallback):
         held = keras.Variable(
             ops.convert_to_numpy(upcast(variable)),
             trainable=False,
+            dtype=upcast(variable).dtype,
             name=f"splitting_v_{variable.name}",
         )
         lent = self.split(original, held)
@@ -179,6 +177,11 @@ class Splitting(LendingCallback):
         if len(set(values.values())) == 1:
             return {"threshold": next(iter(values.values()))}
         return values
+
+
+def _dtype(model):
+    dtypes = {v.dtype for v in model.trainable_variables}
+    return "float64" if "float64" in dtypes else "float32"
 
 
 class VariableSplitting(Splitting):
@@ -298,9 +301,10 @@ class ADMM(Splitting):
     `U = U + W - V`. Where splitting with a fixed beta leaves a gap between W
     and V, the dual variable closes it, so beta need not grow.
 
-    U is state that no checkpoint holds: a resumed run starts with `U = 0`. On
-    JAX the train step is compiled anew each epoch, since V and U are constants
-    of it there.
+    V, U and beta are state that no model file holds: a `fit` starts with `V =
+    prox(W)` and `U = 0`, unless `load_own_variables` gave it those that
+    `save_own_variables` had kept. On JAX the train step is compiled anew each
+    epoch, since V and U are constants of it there.
 
     Args:
         beta: The coupling of the first epoch, rho in the ADMM literature.
@@ -330,6 +334,8 @@ class ADMM(Splitting):
 
     def __init__(self, beta: float, growth: float = 1.0, every: int = 40):
         super().__init__(beta, growth, every)
+        self._trained = ()
+        self._kept = {}
 
     @property
     def u(self) -> dict:
@@ -341,6 +347,7 @@ class ADMM(Splitting):
         dual = keras.Variable(
             ops.zeros(held.shape, held.dtype),
             trainable=False,
+            dtype=held.dtype,
             name=held.name.replace("_v_", "_u_"),
         )
         return SplitPenalty(original, self.beta, held, dual)
@@ -350,6 +357,10 @@ class ADMM(Splitting):
         super().on_train_begin(logs)
         self._trained = self._loans
         self._update_dual = compiled(self._assign_v_and_u)
+        for name, variable in self._own_variables():
+            if name in self._kept:
+                variable.assign(self._kept[name])
+        self._kept = {}
 
     def on_beta_change(self, before):
         """Scales U, which is the multiplier over beta."""
@@ -369,3 +380,27 @@ class ADMM(Splitting):
             v = penalty.v_step(shifted)
             penalty.held.assign(v)
             penalty.dual.assign(shifted - v)
+
+    def save_own_variables(self, store: dict):
+        """Puts V, U and beta into a dict, as a layer does.
+
+        Args:
+            store: Where they go, as NumPy arrays by name.
+        """
+        for name, variable in self._own_variables():
+            store[name] = ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store: dict):
+        """Lets the next `fit` begin with them.
+
+        Args:
+            store: What `save_own_variables` put there.
+        """
+        self._kept = dict(store)
+
+    def _own_variables(self):
+        if self.beta is not None:
+            yield "beta", self.beta
+        for name, variables in (("v", self.v), ("u", self.u)):
+            for path, variable in variables.items():
+                yield f"{name}/{path}", variable

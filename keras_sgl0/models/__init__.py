@@ -1,5 +1,8 @@
 """The papers' networks. Each takes a regularizer and imports none."""
 
 from keras_sgl0.models.lenet import LeNet5Caffe
+from keras_sgl0.models.mlp import MLP
+from keras_sgl0.models.mobilenet_v2 import MobileNetV2
+from keras_sgl0.models.wide_resnet import WideResNet
 
-__all__ = ["LeNet5Caffe"]
+__all__ = ["MLP", "LeNet5Caffe", "MobileNetV2", "WideResNet"]

@@ -3,13 +3,15 @@
 import keras
 from keras import layers
 
-from keras_sgl0.validation import integer, require
+from keras_sgl0.models.gated_layers import Gate, GatedLayers
+from keras_sgl0.validation import image_shape, integer
 
 
 def LeNet5Caffe(  # noqa: N802
     input_shape: tuple[int, int, int] = (28, 28, 1),
     num_classes: int = 10,
     kernel_regularizer: keras.regularizers.Regularizer | None = None,
+    gate: Gate | None = None,
 ) -> keras.Model:
     """Builds LeNet-5-Caffe: 20 and 50 5x5 filters, then 500 dense units.
 
@@ -22,10 +24,18 @@ def LeNet5Caffe(  # noqa: N802
     Kernels start normal with standard deviation `sqrt(2 / fan_in)`, not
     truncated; biases normal with standard deviation `.01`.
 
+    With gates, one for each output map of a convolution and each input of a
+    dense layer, 430,570 parameters are behind them (the maps' biases count,
+    those of dense layers do not), and what is behind them starts larger by
+    `1 / (1 - droprate_init)`.
+
     Args:
         input_shape: Height, width and channels; both sides at least 16.
         num_classes: The number of logits.
         kernel_regularizer: A Keras regularizer for all four kernels.
+        gate: A function `gate(layer, group_size)` that returns the gate layer
+            for the layer of that name (conv1, conv2, fc1, fc2), one gate of
+            which rules `group_size` parameters. Default: no gates.
 
     Returns:
         A Functional model.
@@ -37,37 +47,23 @@ def LeNet5Caffe(  # noqa: N802
         >>> model = LeNet5Caffe(kernel_regularizer=SGL0(0.1 / 60000))
         >>> model.count_params()
         431080
+        >>> def gate(layer, group_size):
+        ...     return HardConcrete(regularizer=ExpectedL0(1e-6, group_size))
+        >>> gated = LeNet5Caffe(gate=gate)
 
     Reference:
-        Bui et al., arXiv 1912.07868, section 5.1.
+        Bui et al., arXiv 1912.07868, section 5.1; the gates as in Louizos et
+        al., arXiv 1712.01312, section 4.1.
     """
-    require(
-        len(input_shape) == 3
-        and all(isinstance(n, int) and n >= 1 for n in input_shape)
-        and min(input_shape[:2]) >= 16,
-        "input_shape",
-        "(height, width, channels), both sides at least 16",
-        input_shape,
-    )
+    input_shape = image_shape(input_shape, at_least=16)
     integer("num_classes", num_classes, at_least=1)
-
-    def trained():
-        return {
-            "kernel_regularizer": kernel_regularizer,
-            "kernel_initializer": keras.initializers.VarianceScaling(
-                2.0, mode="fan_in", distribution="untruncated_normal"
-            ),
-            "bias_initializer": keras.initializers.RandomNormal(stddev=0.01),
-        }
-
-    inputs = keras.Input(tuple(input_shape))
-    x = layers.Conv2D(20, 5, activation="relu", name="conv1", **trained())(
-        inputs
-    )
+    add = GatedLayers(kernel_regularizer, gate)
+    inputs = keras.Input(input_shape)
+    x = add.conv(inputs, 20, 5, name="conv1", activation="relu")
     x = layers.MaxPooling2D(2, name="pool1")(x)
-    x = layers.Conv2D(50, 5, activation="relu", name="conv2", **trained())(x)
+    x = add.conv(x, 50, 5, name="conv2", activation="relu")
     x = layers.MaxPooling2D(2, name="pool2")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(500, activation="relu", name="fc1", **trained())(x)
-    outputs = layers.Dense(num_classes, name="fc2", **trained())(x)
+    x = add.dense(x, 500, name="fc1", activation="relu")
+    outputs = add.dense(x, num_classes, name="fc2")
     return keras.Model(inputs, outputs, name="lenet5_caffe")

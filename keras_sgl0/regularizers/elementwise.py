@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_sgl0.groups import safe_norm, upcast
-from keras_sgl0.validation import finite_float, require
+from keras_sgl0.validation import finite_float
 
 
 class ElementwisePenalty(keras.regularizers.Regularizer, abc.ABC):
@@ -90,7 +90,8 @@ class L0(ElementwisePenalty):
 
     def __call__(self, w):
         """Returns `factor` times the number of non-zero weights."""
-        return self.factor * ops.sum(ops.cast(ops.not_equal(w, 0), "float32"))
+        alive = ops.cast(ops.not_equal(w, 0), upcast(w).dtype)
+        return self.factor * ops.sum(alive)
 
     def threshold(self, step):
         """Returns `sqrt(2 * step * factor)`; weights of this size become 0."""
@@ -175,7 +176,7 @@ class TransformedL1(ElementwisePenalty):
 
     def threshold(self, step):
         """Returns the largest size that becomes 0: two cases of one jump."""
-        t = ops.convert_to_tensor(self.factor * step, "float32")
+        t = self.factor * upcast(ops.convert_to_tensor(step))
         continuous = t * (self.a + 1) / self.a
         jumping = ops.sqrt(2 * t * (self.a + 1)) - self.a / 2
         small = t <= self.a**2 / (2 * (self.a + 1))
@@ -232,7 +233,7 @@ class LHalf(ElementwisePenalty):
 
     def threshold(self, step):
         """Returns `1.5 * (step * factor)^(2/3)`."""
-        t = ops.convert_to_tensor(self.factor * step, "float32")
+        t = self.factor * upcast(ops.convert_to_tensor(step))
         return 1.5 * t ** (2 / 3)
 
     def prox(self, w, step):
@@ -399,8 +400,7 @@ class L1MinusL2(ElementwisePenalty):
 
     def __init__(self, factor: float, alpha: float = 1.0):
         super().__init__(factor)
-        self.alpha = finite_float("alpha", alpha, above=0)
-        require(self.alpha <= 1, "alpha", "a number of at most 1", alpha)
+        self.alpha = finite_float("alpha", alpha, above=0, at_most=1)
 
     def __call__(self, w):
         """Returns the penalty of `w`."""

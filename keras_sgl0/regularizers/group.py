@@ -19,7 +19,7 @@ from keras_sgl0.groups import (
     upcast,
     validate_axis,
 )
-from keras_sgl0.validation import finite_float, require
+from keras_sgl0.validation import finite_float
 
 
 class GroupPenalty(keras.regularizers.Regularizer, abc.ABC):
@@ -177,8 +177,7 @@ class CGES(GroupPenalty):
 
     def __init__(self, factor: float, mu: float = 0.5, axis: Axis = -1):
         super().__init__(factor, axis)
-        self.mu = finite_float("mu", mu, at_least=0)
-        require(self.mu <= 1, "mu", "a number in [0, 1]", mu)
+        self.mu = finite_float("mu", mu, at_least=0, at_most=1)
 
     def __call__(self, w):
         """Returns the penalty of `w`."""

@@ -320,8 +320,7 @@ class IntegratedTransformedL1(SparseGroup):
         self, factor: float, mu: float = 0.5, a: float = 1.0, axis: Axis = -1
     ):
         self.factor = finite_float("factor", factor, above=0)
-        self.mu = finite_float("mu", mu, above=0)
-        require(self.mu < 1, "mu", "a number between 0 and 1", mu)
+        self.mu = finite_float("mu", mu, above=0, below=1)
         super().__init__(
             GroupLasso((1 - self.mu) * self.factor, axis),
             TransformedL1(self.mu * self.factor, a),

@@ -1,0 +1,97 @@
+"""Which weights a gate rules: read off the graph the gate stands in."""
+
+import dataclasses
+
+import keras
+from keras import ops
+
+from keras_sgl0.groups import by_group, group_size, upcast
+
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+)
+# z >= 0 moves through these: f(z * x) = z * f(x).
+_HOMOGENEOUS = (
+    keras.activations.linear,
+    keras.activations.relu,
+    keras.activations.leaky_relu,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedWeights:
+    """The weights that a gate rules, one group a gate.
+
+    Attributes:
+        layer: The convolution whose output maps, or the dense layer whose
+            inputs are gated.
+        axis: The kernel's axis whose every index has a gate: the last for a
+            convolution `(..., cin, cout)`, the first for a dense kernel `(in,
+            out)`.
+        biases: Whether a group has a bias too: those of a convolution.
+    """
+
+    layer: keras.layers.Layer
+    axis: int
+    biases: bool
+
+    @property
+    def group_size(self) -> int:
+        """The parameters one gate rules, its bias among them."""
+        return group_size(self.layer.kernel.shape, self.axis) + self.biases
+
+    def squares(self):
+        """Returns the sum of the squared weights, and bias, of each group."""
+        rows = by_group(self.layer.kernel, self.axis)
+        squares = ops.sum(ops.square(rows), axis=1)
+        if self.biases:
+            squares += ops.square(upcast(self.layer.bias))
+        return squares
+
+    @property
+    def can_fold(self) -> bool:
+        """Whether gates may be multiplied into the weights.
+
+        A dense layer must have no inputs but gated ones. A gate behind a
+        convolution must be its only reader, and stand behind no activation
+        but one with `f(z x) = z f(x)`, such as ReLU.
+        """
+        if self.axis == 0:
+            return len(_parents(self.layer)) == 1
+        homogeneous = self.layer.activation in _HOMOGENEOUS
+        return len(_readers(self.layer)) == 1 and homogeneous
+
+
+def gated_by(gate: keras.layers.Layer) -> GatedWeights | None:
+    """Returns the weights that a gate rules, `None` where that is not clear.
+
+    * A gate whose only reader is a dense layer rules that layer's inputs: a
+      group is a row of the kernel.
+    * A gate directly behind a convolution rules its output maps: a group is
+      a filter and its bias.
+
+    Args:
+        gate: A layer of a Functional or Sequential model.
+    """
+    readers, parents = _readers(gate), _parents(gate)
+    if len(readers) == 1 and isinstance(readers[0], keras.layers.Dense):
+        return GatedWeights(readers[0], 0, biases=False)
+    if (
+        len(parents) == 1
+        and isinstance(parents[0], _CONVOLUTIONS)
+        and parents[0].data_format == "channels_last"
+    ):
+        return GatedWeights(parents[0], -1, biases=parents[0].use_bias)
+    return None
+
+
+# Each once: `Sequential.add` calls all layers again.
+def _readers(layer):
+    return list(dict.fromkeys(n.operation for n in layer._outbound_nodes))
+
+
+def _parents(layer):
+    nodes = [p for n in layer._inbound_nodes for p in n.parent_nodes]
+    return list(dict.fromkeys(n.operation for n in nodes))

@@ -1,0 +1,125 @@
+"""Adding layers to a network: the papers' initial weights, and gates."""
+
+from collections.abc import Callable
+
+import keras
+from keras import layers
+
+from keras_sgl0.validation import finite_float
+
+Gate = Callable[[str, int], keras.layers.Layer]
+
+
+class GatedLayers:
+    """Adds convolutions and dense layers, each with its gates if wanted.
+
+    Kernels start normal with standard deviation `sqrt(2 / fan_in)`, not
+    truncated; biases normal with `.01`. What is behind gates, kernels and the
+    biases of convolutions, is divided by `1 - droprate_init`, so that the sums
+    start as large as without gates.
+
+    Args:
+        kernel_regularizer: For all kernels; `None` for none.
+        gate: `gate(layer, group_size)` makes the gate layer of the layer of
+            that name, one gate of which rules `group_size` parameters; `None`
+            for no gates.
+    """
+
+    def __init__(
+        self,
+        kernel_regularizer: keras.regularizers.Regularizer | None,
+        gate: Gate | None = None,
+    ):
+        self.kernel_regularizer = kernel_regularizer
+        self.gate = gate
+
+    def conv(self, x, filters: int, size: int, name: str, **options):
+        """Returns a convolution of `x`, its maps gated.
+
+        Args:
+            x: Symbolic images `(batch, height, width, channels)`.
+            filters: The number of output maps.
+            size: The kernel's height and width.
+            name: Of the layer.
+            **options: Of `keras.layers.Conv2D`.
+        """
+        biases = options.get("use_bias", True)
+        gate = self._gate(name, x.shape[-1] * size * size + biases)
+        open_share = _open_share(gate)
+        y = layers.Conv2D(
+            filters,
+            size,
+            # First, as seeds are drawn in this order.
+            **self._kernel(open_share),
+            bias_initializer=_normal(0.01 / open_share),
+            name=name,
+            **options,
+        )(x)
+        return gate(y) if gate else y
+
+    def dense(self, x, units: int, name: str, **options):
+        """Returns a dense layer of `x`, its inputs gated.
+
+        Args:
+            x: Symbolic vectors `(batch, in)`.
+            units: The number of outputs.
+            name: Of the layer.
+            **options: Of `keras.layers.Dense`.
+        """
+        gate = self._gate(name, units)
+        return layers.Dense(
+            units,
+            **self._kernel(_open_share(gate)),
+            bias_initializer=_normal(0.01),
+            name=name,
+            **options,
+        )(gate(x) if gate else x)
+
+    def _gate(self, name, group_size):
+        return self.gate(name, group_size) if self.gate else None
+
+    def _kernel(self, open_share):
+        return {
+            "kernel_regularizer": self.kernel_regularizer,
+            "kernel_initializer": he_normal(2.0 / open_share**2),
+        }
+
+
+def he_normal(
+    scale: float = 2.0, mode: str = "fan_in"
+) -> keras.initializers.Initializer:
+    """Returns the initializer of normal weights, not truncated.
+
+    Args:
+        scale: The variance times the fan.
+        mode: `"fan_in"` or `"fan_out"`.
+    """
+    return keras.initializers.VarianceScaling(
+        scale, mode=mode, distribution="untruncated_normal"
+    )
+
+
+def weight_decay_penalty(
+    weight_decay: float,
+) -> keras.regularizers.Regularizer | None:
+    """Returns `weight_decay / 2 * sum(w^2)`, `None` where it is 0.
+
+    Its gradient is `weight_decay * w`, which is what a weight decay adds in
+    the papers and in PyTorch; Keras's `L2(l2)` is `l2 * sum(w^2)`.
+
+    Args:
+        weight_decay: The coefficient. At least 0.
+
+    Raises:
+        ValueError: If it is out of range.
+    """
+    decay = finite_float("weight_decay", weight_decay, at_least=0)
+    return keras.regularizers.L2(decay / 2) if decay else None
+
+
+def _normal(stddev):
+    return keras.initializers.RandomNormal(stddev=stddev)
+
+
+def _open_share(gate) -> float:
+    return 1 - getattr(gate, "droprate_init", 0.0)

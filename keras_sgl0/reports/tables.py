@@ -1,0 +1,82 @@
+"""What the tables of all reports share."""
+
+import io
+import statistics
+
+import rich.box
+import rich.console
+import rich.table
+
+
+def new_table() -> rich.table.Table:
+    """Returns an empty table."""
+    return rich.table.Table(box=rich.box.SIMPLE_HEAD)
+
+
+def out_of(alive: int, total: int) -> str:
+    """Returns the text of a cell, how many of all are alive.
+
+    Args:
+        alive: How many are alive.
+        total: How many there are.
+    """
+    return f"{alive:,} / {total:,}"
+
+
+def change(before: int | None, after: int | None) -> str:
+    """Returns the text of a cell, a number that may have changed.
+
+    Args:
+        before: What it was, `None` if that is not known.
+        after: What it is, likewise.
+    """
+    if before is None or after is None:
+        return "?"
+    return f"{before:,}" if before == after else f"{before:,} -> {after:,}"
+
+
+def mean_and_deviation(values: list[float], digits: int = 2) -> str:
+    """Returns a figure over several runs as the papers write it.
+
+    Args:
+        values: One number a run. One alone has no deviation.
+        digits: How many follow the point.
+
+    Returns:
+        The mean, and the sample standard deviation without a leading zero.
+
+    Example:
+        >>> mean_and_deviation([89.03, 89.29])
+        '89.16 ± .18'
+    """
+    mean = f"{statistics.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    deviation = f"{statistics.stdev(values):.{digits}f}"
+    return " ± ".join(n.removeprefix("0") for n in (mean, deviation))
+
+
+def markdown_row(cells: list[str]) -> str:
+    """Returns a line of a Markdown table.
+
+    Args:
+        cells: The text of each.
+
+    Example:
+        >>> markdown_row(["SGL0", "", "0.81"])
+        '| SGL0 | | 0.81 |'
+    """
+    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
+
+
+def as_text(table: rich.table.Table, width: int) -> str:
+    """Returns a table as lines of text.
+
+    Args:
+        table: The table.
+        width: The most characters a line may have.
+    """
+    out = io.StringIO()
+    rich.console.Console(file=out, width=width, markup=False).print(table)
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    return "\n".join(filter(None, lines))

@@ -1,0 +1,143 @@
+"""Building a model anew, without the channels that are cut."""
+
+import itertools
+
+import keras
+
+from keras_sgl0.graph import Graph, Node, fill, tensors
+from keras_sgl0.shrinking.liveness import Cuts
+from keras_sgl0.shrinking.rules import Rewrite, Values
+
+_OURS = __name__.split(".")[0]
+
+
+class NotCopied(Exception):  # noqa: N818
+    """A layer that must change cannot be made from its config.
+
+    Args:
+        node: The call of it.
+    """
+
+    def __init__(self, node: Node):
+        super().__init__(node.path)
+        self.node = node
+
+
+class Rebuilt:
+    """A model without the channels that are cut.
+
+    A layer without weights is copied for each of its calls. A layer that
+    cannot be made from its config is in both models.
+
+    Args:
+        graph: The calls of the model.
+        cuts: What stays of every tensor.
+        values: Gives the values of a variable.
+        name: The name of the new model.
+
+    Raises:
+        NotCopied: If a layer that must change has no usable config.
+
+    Example:
+        >>> Rebuilt(graph, cuts, values, "small").model
+    """
+
+    def __init__(self, graph: Graph, cuts: Cuts, values: Values, name: str):
+        self._cuts = cuts
+        self._values = values
+        self._copies = {}
+        self._names = {x.spec.name for x in tensors(graph.inputs)}
+        self.layers, self.shared = {}, []
+        made = {
+            x: keras.Input(
+                batch_shape=x.shape,
+                dtype=x.spec.dtype,
+                sparse=x.spec.sparse,
+                name=x.spec.name,
+            )
+            for x in tensors(graph.inputs)
+        }
+        for node in graph.nodes:
+            results = keras.tree.flatten(self._call(node, made))
+            made.update(zip(node.outputs, results, strict=True))
+        self.model = keras.Model(
+            fill(graph.inputs, made), fill(graph.outputs, made), name=name
+        )
+
+    def _call(self, node, made):
+        """Makes the new layer of a call, calls it and gives it its values."""
+        keep = [self._cuts.keep[x] for x in node.inputs]
+        kept = [self._cuts.keep[y] for y in node.outputs]
+        if all(k.all() for k in (*keep, *kept)):
+            change = None
+        else:
+            rule, seen = self._cuts.rules[node], self._cuts.seen[node]
+            change = rule.rewrite(keep, kept[0], seen)
+        has_weights = bool(getattr(node.operation, "weights", ()))
+        if has_weights and id(node.operation) in self._copies:
+            layer = self._copies[id(node.operation)]
+            self.layers[node] = layer
+            return node.call(layer, made)
+        try:
+            layer = _copy(node, change, self._unused(node))
+            results = node.call(layer, made)
+            self._set_weights(node.operation, layer, change)
+        except Exception as error:
+            # Whatever a config of others leads to, their layer can stay.
+            if change is not None:
+                raise NotCopied(node) from error
+            layer = node.operation
+            results = node.call(layer, made)
+            self.shared.append(node)
+        self._copies[id(node.operation)] = self.layers[node] = layer
+        self._names.add(layer.name)
+        return results
+
+    def _set_weights(self, old, new, change):
+        if change is not None and change.weights:
+            for attribute, value in change.weights.items():
+                getattr(new, attribute).assign(value)
+            return
+        olds, news = getattr(old, "weights", ()), getattr(new, "weights", ())
+        if change is None:
+            for a, b in zip(olds, news, strict=True):
+                b.assign(self._values(a))
+            # What `Normalization` uses is made from its weights.
+            getattr(new, "finalize_state", lambda: None)()
+
+    def _unused(self, node):
+        """Returns a name for the layer of a call that no other has."""
+        name, path = node.operation.name, node.path.replace("/", "_")
+        numbered = (f"{path}_{i}" for i in itertools.count(1))
+        names = itertools.chain((name, path), numbered)
+        return next(n for n in names if n not in self._names)
+
+
+def _copy(node, change: Rewrite | None, name):
+    """Returns a new layer without penalties of ours."""
+    operation = node.operation
+    if hasattr(operation, "save_assets"):
+        raise NotImplementedError("its state is not in its config")
+    config = _without_ours(operation.get_config())
+    config.update(change.config if change else {}, name=name)
+    return type(operation).from_config(config)
+
+
+def _without_ours(config):
+    """Returns a config without the regularizers and constraints of ours."""
+    if isinstance(config, dict):
+        return {
+            key: None if _is_ours(key, value) else _without_ours(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, list):
+        return [_without_ours(value) for value in config]
+    return config
+
+
+def _is_ours(key, value) -> bool:
+    return (
+        str(key).endswith(("regularizer", "constraint"))
+        and isinstance(value, dict)
+        and str(value.get("registered_name")).startswith(f"{_OURS}>")
+    )

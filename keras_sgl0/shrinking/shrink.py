@@ -1,0 +1,180 @@
+"""Handing back a smaller model with the same outputs."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sgl0.cost import has_sizes, layer_cost
+from keras_sgl0.gates import fold_gates
+from keras_sgl0.graph import Graph, trace
+from keras_sgl0.groups import upcast
+from keras_sgl0.layers import HardConcrete
+from keras_sgl0.probing import largest_difference, outputs, probe
+from keras_sgl0.reports import KeptChannels, ShrinkReport, ShrunkLayer
+from keras_sgl0.shrinking.liveness import Cuts, analyse
+from keras_sgl0.shrinking.rewrite import NotCopied, Rebuilt
+from keras_sgl0.shrinking.rules import Whole
+from keras_sgl0.sparsity import TOLERANCE, thresholded
+from keras_sgl0.validation import choice, integer
+
+
+def shrink(
+    model: keras.Model,
+    tolerance: float = TOLERANCE,
+    round_to: int | None = None,
+    on_constant: str = "keep",
+    minimum: int = 1,
+    verify: bool = True,
+    inputs: object = None,
+) -> tuple[keras.Model, ShrinkReport]:
+    """Returns a smaller model with the same outputs, and what was cut.
+
+    First, in a copy, gates are folded into the weights (`fold_gates`), and
+    what counts as zero is set to zero, just as `apply_threshold` does it: every
+    trainable parameter with `|w| < tolerance`, then every group of a kernel
+    with a mean of `|w|` below `tolerance`. The smaller model holds these
+    values. Frozen layers are left as they are; their exact zeros count.
+
+    Then every channel is cut that no output depends on, and every channel
+    that is the same number for every input, if those who read it can do
+    without: dense layers and convolutions without padding get the constant
+    into their biases, batch normalization and activations turn it into
+    another one. This goes back to the inputs: a channel that nobody reads
+    takes along what only it reads. The inputs and outputs of the model keep
+    their shapes. What meets in `Add`, `Multiply` and the like is cut only
+    together. A layer that is unknown, or called more than once, stays whole
+    and the report names it.
+
+    The smaller model is Functional, models in it unfolded, not compiled, of
+    the layers of the model made anew from their configs, without penalties or
+    constraints of this package; others stay. The model passed in is not
+    changed.
+
+    Args:
+        model: A built Sequential or Functional model, models in it allowed.
+        tolerance: Below this a weight counts as zero. At least 0; `0` counts
+            exact zeros.
+        round_to: Every layer keeps a multiple of this many channels, which
+            some hardware prefers. `None` for no rounding.
+        on_constant: What to do with a constant, not zero, that meets the zeros
+            of 'same' padding, so that the outputs near the border differ.
+            `"keep"` keeps its channel and reports it. `"fold"` treats the zeros
+            as if they were the constant too, `"drop"` treats the constant as
+            zero; both change the outputs, and the report says by how much.
+        minimum: A layer keeps this many channels even if none is needed, and
+            the report names it as a dead branch. With 0 that is an error.
+        verify: Whether to compare the outputs of both models. What setting
+            small weights to zero changes is part of the difference.
+        inputs: Inputs to compare on, structured as the model wants them;
+            `None` for two random examples.
+
+    Returns:
+        The smaller model and a `ShrinkReport`.
+
+    Raises:
+        ValueError: If the model is not built or subclassed, an argument out of
+            range, `minimum` is 0 and a layer would lose all channels, or the
+            model cannot be called on random inputs and none are given.
+
+    Example:
+        >>> small, report = shrink(apply_threshold(model))
+        >>> print(report)
+        >>> small.save("small.keras")
+    """
+    choice("on_constant", on_constant, ("keep", "fold", "drop"))
+    integer("minimum", minimum, at_least=0)
+    if round_to is not None:
+        integer("round_to", round_to, at_least=1)
+    graph = trace(model)
+    if any(isinstance(n.operation, HardConcrete) for n in graph.nodes):
+        model = fold_gates(model)
+        graph = trace(model)
+    values = _Values(model, tolerance)
+    whole = {}
+    while True:
+        cuts = analyse(graph, values, on_constant, round_to, minimum, whole)
+        try:
+            rebuilt = Rebuilt(graph, cuts, values, model.name)
+            break
+        except NotCopied as error:
+            whole[error.node] = "it cannot be made from its config"
+    small = rebuilt.model
+    pair = None, None
+    if verify:
+        inputs, expected = probe(model, inputs)
+        pair = largest_difference(expected, outputs(small, inputs))
+    return small, ShrinkReport(
+        layers=_layers(graph, cuts, rebuilt),
+        kept=tuple(
+            KeptChannels(node.path, tuple(channels), reason)
+            for node, found in cuts.kept.items()
+            for reason, channels in found.items()
+        ),
+        dead_branches=tuple(node.path for node in cuts.dead_branches),
+        difference=pair[0],
+        relative_difference=pair[1],
+        tolerance=float(tolerance),
+    )
+
+
+class _Values:
+    """The values of variables, what counts as zero being zero."""
+
+    def __init__(self, model, tolerance):
+        self._changed = {
+            id(variable): ops.convert_to_numpy(upcast(w))
+            for variable, w in thresholded(model, tolerance)
+        }
+
+    def __call__(self, variable):
+        """Returns the values of a variable, in at least float32."""
+        own = self._changed.get(id(variable))
+        if own is None and keras.backend.is_float_dtype(variable.dtype):
+            own = ops.convert_to_numpy(upcast(variable))
+        return ops.convert_to_numpy(variable) if own is None else own
+
+
+def _layers(graph: Graph, cuts: Cuts, rebuilt: Rebuilt):
+    """Returns the layers before and after."""
+    after = trace(rebuilt.model)
+    sized = has_sizes(graph) and has_sizes(after)
+    olds, news = _calls(graph), _calls(after)
+    shared = {node.path for node in rebuilt.shared}
+    entries = []
+    for calls in olds.values():
+        node = calls[0]
+        rule = cuts.rules[node]
+        new = news[id(rebuilt.layers[node])]
+        note = rule.reason if isinstance(rule, Whole) else ""
+        if node.path in shared:
+            note = f"{note}; in both models, as it cannot be copied".strip("; ")
+        costs = [layer_cost(c) if sized else None for c in (calls, new)]
+        sizes = [
+            sum(int(np.prod(v.shape)) for v in _weights(c[0].operation))
+            for c in (calls, new)
+        ]
+        if sizes[0] or note:
+            (y, *_), keep = node.outputs, cuts.keep[node.outputs[0]]
+            entries.append(
+                ShrunkLayer(
+                    node.path,
+                    node.type,
+                    y.channels,
+                    int(keep.sum()),
+                    *sizes,
+                    *(c and c.macs for c in costs),
+                    note,
+                )
+            )
+    return tuple(entries)
+
+
+def _calls(graph):
+    found = {}
+    for node in graph.nodes:
+        found.setdefault(id(node.operation), []).append(node)
+    return found
+
+
+def _weights(operation):
+    return getattr(operation, "weights", ())

@@ -1,0 +1,58 @@
+"""Draws finished runs as PNG and SVG files; needs pip install '.[plot]'.
+
+python scripts/plot.py against runs/sweep     # sparsities and error by factor
+python scripts/plot.py pareto runs/sweep      # error against sparsity
+python scripts/plot.py epochs runs/digits-0   # how a run went
+python scripts/plot.py filters runs/digits-0 --layer=conv2
+python scripts/plot.py weights runs/digits-0/checkpoint.keras
+"""
+
+import sys
+
+from absl import app, flags
+
+from keras_sgl0 import plots
+from keras_sgl0.validation import InputError
+
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Where to, without the ending. Default: plots/COMMAND."
+)
+_SETTING = flags.DEFINE_string(
+    "setting", "factor", "What the runs differ in; for against."
+)
+_LAYER = flags.DEFINE_string(
+    "layer", None, "A convolution, default: the first; for filters."
+)
+# What they draw: the runs in and below several folders, or one model.
+_RUNS = {
+    "against": lambda paths: plots.against(paths, _SETTING.value),
+    "pareto": plots.pareto,
+    "epochs": plots.epochs,
+}
+_MODEL = {
+    "filters": lambda path: plots.filters(path, _LAYER.value),
+    "weights": plots.weights,
+}
+
+
+def main(argv):
+    command, paths = "".join(argv[1:2]), argv[2:]
+    if command in _RUNS and paths:
+        draw, arguments = _RUNS[command], [paths]
+    elif command in _MODEL and len(paths) == 1:
+        draw, arguments = _MODEL[command], paths
+    else:
+        raise app.UsageError(
+            f"Expected one of {', '.join(_RUNS)} and folders of runs, or one "
+            f"of {', '.join(_MODEL)} and one folder or .keras file."
+        )
+    try:
+        figure = draw(*arguments)
+        files = plots.save(figure, _OUTPUT.value or f"plots/{command}")
+    except InputError as problem:
+        sys.exit(f"plot.py: {problem}")
+    print(*files, sep="\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,93 @@
+"""Trains recipes over seeds and settings, and averages over the seeds.
+
+python scripts/sweep.py --recipes=digits,digits_group_lasso --seeds=0,1,2 \
+    --set factor=.1,.3 --parallel=2
+"""
+
+import os
+import pathlib
+import signal
+import sys
+
+from absl import app, flags
+
+from keras_sgl0.recipes import RECIPES
+from keras_sgl0.settings import as_text
+from keras_sgl0.sweep import (
+    MARKDOWN,
+    grid_from_text,
+    plan,
+    require_data,
+    sweep,
+    unfinished,
+)
+from keras_sgl0.validation import InputError
+
+flags.DEFINE_list("recipes", ["digits"], f"Any of: {', '.join(RECIPES)}.")
+flags.DEFINE_list("seeds", ["0"], "The seeds of every recipe.")
+flags.DEFINE_multi_string(
+    "set",
+    [],
+    "A setting of the recipes and its values, as factor=.1,.3; --help of "
+    "train.py explains them. Several --set make a grid. Between the numbers "
+    "of a value that is a list stands +.",
+)
+flags.DEFINE_integer(
+    "parallel", 1, "Trainings at a time; they share the cores.", lower_bound=1
+)
+flags.DEFINE_string(
+    "workdir", "runs/sweep", "Where the runs' folders and the tables go."
+)
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "The tensorflow-datasets folder, default: its own; or that of Tiny "
+    "ImageNet.",
+)
+flags.DEFINE_bool("download", False, "Fetch a data set that is not there.")
+_TRAIN = pathlib.Path(__file__).with_name("train.py")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    values = flags.FLAGS
+    # To end a sweep politely is to interrupt it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shared = ["--download"] if values.download else []
+    if values.data_dir:
+        shared.append(f"--data_dir={values.data_dir}")
+
+    def command(run, folder):
+        settings = run.settings | {"seed": run.recipe.seed, "workdir": folder}
+        own = [f"--{name}={as_text(v)}" for name, v in settings.items()]
+        return [
+            sys.executable,
+            str(_TRAIN),
+            f"--recipe={run.base}",
+            *own,
+            *shared,
+        ]
+
+    try:
+        runs = plan(
+            values.recipes,
+            values.seeds,
+            grid_from_text(values.set),
+        )
+        left = unfinished(runs, values.workdir)
+        require_data(left, values.data_dir, values.download)
+        report, failed = sweep(runs, values.workdir, command, values.parallel)
+    except InputError as problem:
+        sys.exit(f"sweep.py: {problem}")
+    except KeyboardInterrupt:
+        sys.exit("sweep.py: stopped. The same command goes on from here.")
+    print(report)
+    print(f" tables in {os.path.join(values.workdir, MARKDOWN)} and beside it")
+    if failed:
+        lines = "".join(f"\n {name}: {how}" for name, how in failed.items())
+        sys.exit(f"sweep.py: {len(failed)} of {len(runs)} runs failed{lines}")
+
+
+if __name__ == "__main__":
+    app.run(main)

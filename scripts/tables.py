@@ -1,0 +1,40 @@
+"""Fills in the tables of runs in Markdown pages from the result files.
+
+python scripts/tables.py                          # README.md, docs/results.md
+python scripts/tables.py --check                  # only says whether they agree
+python scripts/tables.py runs/sweep/sweep.md
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from keras_sgl0.pages import updated
+from keras_sgl0.validation import InputError
+
+_CHECK = flags.DEFINE_bool(
+    "check", False, "Change nothing, fail if a page is out of date."
+)
+_ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [_ROOT / "README.md", _ROOT / "docs" / "results.md"]
+
+
+def main(argv):
+    try:
+        texts = {
+            pathlib.Path(page).expanduser(): updated(page)
+            for page in argv[1:] or PAGES
+        }
+    except InputError as problem:
+        sys.exit(f"tables.py: {problem}")
+    old = [page for page, text in texts.items() if page.read_text() != text]
+    if _CHECK.value and old:
+        sys.exit(f"tables.py: out of date: {', '.join(map(str, old))}")
+    for page in old:
+        page.write_text(texts[page])
+        print(f"updated {page}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,182 @@
+"""Fits that end early, follow one another or have two lending callbacks."""
+
+import keras
+import numpy as np
+import pytest
+from densities import WAYS, build, density_of, run, sgd, small, state, train
+from helpers import to_numpy, two_gated_layers
+
+import keras_sgl0 as ks
+from keras_sgl0.callbacks.splitting import SplitPenalty
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_before(epoch):
+    def stop(now, logs):
+        if now == epoch:
+            raise StoppedError
+
+    return keras.callbacks.LambdaCallback(on_epoch_begin=stop)
+
+
+@pytest.mark.parametrize("way", ["group_lasso", "sgl0_splitting"])
+def test_a_resumed_run_is_the_uninterrupted_one(images, tmp_path, way):
+    save = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    whole, logs = run(way, images, ks.TargetDensity(0.2), save)
+    assert (logs["strength"][1] > 0, logs["strength"][7]) == (True, 0)
+    for epoch in (2, 8):
+        model = keras.saving.load_model(tmp_path / f"{epoch}.keras")
+        assert type(model.layers[0].kernel.regularizer) is type(WAYS[way][0])
+        resumed = train(
+            model,
+            images,
+            ks.TargetDensity(0.2),
+            before=WAYS[way][2](),
+            initial_epoch=epoch,
+        )
+        for name in ("loss", "density", "strength"):
+            expected = logs[name][epoch:]
+            np.testing.assert_allclose(resumed[name], expected, rtol=1e-4)
+        np.testing.assert_allclose(state(model), state(whole), atol=1e-5)
+
+
+def assert_given_back(model, penalty):
+    for layer in model.layers:
+        assert type(layer.kernel.regularizer) is penalty
+        assert layer.kernel.constraint is None
+
+
+def test_a_second_fit_meets_its_own_target(images):
+    model, _ = run("sgl0_proximal", images, ks.TargetDensity(0.5))
+    assert_given_back(model, ks.SGL0)
+    target = ks.TargetDensity(0.2)
+    again = train(model, images, target, before=[ks.ProximalStep()])
+    assert again["strength"][0] > 0
+    assert density_of(model) == pytest.approx(0.2)
+    train(model, images, target, before=[ks.ProximalStep()], epochs=1)
+    assert density_of(model) == pytest.approx(0.2)
+
+
+def test_a_fit_without_it_is_free_again(images):
+    model, _ = run("group_lasso", images, ks.TargetDensity(0.2))
+    model.compile(sgd(), model.loss)
+    clone = build("group_lasso")
+    clone.compile(sgd(), clone.loss)
+    clone.set_weights(model.get_weights())
+    for each in (model, clone):
+        train(each, images, keras.callbacks.Callback(), epochs=2)
+    np.testing.assert_allclose(state(model), state(clone), atol=1e-6)
+    assert density_of(model) > 0.2
+
+
+def originals(variable):
+    found = [variable.regularizer]
+    while hasattr(found[-1], "original"):
+        found.append(found[-1].original)
+    return [type(regularizer).__name__ for regularizer in found]
+
+
+@pytest.mark.parametrize("epoch", [2, 8])
+@pytest.mark.parametrize("way", ["sgl0_splitting", "sgl0_proximal"])
+def test_an_exception_in_fit_is_undone_by_the_next(images, way, epoch):
+    class Chains(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            layer = self.model.layers[0]
+            chains.append(originals(layer.kernel))
+
+    chains = []
+    model, target = build(way), ks.TargetDensity(0.2)
+    others = WAYS[way][2]()
+    with pytest.raises(StoppedError):
+        train(model, images, target, stop_before(epoch), before=others)
+    again = {"before": [*others, target], "epochs": 3}
+    train(model, images, Chains(), **again)
+    inner = "SplitPenalty" if "splitting" in way else "_ShownPenalty"
+    assert chains == 3 * [["_Steered", inner, "SGL0"]]
+    assert_given_back(model, ks.SGL0)
+    assert density_of(model) <= 0.2
+
+
+def test_what_is_refused_leaves_the_model_as_it_was(images):
+    model = small(ks.SparseGroupLasso(0.01), sgd())
+    model.layers[1].kernel.regularizer = None
+    with pytest.raises(ValueError, match="without a penalty"):
+        train(model, images, ks.TargetDensity(0.1))
+    kernel = model.layers[0].kernel
+    assert type(kernel.regularizer) is ks.SparseGroupLasso
+    assert kernel.constraint is None
+
+
+def plain_loss(model, images):
+    logits = model.predict(images[0], verbose=0)
+    data = float(to_numpy(model.loss(images[1], logits)))
+    penalties = [layer.kernel_regularizer for layer in model.layers]
+    return data + sum(
+        float(penalty(layer.kernel))
+        for penalty, layer in zip(penalties, model.layers, strict=True)
+    )
+
+
+@pytest.mark.parametrize("way", ["group_lasso", "sgl0_splitting"])
+def test_validation_and_evaluate_show_the_plain_penalty(images, way):
+    class Plain(keras.callbacks.Callback):
+        def on_test_end(self, logs=None):
+            losses.append(plain_loss(self.model, images))
+
+    losses = []
+    target, plain = ks.TargetDensity(0.2), Plain()
+    # The cut comes behind the validation on JAX, so it is that of the epoch.
+    model, logs = run(
+        way, images, target, plain, epochs=5, validation_data=images
+    )
+    np.testing.assert_allclose(logs["val_loss"], losses, rtol=1e-4)
+    after = model.evaluate(*images, verbose=0)
+    assert after == pytest.approx(plain_loss(model, images), rel=1e-5)
+    assert min(logs["val_loss"]) > max(logs["loss"][-1:])
+
+
+@pytest.mark.parametrize("constraint_first", [True, False])
+def test_gates_and_a_penalty_in_one_fit(images, constraint_first):
+    class Lent(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            kernels = [self.model.get_layer(n).kernel for n in names]
+            lent.append([type(k.regularizer) for k in kernels])
+
+    names, lent = ("first", "second"), []
+    model = two_gated_layers()
+    for name in names:
+        model.get_layer(name).kernel.regularizer = ks.SGL0(2e-3)
+
+    def callbacks():
+        both = [
+            ks.L0Constraint(0.3, learning_rate=0.5),
+            ks.VariableSplitting(0.1, growth=2, every=2),
+        ]
+        return both if constraint_first else both[::-1]
+
+    with pytest.raises(StoppedError):
+        train(model, images, stop_before(2), before=callbacks())
+    logs = train(
+        model,
+        images,
+        Lent(),
+        before=callbacks(),
+        epochs=4,
+        validation_data=images,
+    )
+    assert lent == 4 * [2 * [SplitPenalty]]
+    assert logs["beta"] == pytest.approx([0.1, 0.1, 0.2, 0.2])
+    assert logs["multiplier"] == sorted(logs["multiplier"])
+    data = float(
+        to_numpy(model.loss(images[1], model.predict(images[0], verbose=0)))
+    )
+    penalty = sum(
+        float(ks.SGL0(2e-3)(model.get_layer(n).kernel)) for n in names
+    )
+    assert logs["val_loss"][-1] == pytest.approx(data + penalty, rel=1e-5)
+    assert {
+        type(v.regularizer).__name__ for v in model.trainable_variables
+    } == {"SGL0", "NoneType"}

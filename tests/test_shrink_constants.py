@@ -1,0 +1,323 @@
+"""Dead channels that still emit a constant, and what is kept whole."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import BACKEND
+from helpers import assert_same_outputs, scramble, to_numpy
+from keras import layers
+
+import keras_sgl0 as ks
+
+
+def chain(second, emitted=0.5, padding=None, size=9):
+    """Returns a model whose first convolution has two dead channels.
+
+    They emit `emitted` and 0 after batch norm and ReLU.
+    """
+    x = inputs = keras.Input((size, size, 3))
+    x = layers.Conv2D(6, 3, use_bias=False, name="first")(x)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.ReLU()(x)
+    if padding:
+        x = padding(x)
+    x = second(x)
+    model = keras.Model(inputs, layers.Flatten()(x))
+    scramble(model, dead=0)
+    kernel = to_numpy(model.get_layer("first").kernel).copy()
+    kernel[..., :2] = 0
+    model.get_layer("first").kernel.assign(kernel)
+    norm = model.get_layer("norm")
+    norm.moving_mean.assign(np.zeros(6))
+    norm.gamma.assign(np.ones(6))
+    norm.beta.assign([emitted, -0.5, *[0.3] * 4])
+    return model
+
+
+def filters(model, name="first"):
+    return model.get_layer(name).filters
+
+
+@pytest.mark.parametrize(
+    ("second", "size"),
+    [
+        (layers.Conv2D(4, 3, use_bias=False, name="second"), 9),
+        (layers.Conv2D(4, 1, padding="same", use_bias=False, name="second"), 9),
+        (
+            layers.Conv2D(
+                4, 2, 2, padding="same", use_bias=False, name="second"
+            ),
+            8,
+        ),
+        (layers.Dense(4, use_bias=False, name="second"), 9),
+        (layers.SeparableConv2D(4, 3, use_bias=False, name="second"), 9),
+    ],
+    ids=["valid", "pointwise", "tiled", "dense", "separable"],
+)
+def test_a_constant_is_folded_where_that_is_exact(second, size):
+    model = chain(type(second).from_config(second.get_config()), size=size)
+    small, report = ks.shrink(model, 0)
+    assert filters(small) == 4
+    assert report.kept == ()
+    assert small.get_layer("second").use_bias
+    assert_same_outputs(model, small)
+
+
+def test_zero_is_cut_without_a_bias():
+    second = layers.Conv2D(4, 3, padding="same", use_bias=False, name="second")
+    model = chain(second, emitted=-1)
+    small, _ = ks.shrink(model, 0)
+    assert filters(small) == 4
+    assert not small.get_layer("second").use_bias
+    assert_same_outputs(model, small)
+
+
+def border(kind):
+    if kind == "same":
+        return layers.Conv2D(4, 3, padding="same", name="second"), None
+    if kind == "padding":
+        return layers.Conv2D(4, 3, name="second"), layers.ZeroPadding2D(
+            name="pad"
+        )
+    if kind == "transpose":
+        return layers.Conv2DTranspose(4, 3, 2, name="second"), None
+    return layers.SeparableConv2D(4, 3, padding="same", name="second"), None
+
+
+@pytest.mark.parametrize("kind", ["same", "padding", "transpose", "separable"])
+def test_at_a_border_the_caller_chooses(kind):
+    second, padding = border(kind)
+    model = chain(second, padding=padding)
+    small, report = ks.shrink(model, 0)
+    assert filters(small) == 5
+    (kept,) = report.kept
+    meets = "pad" if kind == "padding" else "second"
+    assert (kept.layer, kept.channels) == ("first", (0,))
+    assert kept.reason == f"its constant meets the zeros around `{meets}`"
+    assert report.relative_difference < 1e-5
+    differences = {}
+    for on_constant in ("fold", "drop"):
+        small, report = ks.shrink(model, 0, on_constant=on_constant)
+        assert filters(small) == 4
+        assert report.kept == ()
+        differences[on_constant] = report.difference
+    assert 0 < differences["fold"] and 0 < differences["drop"]
+
+
+def test_folding_is_right_away_from_the_border():
+    model = chain(border("same")[0])
+    inputs = np.random.default_rng(0).normal(size=(2, 9, 9, 3))
+    a, b = (
+        to_numpy(m(inputs)).reshape(2, 7, 7, 4)
+        for m in (model, ks.shrink(model, 0, on_constant="fold")[0])
+    )
+    np.testing.assert_allclose(a[:, 1:-1, 1:-1], b[:, 1:-1, 1:-1], atol=1e-5)
+    assert abs(a - b).max() > 1e-2
+
+
+def test_dropping_forgets_the_constant_at_the_border_alone():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="first")(x)
+    a = layers.Conv2D(3, 3, padding="same", name="same")(x)
+    b = layers.Conv2D(3, 1, name="pointwise")(x)
+    model = scramble(keras.Model(inputs, [a, b]), dead=0)
+    kernel = to_numpy(model.get_layer("first").kernel).copy()
+    kernel[..., 1] = 0
+    model.get_layer("first").kernel.assign(kernel)
+    small, _ = ks.shrink(model, 0, on_constant="drop")
+    same, pointwise = (
+        to_numpy(small.get_layer(n).bias) for n in ("same", "pointwise")
+    )
+    old = model.get_layer("pointwise")
+    emitted = to_numpy(model.get_layer("first").bias)[1]
+    expected = to_numpy(old.bias) + emitted * to_numpy(old.kernel)[0, 0, 1]
+    np.testing.assert_allclose(pointwise, expected, rtol=1e-5)
+    np.testing.assert_array_equal(same, to_numpy(model.get_layer("same").bias))
+
+
+def test_a_scale_of_zero_is_a_dead_channel():
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(8, name="first")(x)
+    x = layers.BatchNormalization(name="norm")(x)
+    model = scramble(keras.Model(inputs, layers.Dense(3)(x)), dead=0)
+    model.get_layer("norm").gamma.assign([0, 0, 0, 1, 1, 1, 1, 1])
+    small, _ = ks.shrink(model, 0)
+    assert small.get_layer("first").units == 5
+    assert small.get_layer("norm").gamma.shape == (5,)
+    assert_same_outputs(model, small)
+
+
+def test_a_scale_of_zero_in_rescaling_is_a_dead_channel():
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(4, activation="tanh", name="first")(x)
+    x = layers.Rescaling([0.0, 2.0, 0.0, 3.0], [1.0, 1, 0, 1], name="line")(x)
+    model = scramble(keras.Model(inputs, layers.Dense(3)(x)), dead=0)
+    small, _ = ks.shrink(model, 0)
+    assert small.get_layer("first").units == 2
+    assert small.get_layer("line").scale == [2, 3]
+    assert_same_outputs(model, small)
+
+
+def test_closed_gates_cut_what_they_gate():
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(4, activation="tanh", name="first")(x)
+    x = ks.HardConcrete(name="gate")(x)
+    model = scramble(keras.Model(inputs, layers.Dense(3)(x)), dead=0)
+    model.get_layer("gate").log_alpha.assign([-4, 4, -4, 0])
+    small, _ = ks.shrink(model, 0)
+    assert [layer.name for layer in small.layers][1:] == ["first", "dense"]
+    assert small.get_layer("first").units == 2
+    assert_same_outputs(model, small)
+
+
+def test_a_gate_goes_with_the_channel_it_gates():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(8, 3, activation="relu", use_bias=False, name="first")(x)
+    y = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    y = layers.Conv2D(4, 1, activation="relu", name="squeeze")(y)
+    y = layers.Conv2D(8, 1, activation="sigmoid", name="excite")(y)
+    x = layers.Conv2D(2, 1)(layers.Multiply()([x, y]))
+    model = scramble(keras.Model(inputs, x), dead=0)
+    kernel = to_numpy(model.get_layer("first").kernel).copy()
+    kernel[..., :3] = 0
+    model.get_layer("first").kernel.assign(kernel)
+    small, _ = ks.shrink(model, 0)
+    assert filters(small) == filters(small, "excite") == 5
+    assert_same_outputs(model, small)
+
+
+class Scale(layers.Layer):
+    """A layer of an unknown type, with a config."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), name="scale")
+
+    def call(self, x):
+        return x * self.scale
+
+
+class NoConfig(layers.Layer):
+    """A layer of an unknown type, without one."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+
+class Doubled(layers.Dense):
+    """Looks like a dense layer and is none."""
+
+    def call(self, x):
+        return 2 * super().call(x)
+
+
+class Fixed(layers.Dense):
+    """A dense layer whose config does not say how large it is."""
+
+    def __init__(self, **kwargs):
+        super().__init__(8)
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+class Named(layers.Dense):
+    """A dense layer by another name."""
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Scale, "its type is not known"),
+        (lambda: NoConfig(2.0), "in both models, as it cannot be copied"),
+        (lambda: Doubled(8), "its type is not known"),
+        (Fixed, "it cannot be made from its config"),
+        (lambda: layers.Lambda(lambda x: x + 1), "its type is not known"),
+    ],
+    ids=["scale", "no_config", "doubled", "fixed", "lambda"],
+)
+def test_unknown_layers_stay_whole_and_are_named(make, reason):
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="relu", name="first")(x)
+    x = layers.Dense(8, name="second")(make()(x))
+    model = scramble(keras.Model(inputs, layers.Dense(3)(x)))
+    small, report = ks.shrink(model, 0)
+    assert_same_outputs(model, small)
+    (whole,) = report.whole
+    assert reason in whole.note
+    assert small.get_layer("first").units == 8
+    assert small.get_layer("second").units < 8
+    assert any("stays whole" in kept.reason for kept in report.kept)
+
+
+def test_a_known_layer_by_another_name_is_cut():
+    x = inputs = keras.Input((6,))
+    x = Named(8, activation="relu", name="first")(x)
+    model = scramble(keras.Model(inputs, layers.Dense(3)(x)))
+    small, report = ks.shrink(model, 0)
+    assert report.whole == ()
+    assert type(small.get_layer("first")) is Named
+    assert small.get_layer("first").units < 8
+    assert_same_outputs(model, small)
+
+
+def test_quantized_and_adapted_layers_stay_whole():
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(8, name="first")(x)
+    x = layers.Dense(8, name="second")(x)
+    model = scramble(keras.Model(inputs, layers.Dense(3)(x)))
+    model.get_layer("second").enable_lora(2)
+    small, report = ks.shrink(model, 0)
+    assert small.get_layer("second").units == 8
+    assert "quantized or adapted" in report.whole[0].note
+    assert_same_outputs(model, small)
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="not on a CPU")
+def test_channels_may_come_first():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        x = inputs = keras.Input((3, 9, 8))
+        x = layers.Conv2D(8, 3, activation="relu", name="first")(x)
+        x = layers.BatchNormalization(axis=1)(x)
+        x = layers.Conv2D(5, 2, name="whole")(x)
+        x = Scale()(layers.MaxPooling2D(2)(x))
+        x = layers.Conv2D(6, 2, name="second")(x)
+        x = layers.Dense(3)(layers.Flatten()(x))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    model = scramble(keras.Model(inputs, x))
+    small, report = ks.shrink(model, 0)
+    assert [e.type for e in report.whole] == ["Scale"]
+    assert filters(small) < 8
+    assert filters(small, "whole") == 5
+    assert filters(small, "second") < 6
+    assert_same_outputs(model, small)
+
+
+def test_channels_first_in_a_channels_last_layer_stay():
+    x = inputs = keras.Input((6, 5))
+    x = layers.Conv1D(4, 2, name="first")(x)
+    x = layers.Permute((2, 1))(x)
+    x = layers.Flatten()(layers.ReLU()(x))
+    model = scramble(keras.Model(inputs, layers.Dense(3)(x)))
+    small, report = ks.shrink(model, 0)
+    assert filters(small) == 4
+    assert [e.layer for e in report.whole] == ["flatten"]
+    assert_same_outputs(model, small)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = chain(layers.Conv2D(4, 3, name="second"))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    small, report = ks.shrink(model, 0)
+    assert filters(small) == 4
+    assert small.get_layer("second").compute_dtype == policy[6:]
+    assert report.relative_difference < 2e-2

@@ -1,0 +1,171 @@
+"""Models in models, layers called twice, several inputs and outputs."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import assert_same_outputs, scramble, to_numpy
+from keras import layers
+
+import keras_sgl0 as ks
+
+
+def backbone(name="backbone"):
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            layers.Conv2D(8, 3, activation="relu", name="conv"),
+            layers.BatchNormalization(name="norm"),
+            layers.Conv2D(6, 3, name="head"),
+        ],
+        name=name,
+    )
+
+
+def test_models_in_models_are_unfolded():
+    x = inputs = keras.Input((10, 10, 3))
+    inner = keras.Model(x, backbone()(x), name="inner")
+    x = inner(inputs)
+    x = layers.Conv2D(5, 1, name="conv")(x)
+    model = scramble(keras.Model(inputs, layers.GlobalMaxPooling2D()(x)))
+    small, report = ks.shrink(model, 0)
+    names = [e.layer for e in report.layers]
+    assert names == [
+        "inner/backbone/conv",
+        "inner/backbone/norm",
+        "inner/backbone/head",
+        "conv",
+    ]
+    assert not any(isinstance(x, keras.Model) for x in small.layers)
+    assert len({x.name for x in small.layers}) == len(small.layers)
+    assert report.parameters_after == small.count_params() < report.parameters
+    assert report.macs_after < report.macs
+    assert_same_outputs(model, small)
+
+
+def test_models_in_models_are_unfolded_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        inputs = keras.Input((10, 10, 3))
+        x = backbone()(layers.Conv2D(3, 1)(inputs))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = scramble(keras.Model(inputs, x))
+    small, report = ks.shrink(model, 0)
+    assert report.whole == ()
+    assert small.count_params() < model.count_params()
+    assert report.relative_difference < 1e-2
+
+
+def test_a_model_called_twice_keeps_its_kernels_whole():
+    pair = [keras.Input((9, 9, 3)), keras.Input((9, 9, 3))]
+    tower = backbone()
+    x = layers.Subtract()([tower(x) for x in pair])
+    x = layers.Conv2D(7, 3, activation="relu", name="mine")(x)
+    x = layers.Dense(2)(layers.Flatten()(x))
+    model = scramble(keras.Model(pair, x))
+    small, report = ks.shrink(model, 0)
+    assert {e.note for e in report.whole} == {"it is called more than once"}
+    assert small.get_layer("mine").filters < 7
+    assert report.parameters == model.count_params()
+    assert report.parameters_after == small.count_params() < report.parameters
+    assert_same_outputs(model, small)
+
+
+def test_a_layer_without_weights_may_be_called_twice():
+    relu = layers.ReLU()
+    x = inputs = keras.Input((6,))
+    x = relu(layers.Dense(8)(x))
+    x = relu(layers.Dense(8)(x))
+    model = scramble(keras.Model(inputs, layers.Dense(2)(x)))
+    small, report = ks.shrink(model, 0)
+    assert report.whole == ()
+    assert max(x.units for x in small.layers if hasattr(x, "units")) < 8
+    assert_same_outputs(model, small)
+
+
+def test_the_mode_of_a_call_goes_down():
+    x = inputs = keras.Input((10, 10, 3))
+    model = keras.Model(inputs, backbone()(x, training=False))
+    small, _ = ks.shrink(scramble(model, dead=0), 0)
+    data = np.random.default_rng(0).normal(size=(4, 10, 10, 3))
+    a, b = (to_numpy(m(data, training=True)) for m in (model, small))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_batch_norm_in_training_mode_stays_whole():
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(8)(x)
+    x = layers.BatchNormalization()(x, training=True)
+    model = scramble(keras.Model(inputs, layers.Dense(2)(x)))
+    _, report = ks.shrink(model, 0)
+    assert report.whole[0].note == "it is called with `training=True`"
+
+
+@pytest.mark.parametrize("structure", ["list", "dict"])
+def test_several_inputs_and_outputs_keep_their_structure(structure):
+    a, b = keras.Input((6,), name="a"), keras.Input((4,), name="b")
+    shared = layers.Dense(8, activation="relu", name="shared")(a)
+    x = layers.Concatenate()([shared, layers.Dense(7, name="other")(b)])
+    one = layers.Dense(3, name="one")(x)
+    two = layers.Dense(5, name="two")(shared)
+    if structure == "dict":
+        model = keras.Model({"a": a, "b": b}, {"one": one, "two": two})
+        inputs = {"a": np.ones((2, 6)), "b": np.ones((2, 4))}
+    else:
+        model, inputs = keras.Model([a, b], [one, two]), None
+    small, report = ks.shrink(scramble(model), 0)
+    assert small.output_names == model.output_names
+    assert {x.name: x.shape for x in small.inputs} == {
+        x.name: x.shape for x in model.inputs
+    }
+    keras.tree.assert_same_structure(model.output, small.output)
+    assert report.parameters_after < report.parameters
+    assert_same_outputs(model, small, inputs=inputs)
+
+
+def test_an_output_inside_the_model_is_not_cut():
+    x = inputs = keras.Input((6,))
+    middle = layers.Dense(8, name="middle")(x)
+    model = keras.Model(inputs, [middle, layers.Dense(2)(middle)])
+    scramble(model)
+    small, report = ks.shrink(model, 0)
+    assert small.get_layer("middle").units == 8
+    assert report.kept[0].reason == "an output of the model"
+    assert small.get_layer(index=2).units == 2
+    assert_same_outputs(model, small)
+
+
+def test_masks_are_passed_on():
+    x = inputs = keras.Input((7,), dtype="int32")
+    x = layers.Embedding(9, 6, mask_zero=True, name="table")(x)
+    x = layers.Dense(8, activation="relu", name="hidden")(x)
+    x = layers.GlobalAveragePooling1D()(x)
+    model = scramble(keras.Model(inputs, layers.Dense(2)(x)))
+    small, _ = ks.shrink(model, 0)
+    assert small.get_layer("table").output_dim < 6
+    tokens = np.array([[1, 2, 0, 0, 0, 0, 0], [3, 8, 4, 4, 0, 0, 0]])
+    assert_same_outputs(model, small, inputs=tokens)
+
+
+def test_an_adapted_normalization_keeps_its_statistics():
+    layer = layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(2, 3, (50, 6)))
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="relu")(layer(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    small, _ = ks.shrink(model, 0)
+    assert_same_outputs(model, small)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Logged(keras.Model):
+    """A Functional model by another name."""
+
+
+def test_a_functional_model_by_another_name():
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="relu")(x)
+    model = scramble(Logged(inputs, layers.Dense(2)(x)))
+    small, _ = ks.shrink(model, 0)
+    assert small.count_params() < model.count_params()
+    assert_same_outputs(model, small)

@@ -1,0 +1,411 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+from conftest import BACKEND
+from densities import (
+    QUICK,
+    SIZE,
+    WAYS,
+    adam,
+    build,
+    density_of,
+    kernels_of,
+    run,
+    sgd,
+    small,
+    train,
+)
+from helpers import to_numpy
+
+import keras_sgl0 as ks
+
+
+@pytest.mark.parametrize("density", [0.5, 0.2, 0.1])
+@pytest.mark.parametrize("way", WAYS)
+def test_the_target_is_met(images, way, density):
+    model, logs = run(way, images, ks.TargetDensity(density))
+    found = density_of(model)
+    # A group of the second layer has 16 weights. On JAX, steered once an
+    # epoch, a proximal step may kill more.
+    slack = {"group_lasso": 16 / SIZE}.get(way, 2 / SIZE)
+    if BACKEND == "jax":
+        slack = density / 2
+    assert density - slack <= found <= density
+    assert logs["density"][-1] == found
+    assert logs["strength"][-1] == 0 < logs["strength"][0]
+    if way == "group_lasso":
+        for kernel in kernels_of(model):
+            alive = kernel.any(axis=0)
+            assert kernel[:, alive].all()
+
+
+def test_penalties_that_act_inside_groups_are_cut_weight_by_weight(images):
+    for penalty in (ks.ExclusiveLasso(0.01), ks.CGES(0.01)):
+        model = small(penalty, adam())
+        train(model, images, ks.TargetDensity(0.2), epochs=3)
+        assert density_of(model) == pytest.approx(0.2)
+        kernel = kernels_of(model)[0]
+        partly = kernel.any(axis=0) & ~kernel.all(axis=0)
+        assert partly.any()
+
+
+class Record(keras.callbacks.Callback):
+    """Keeps the weights and the strength of every epoch's beginning."""
+
+    def __init__(self, target):
+        super().__init__()
+        self.target = target
+        self.weights, self.strengths, self.settled = [], [], []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.weights.append(self.model.get_weights())
+        self.strengths.append(float(to_numpy(self.target.strength)))
+        self.settled.append(self.target.settled)
+
+
+def alive_share(weights):
+    """Returns the density as the first phase counts it."""
+    return (
+        sum(
+            np.count_nonzero(abs(kernel) > 0.02 * math.sqrt(2 / len(kernel)))
+            for kernel in weights[::2]
+        )
+        / SIZE
+    )
+
+
+def strength_of(weights, done, density, settle):
+    if done >= settle:
+        return 0
+    path = density + (1 - density) * (1 - done / settle) ** 3
+    return min((alive_share(weights) / path) ** 5, 100)
+
+
+@pytest.mark.parametrize("way", ["group_lasso", "sparse_group_lasso_proximal"])
+def test_the_loss_has_the_strength_of_the_formula_and_then_none(images, way):
+    target = ks.TargetDensity(0.5, settle=0.6)
+    record = Record(target)
+    model, logs = run(way, images, target, record, batch_size=64)
+    assert record.settled == 6 * [False] + 4 * [True]
+    assert len(set(record.strengths)) > 4
+    penalty = WAYS[way][0]
+    for epoch, weights in enumerate(record.weights):
+        strength = record.strengths[epoch]
+        expected = 0
+        if epoch < 6:
+            expected = strength_of(weights, epoch / 10, 0.5, 0.6)
+        assert strength == pytest.approx(expected, rel=1e-5)
+        model.set_weights(weights)
+        plain = model.evaluate(*images, verbose=0, batch_size=64)
+        value = sum(float(penalty(layer.kernel)) for layer in model.layers)
+        loss = plain + (strength - 1) * value
+        assert logs["loss"][epoch] == pytest.approx(loss, rel=1e-4)
+
+
+def test_the_strength_of_the_first_steps_to_the_digit(images):
+    # 21 of 240 weights are dead at the start: (219/240 / path)^5.
+    target = ks.TargetDensity(0.5, settle=0.5)
+    record = Record(target)
+    model = build("group_lasso")
+    values = np.full((12, 16), 0.1)
+    values.ravel()[:21] = 0.0081  # .02 * sqrt(2 / 12) is .00816
+    model.layers[0].kernel.assign(values)
+    model.layers[1].kernel.assign(np.full((16, 3), 0.0071))  # .00707
+    model.optimizer.learning_rate = 0.0
+    train(model, images, target, record, epochs=8)
+    paths = [0.5 + 0.5 * (1 - epoch / 4) ** 3 for epoch in range(4)]
+    expected = [(219 / 240 / path) ** 5 for path in paths] + 4 * [0]
+    np.testing.assert_allclose(record.strengths, expected, rtol=1e-6)
+
+
+def test_the_strength_has_a_limit(images):
+    target = ks.TargetDensity(0.1, settle=0.5)
+    record = Record(target)
+    model = build("group_lasso")
+    model.optimizer.learning_rate = 0.0
+    train(model, images, target, record)
+    assert max(record.strengths) == record.strengths[4] == 100
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="once an epoch there")
+def test_ten_updates_an_epoch(images):
+    class Batches(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+            self.last = float(to_numpy(target.strength))
+
+        def on_train_batch_end(self, batch, logs=None):
+            strength = float(to_numpy(target.strength))
+            if 10 * (batch + 1) // 16 > 10 * batch // 16:
+                done = (self.epoch + (batch + 1) / 16) / 4
+                weights = self.model.get_weights()
+                expected = strength_of(weights, done, 0.5, 0.5)
+                assert strength == pytest.approx(expected, rel=1e-5)
+                updates.append(self.epoch)
+            else:
+                assert strength == self.last
+            self.last = strength
+
+    updates, target = [], ks.TargetDensity(0.5, settle=0.5)
+    train(
+        build("group_lasso"), images, target, Batches(), batch_size=4, epochs=4
+    )
+    assert updates == [epoch for epoch in range(4) for _ in range(10)]
+
+
+def test_the_support_stays_when_the_second_phase_trains(images):
+    target = ks.TargetDensity(0.2, settle=0.3)
+    record = Record(target)
+    model, logs = run("sgl0_splitting", images, target, record)
+    first = record.settled.index(True)
+    assert 0 < first <= 3
+    for before, after in zip(
+        record.weights[first], model.get_weights(), strict=True
+    ):
+        if before.ndim == 2:
+            np.testing.assert_array_equal(before != 0, after != 0)
+            assert abs(before - after).max() > 1e-3
+    np.testing.assert_array_equal(logs["density"][first:], density_of(model))
+
+
+def convnet(penalty):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(4, 3, kernel_regularizer=penalty),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, kernel_regularizer=penalty),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", **QUICK)
+    return model
+
+
+@pytest.mark.parametrize("of", ["weights", "parameters", "macs"])
+def test_what_is_counted(of):
+    # 4x4 positions of a kernel of 9 * 4, then 64 * 3; 7 biases.
+    position, others, total = {
+        "weights": (1, 0, 228),
+        "parameters": (1, 7, 235),
+        "macs": (16, 0, 768),
+    }[of]
+    rng = np.random.default_rng(0)
+    data = rng.random((32, 6, 6, 1)), rng.integers(0, 3, 32)
+    model = convnet(ks.SparseGroupLasso(1e-3))
+    logs = train(model, data, ks.TargetDensity(0.3, of), epochs=3)
+    conv, dense = (
+        np.count_nonzero(to_numpy(model.layers[i].kernel)) for i in (0, 2)
+    )
+    density = (position * conv + dense + others) / total
+    assert logs["density"][-1] == pytest.approx(density)
+    assert 0.3 - position / total <= density <= 0.3
+
+
+def test_a_kernel_of_unknown_layout_has_no_macs():
+    model = keras.Sequential(
+        [
+            keras.Input((4, 3)),
+            keras.layers.LSTM(2, kernel_regularizer=ks.GroupLasso(0.1)),
+        ]
+    )
+    model.compile("sgd", "mse")
+    data = np.zeros((4, 4, 3)), np.zeros((4, 2))
+    with pytest.raises(ValueError) as caught:
+        train(model, data, ks.TargetDensity(0.5, "macs"))
+    assert str(caught.value) == (
+        "`TargetDensity` cannot count the multiply-adds of "
+        f'{model.layers[0].cell.kernel.path}. Received: of="macs"'
+    )
+    train(model, data, ks.TargetDensity(0.8), epochs=1)
+    kernel, recurrent = (to_numpy(w) for w in model.get_weights()[:2])
+    assert np.count_nonzero(kernel) + recurrent.size <= 0.8 * 40
+
+
+def test_what_has_a_penalty_counts_though_it_is_no_kernel(images):
+    model = small(None, adam())
+    for layer in model.layers:
+        layer.kernel.regularizer = ks.L1(1e-2)
+        layer.bias.regularizer = ks.L1(1e-2)
+        layer.bias.assign(np.ones(layer.bias.shape))
+    logs = train(model, images, ks.TargetDensity(0.1), epochs=3)
+    alive = sum(np.count_nonzero(w) for w in model.get_weights())
+    assert alive == math.floor(0.1 * 259)
+    assert logs["density"][-1] == pytest.approx(alive / 259)
+
+
+def half_penalised(frozen=False):
+    model = small(ks.SparseGroupLasso(0.01), adam())
+    if frozen:
+        model.layers[1].trainable = False
+        model.compile("adam", model.loss, **QUICK)
+    else:
+        model.layers[1].kernel.regularizer = None
+    return model
+
+
+def test_what_no_penalty_can_remove_counts(images):
+    model = half_penalised()
+    train(model, images, ks.TargetDensity(0.3), epochs=3)
+    first, second = map(np.count_nonzero, kernels_of(model))
+    assert (first, second) == (24, 48)
+    with pytest.raises(ValueError) as caught:
+        train(half_penalised(), images, ks.TargetDensity(0.2))
+    assert str(caught.value) == (
+        "Invalid value for argument `density`. Expected more than 0.2000, the "
+        "share of the weights without a penalty. Received: density=0.2"
+    )
+
+
+def test_a_frozen_layer_is_left_out(images):
+    model = half_penalised(frozen=True)
+    train(model, images, ks.TargetDensity(0.25), epochs=3)
+    first, second = map(np.count_nonzero, kernels_of(model))
+    assert (first, second) == (48, 48)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.3, 0.7, 1.0])
+def test_a_target_met_to_the_weight_is_met(images, density):
+    alive = round(density * SIZE)
+    rng = np.random.default_rng(0)
+    values = np.where(rng.permutation(SIZE) < alive, 1.0, 0.0)
+    model = build("group_lasso")
+    model.layers[0].kernel.assign(values[:192].reshape(12, 16))
+    model.layers[1].kernel.assign(values[192:].reshape(16, 3))
+    for layer in model.layers:
+        layer.kernel.regularizer = ks.L1(1e-3)
+    logs = train(model, images, ks.TargetDensity(density), epochs=1)
+    assert logs["strength"] == [0]
+    assert logs["density"] == [density]
+
+
+def test_a_target_of_one_lets_zeros_train(images):
+    model = build("group_lasso")
+    model.layers[1].kernel.assign(np.zeros((16, 3)))
+    train(model, images, ks.TargetDensity(1.0), epochs=1)
+    assert kernels_of(model)[1].any()
+
+
+@pytest.mark.parametrize("arguments", [{"epochs": 1}, {"epochs": 2}])
+def test_a_run_of_few_epochs_meets_the_target(images, arguments):
+    target = ks.TargetDensity(0.1, settle=0.99)
+    model, logs = run("sgl0_splitting", images, target, **arguments)
+    assert density_of(model) == logs["density"][-1] == pytest.approx(0.1)
+
+
+def test_a_run_stopped_early_meets_the_target(images):
+    def stop(epoch, logs):
+        model.stop_training = True
+
+    model = build("sgl0_splitting")
+    train(
+        model,
+        images,
+        ks.TargetDensity(0.1),
+        keras.callbacks.LambdaCallback(on_epoch_end=stop),
+        before=WAYS["sgl0_splitting"][2](),
+    )
+    assert density_of(model) == pytest.approx(0.1)
+
+
+def test_averaged_weights_meet_the_target(images):
+    optimizer = keras.optimizers.Adam(0.01, use_ema=True)
+    model = small(ks.SparseGroupLasso(0.01), optimizer)
+    train(model, images, ks.TargetDensity(0.1), epochs=5)
+    assert density_of(model) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"steps_per_execution": 3}, {"run_eagerly": True}, {"jit_compile": False}],
+)
+def test_every_way_to_compile(images, how):
+    if BACKEND == "torch" and "steps_per_execution" in how:
+        pytest.skip("Keras has no steps_per_execution on PyTorch")
+    model = build("group_lasso", **how)
+    target = ks.TargetDensity(0.5)
+    logs = train(model, images, target, epochs=4, batch_size=4)
+    assert 0.5 - 16 / SIZE <= density_of(model) <= 0.5
+    assert logs["strength"][0] > 1
+    assert logs["strength"][-1] == 0
+
+
+def test_an_unknown_number_of_steps(images):
+    import tensorflow as tf
+
+    batches = tf.data.Dataset.from_tensor_slices(images).batch(16)
+    batches = batches.filter(lambda x, y: True)  # hides how many
+    target = ks.TargetDensity(0.2)
+    record = Record(target)
+    model = build("group_lasso")
+    model.fit(batches, epochs=5, verbose=0, callbacks=[target, record])
+    assert target.params["steps"] is None
+    assert len(set(record.strengths)) == 4
+    assert 0.2 - 16 / SIZE <= density_of(model) <= 0.2
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(images, policy):
+    if BACKEND == "torch" and policy == "mixed_float16":
+        pytest.skip("no float16 matrix products on the CPU there")
+    keras.config.set_dtype_policy(policy)
+    try:
+        model, logs = run("sgl0_proximal", images, ks.TargetDensity(0.2))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(logs["loss"]).all()
+    assert density_of(model) == pytest.approx(0.2)
+
+
+def test_a_model_without_a_penalty_is_refused(images):
+    for penalty in (None, keras.regularizers.L2(0.1)):
+        with pytest.raises(ValueError, match="found no trainable variable"):
+            train(small(penalty, sgd()), images, ks.TargetDensity(0.2))
+
+
+def test_a_constraint_of_its_own_is_refused(images):
+    model = build("group_lasso")
+    kernel = model.layers[0].kernel
+    kernel.constraint = keras.constraints.NonNeg()
+    with pytest.raises(ValueError) as caught:
+        train(model, images, ks.TargetDensity(0.2))
+    assert str(caught.value).startswith(
+        f"`TargetDensity` cannot train {kernel.path}, which has a constraint "
+        "of its own. Received: <"
+    )
+    assert type(kernel.constraint) is keras.constraints.NonNeg
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"density": density},
+            "`density`. Expected a finite number greater than 0 and at most 1. "
+            f"Received: density={density!r}",
+        )
+        for density in (0, -0.1, 1.1, math.nan, True, "0.1", None, (0.1,))
+    ]
+    + [
+        (
+            {"density": 0.1, "settle": settle},
+            "`settle`. Expected a finite number greater than 0 and less than "
+            f"1. Received: settle={settle!r}",
+        )
+        for settle in (0, 1, -1, "0.5")
+    ]
+    + [
+        (
+            {"density": 0.1, "of": of},
+            "`of`. Expected one of 'weights', 'parameters', 'macs'. Received: "
+            f"of={of!r}",
+        )
+        for of in ("neurons", None)
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError) as caught:
+        ks.TargetDensity(**arguments)
+    assert str(caught.value) == f"Invalid value for argument {message}"
