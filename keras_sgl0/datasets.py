@@ -8,7 +8,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sgl0 import tiny_imagenet
-from keras_sgl0.validation import InputError, choice, integer, require
+from keras_sgl0.validation import (
+    InputError,
+    choice,
+    finite_float,
+    integer,
+    require,
+)
 
 DATASETS = (
     "digits",
@@ -54,6 +60,33 @@ class Dataset:
             mean=tuple(mean.tolist()),
             stddev=tuple(np.sqrt(variance).tolist()),
         )
+
+    def held_out(self, share: float) -> "Dataset":
+        """Returns the data set with a part of the training images as test.
+
+        Choices are made with it, so that the test set is used once. Which
+        images are held out depends on the share and their number alone.
+
+        Args:
+            share: The share of the training images, in (0, 1).
+
+        Raises:
+            ValueError: If the share is out of range, or leaves one side empty.
+        """
+        share = finite_float("share", share, above=0, below=1)
+        number = round(share * self.num_train)
+        require(
+            0 < number < self.num_train,
+            "share",
+            f"what leaves both sides one of the {self.num_train} images",
+            share,
+        )
+        order = np.random.default_rng(0).permutation(self.num_train)
+        test, train = (
+            tuple(array[np.sort(part)] for array in self.train)
+            for part in (order[:number], order[number:])
+        )
+        return dataclasses.replace(self, train=train, test=test)
 
     def divisible_by(self, number: int) -> "Dataset":
         """Returns the data set without the last images that are left over.

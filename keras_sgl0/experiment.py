@@ -274,6 +274,8 @@ def run(
     devices.require_whole_shares(recipe.batch_size)
     folder.writes = devices.is_chief
     dataset = datasets.load(recipe.dataset, data_dir, download)
+    if recipe.validation:
+        dataset = dataset.held_out(recipe.validation)
     if recipe.normalize:
         dataset = dataset.normalized()
     keras.utils.set_random_seed(recipe.seed)

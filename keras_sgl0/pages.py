@@ -26,6 +26,17 @@ def _measured(numbers):
     return cell
 
 
+def _error(key, held_out=False):
+    """Returns a column of an error, on the test images or on held-out ones."""
+
+    def number(result):
+        if bool(result["recipe"]["validation"]) != held_out:
+            raise ValueError("the errors are those of other images")
+        return [result[key]]
+
+    return _measured(number)
+
+
 def _architecture(of):
     """Returns a column of the open gates; of several runs the mean, rounded."""
 
@@ -55,9 +66,10 @@ def _expected_densities(result):
 COLUMNS = {
     "weight sparsity": _measured(lambda r: [r["weight_sparsity"]]),
     "neuron sparsity": _measured(lambda r: [r["neuron_sparsity"]]),
-    "test error": _measured(lambda r: [r["test_error"]]),
-    "last error": _measured(lambda r: [r["test_error_unthresholded"]]),
-    "best error": _measured(lambda r: [r["best_test_error"]]),
+    "test error": _error("test_error"),
+    "last error": _error("test_error_unthresholded"),
+    "best error": _error("best_test_error"),
+    "validation error": _error("test_error", held_out=True),
     "expected density": _measured(_expected_densities),
     "density": _measured(lambda r: [100 - r["weight_sparsity_kernels"]]),
     "architecture": _architecture(lambda r: r["gates"]["architecture"]),

@@ -1,6 +1,7 @@
 """Experiments by name: what the papers ran, as plain settings."""
 
 import dataclasses
+import functools
 import inspect
 
 from keras_sgl0.datasets import AUGMENTATIONS, DATASETS
@@ -101,6 +102,12 @@ class Recipe:
     """
 
     dataset: str = _field("mnist", "Data set.", DATASETS)
+    validation: float = _field(
+        0.0,
+        "Share of the training images that is held out, a random one but the "
+        "same in every run; all errors are then those of these images, and the "
+        "test images are not looked at. 0: none.",
+    )
     model: str = _field("lenet5_caffe", "Network.", tuple(MODELS))
     depth: int = _field(
         0, "Layers of the network, 0: its own default; for wide_resnet."
@@ -112,8 +119,8 @@ class Recipe:
     )
     dropout: float | None = _field(
         None,
-        "Share that is dropped in training; default: the network's own; for "
-        "wide_resnet and mobilenet_v2.",
+        "Share that is dropped in training; default: the network's own; not "
+        "for mlp.",
     )
     penalty: str = _field("sgl0", "Penalty on the kernels.", tuple(PENALTIES))
     factor: float = _field(
@@ -274,7 +281,7 @@ class Recipe:
         ):
             value = getattr(self, name)
             checked[name] = finite_float(name, value, at_least=least)
-        for name in ("momentum", "ema", "dropout"):
+        for name in ("momentum", "ema", "dropout", "validation"):
             value = getattr(self, name)
             if not (name == "dropout" and value is None):
                 checked[name] = finite_float(name, value, at_least=0, below=1)
@@ -409,12 +416,15 @@ _PROXIMAL = {
 }
 
 
+def _with_penalty(base, penalty, **settings):
+    """Returns a recipe with another penalty, trained in its usual way."""
+    settings = {"training": TRAININGS[penalty][0]} | settings
+    return dataclasses.replace(base, penalty=penalty, **settings)
+
+
 def _variants(name, base):
     """Returns a data set's recipes: each penalty in each way that applies."""
-
-    def recipe(penalty, **settings):
-        settings = {"training": TRAININGS[penalty][0]} | settings
-        return dataclasses.replace(base, penalty=penalty, **settings)
+    recipe = functools.partial(_with_penalty, base)
 
     return {
         f"{name}_plain": recipe("none"),
@@ -514,31 +524,20 @@ _WIDE_RESNET_GATES = {
 _MOBILENET = dataclasses.replace(
     _WIDE_RESNET, model="mobilenet_v2", learning_rate=0.05
 )
-_METHODS = {
-    "plain": {"penalty": "none", "training": "subgradient"},
-    "cges": {"penalty": "cges", "training": "subgradient"},
-    "group_lasso": {"penalty": "group_lasso", "training": "subgradient"},
-    "sparse_group_lasso": {
-        "penalty": "sparse_group_lasso",
-        "training": "subgradient",
-    },
-    "sgl0": {},
-}
+_PENALISED = ("cges", "group_lasso", "sparse_group_lasso", "sgl0")
 
 
 def _methods(name, base, gates=None):
     """Returns the recipes of Figures 1 and 2 for a network; alpha is .1."""
-    methods = dict(_METHODS)
+    methods = {"plain": _with_penalty(base, "none")}
+    methods |= {method: _with_penalty(base, method) for method in _PENALISED}
     if gates:
-        methods["l0"] = gates
-        methods["l0_constrained"] = gates | {
-            "density": (0.7,),
-            "scope": "layer",
-        }
-    return {
-        f"{name}_{method}": dataclasses.replace(base, **settings)
-        for method, settings in methods.items()
-    }
+        gated = dataclasses.replace(base, **gates)
+        methods["l0"] = gated
+        methods["l0_constrained"] = dataclasses.replace(
+            gated, density=(0.7,), scope="layer"
+        )
+    return {f"{name}_{method}": recipe for method, recipe in methods.items()}
 
 
 def _wide_resnets():

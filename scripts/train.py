@@ -77,7 +77,7 @@ def recipe_from_flags(values) -> Recipe:
     return with_settings(RECIPES[values["recipe"].value], overrides)
 
 
-def _shrunk(result):
+def _shrunk(result, error):
     shrunk = result.get("shrunk", {"problem": "an older run"})
     if "problem" in shrunk:
         return f"not shrunk: {shrunk['problem']}"
@@ -85,7 +85,7 @@ def _shrunk(result):
         f"{shrunk[key]:,} -> {shrunk[key + '_after']:,} {name}"
         for key, name in (("parameters", "parameters"), ("macs", "MACs"))
     )
-    return f"shrunk from {sizes}, test error {shrunk['test_error']:.2f}%"
+    return f"shrunk from {sizes}, {error} {shrunk['test_error']:.2f}%"
 
 
 def main(argv):
@@ -111,9 +111,10 @@ def main(argv):
         return  # the chief reports
     model = keras.saving.load_model(os.path.join(workdir, MODEL))
     print(sparsity_report(model, recipe.tolerance, recipe.axis))
-    print(f" {_shrunk(result)}")
+    error = "validation error" if recipe.validation else "test error"
+    print(f" {_shrunk(result, error)}")
     print(
-        f" test error {result['test_error']:.2f}% thresholded, "
+        f" {error} {result['test_error']:.2f}% thresholded, "
         f"{result['test_error_unthresholded']:.2f}% not\n"
         f" {result['epochs']} epochs in {result['seconds']:.0f} s; "
         f"files in {workdir}"

@@ -254,6 +254,29 @@ def test_fetched_folder_is_not_fetched_again(tfds_folder):
     assert dataset.num_train == 30
 
 
+def test_held_out_images_are_training_images(digits):
+    part = digits.held_out(0.2)
+    assert (part.num_train, len(part.test[1])) == (1150, 288)
+    where = {image.tobytes(): i for i, image in enumerate(digits.train[0])}
+    found = []
+    for images, labels in (part.train, part.test):
+        numbers = [where[image.tobytes()] for image in images]
+        assert numbers == sorted(numbers)
+        np.testing.assert_array_equal(labels, digits.train[1][numbers])
+        found += numbers
+    assert sorted(found) == sorted(where.values())
+    # The digits come as 0, 1, 2, ...: no stretch and no comb of them.
+    assert np.bincount(part.test[1]).min() > 15
+    again = digits.held_out(0.2)
+    np.testing.assert_array_equal(part.test[0], again.test[0])
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, "0.1", None, 0.01, 0.99])
+def test_share_to_hold_out(share):
+    with pytest.raises(ValueError, match="argument `share`"):
+        TOY.held_out(share)
+
+
 def test_unknown_name_message():
     with pytest.raises(ValueError) as error:
         datasets.load("cifar")

@@ -544,6 +544,21 @@ def test_run_that_cannot_begin_claims_no_folder(tmp_path, settings):
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_a_run_on_held_out_images_never_sees_the_test_set(
+    tmp_path, monkeypatch
+):
+    digits = datasets.load("digits")
+    spoilt = dataclasses.replace(digits, test=None)
+    monkeypatch.setattr(datasets, "load", lambda *_: spoilt)
+    recipe = dataclasses.replace(SMALL, validation=0.2, normalize=True)
+    result = run(recipe, str(tmp_path), progress=False)
+    wrong = result["test_error"] * 288 / 100
+    assert 0 < wrong < 288
+    assert wrong == pytest.approx(round(wrong), abs=1e-4)
+    _, scale = build(recipe, digits.held_out(0.2))
+    assert scale == 1 / 1150
+
+
 def test_run_without_penalty(tmp_path):
     recipe = dataclasses.replace(
         RECIPES["mnist_plain"], dataset="digits", epochs=1, batch_size=500

@@ -46,6 +46,18 @@ def test_lenet_gives_logits_for_other_sizes():
     assert (outputs < 0).any()
 
 
+def test_lenet_drops_what_its_dense_layers_read():
+    model = ks.models.LeNet5Caffe(dropout=0.4)
+    names = [layer.name for layer in model.layers]
+    for name in ("fc1", "fc2"):
+        before = model.layers[names.index(name) - 1]
+        assert isinstance(before, keras.layers.Dropout)
+        assert before.rate == 0.4
+    assert model.count_params() == 431_080
+    without = ks.models.LeNet5Caffe(dropout=0)
+    assert len(without.layers) == len(names) - 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
@@ -53,6 +65,8 @@ def test_lenet_gives_logits_for_other_sizes():
         ({"input_shape": (15, 28, 1)}, "input_shape"),
         ({"input_shape": (None, None, 1)}, "input_shape"),
         ({"num_classes": 0}, "num_classes"),
+        ({"dropout": 1}, "dropout"),
+        ({"dropout": "0.5"}, "dropout"),
     ],
 )
 def test_lenet_refuses_bad_arguments(arguments, name):

@@ -302,6 +302,7 @@ REFUSED = [
     ("gate_learning_rate", [-1, "0", None], "number at least 0"),
     ("share_of_max", [-1, "0", None], "number at least 0"),
     ("dropout", [-0.1, 1, "0.5"], "at least 0 and less than 1"),
+    ("validation", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
     ("momentum", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
     ("ema", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
     ("precision", ["float16", None], "one of 'float32', 'mixed_bfloat16'"),
@@ -431,6 +432,7 @@ def test_fields_have_no_positions():
         ("wide_resnet", {}),
         ("wide_resnet", {"depth": 16, "width": 2, "dropout": 0.0}),
         ("mobilenet_v2", {"width": 0.5}),
+        ("lenet5_caffe", {"dropout": 0.5}),
     ],
 )
 def test_settings_of_the_model(model, settings):
@@ -442,7 +444,7 @@ def test_the_size_is_refused_where_there_is_none():
     for model, name in (
         ("mlp", "width"),
         ("mobilenet_v2", "depth"),
-        ("lenet5_caffe", "dropout"),
+        ("mlp", "dropout"),
     ):
         with pytest.raises(ValueError, match=f"{model}', which has no {name}"):
             Recipe(model=model, **{name: 0.5 if name == "dropout" else 3})

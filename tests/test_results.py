@@ -137,6 +137,20 @@ def test_expected_densities(folder, run, cell):
     assert shown == f"| {cell} | [r]({run}/) |"
 
 
+def test_validation_errors_are_no_test_errors(folder):
+    write_run(folder / "d", recipe={"validation": 0.2})
+    shown = table(folder, "validation error | run", "| ? | [d](d/) |")
+    assert shown == "| 0.81 | [d](d/) |"
+    for column, run in (
+        ("test error", "d"),
+        ("last error", "d"),
+        ("best error", "d"),
+        ("validation error", "a"),
+    ):
+        with pytest.raises(ValueError, match="those of other images"):
+            table(folder, f"{column} | run", f"| ? | [x]({run}/) |")
+
+
 def test_without_gates_no_density_is_expected(folder):
     write_run(folder / "d", gates=None)
     shown = table(folder, "expected density | run", "| 7 | [d](d/) |")
@@ -160,7 +174,8 @@ def test_what_is_not_ours_stays(folder, header, row):
 
 def test_the_columns_are_tested():
     tested = test_a_cell_of_one_run_and_of_three.pytestmark[0].args[1]
-    assert {case[0] for case in tested} | {"expected density"} == set(COLUMNS)
+    others = {"expected density", "validation error"}
+    assert {case[0] for case in tested} | others == set(COLUMNS)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ OVERRIDES = {
         "precision": "mixed_bfloat16",
         "jit_compile": "off",
         "steps_per_execution": 2,
+        "validation": 0.2,
         "epochs": 1,
         "batch_size": 500,
     },

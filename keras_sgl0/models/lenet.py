@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_sgl0.models.gated_layers import Gate, GatedLayers
-from keras_sgl0.validation import image_shape, integer
+from keras_sgl0.validation import finite_float, image_shape, integer
 
 
 def LeNet5Caffe(  # noqa: N802
@@ -12,6 +12,7 @@ def LeNet5Caffe(  # noqa: N802
     num_classes: int = 10,
     kernel_regularizer: keras.regularizers.Regularizer | None = None,
     gate: Gate | None = None,
+    dropout: float = 0.0,
 ) -> keras.Model:
     """Builds LeNet-5-Caffe: 20 and 50 5x5 filters, then 500 dense units.
 
@@ -36,12 +37,14 @@ def LeNet5Caffe(  # noqa: N802
         gate: A function `gate(layer, group_size)` that returns the gate layer
             for the layer of that name (conv1, conv2, fc1, fc2), one gate of
             which rules `group_size` parameters. Default: no gates.
+        dropout: The share of both dense layers' inputs dropped in training.
 
     Returns:
         A Functional model.
 
     Raises:
-        ValueError: If the input is too small or an argument no shape.
+        ValueError: If the input is too small, an argument no shape or `dropout`
+            not in [0, 1).
 
     Example:
         >>> model = LeNet5Caffe(kernel_regularizer=SGL0(0.1 / 60000))
@@ -57,6 +60,7 @@ def LeNet5Caffe(  # noqa: N802
     """
     input_shape = image_shape(input_shape, at_least=16)
     integer("num_classes", num_classes, at_least=1)
+    dropout = finite_float("dropout", dropout, at_least=0, below=1)
     add = GatedLayers(kernel_regularizer, gate)
     inputs = keras.Input(input_shape)
     x = add.conv(inputs, 20, 5, name="conv1", activation="relu")
@@ -64,6 +68,10 @@ def LeNet5Caffe(  # noqa: N802
     x = add.conv(x, 50, 5, name="conv2", activation="relu")
     x = layers.MaxPooling2D(2, name="pool2")(x)
     x = layers.Flatten(name="flatten")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout1")(x)
     x = add.dense(x, 500, name="fc1", activation="relu")
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout2")(x)
     outputs = add.dense(x, num_classes, name="fc2")
     return keras.Model(inputs, outputs, name="lenet5_caffe")
