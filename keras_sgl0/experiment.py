@@ -499,7 +499,8 @@ def _callbacks(recipe, scale):
         recipe.epochs_between_growths,
     )
     if recipe.training == "splitting":
-        callbacks.append(VariableSplitting(*schedule, recipe.refresh))
+        grows = _is_convolution if recipe.growing == "convolutions" else None
+        callbacks.append(VariableSplitting(*schedule, recipe.refresh, grows))
     elif recipe.training == "admm":
         callbacks.append(ADMM(*schedule))
     elif recipe.training == "proximal":
@@ -509,6 +510,10 @@ def _callbacks(recipe, scale):
     if recipe.ema:
         callbacks.append(keras.callbacks.SwapEMAWeights())
     return [*callbacks, SparsityMonitor(recipe.tolerance, recipe.axis)]
+
+
+def _is_convolution(kernel):
+    return len(kernel.shape) > 2
 
 
 def _target(recipe):

@@ -58,6 +58,7 @@ TRAININGS = {
 }
 OPTIMIZERS = ("adam", "sgd")
 REFRESHES = ("step", "batch")
+GROWING = ("all", "convolutions")
 SCOPES = ("model", "layer")
 DENSITIES = ("weights", "parameters", "macs")
 TEST_GATES = ("median", "mean")
@@ -157,6 +158,13 @@ class Recipe:
     grow_every: float = _field(
         0.2,
         "Share of the run between two growths of beta; for splitting and admm.",
+    )
+    growing: str = _field(
+        "all",
+        "The kernels whose beta grows, the others keep that of the start: all, "
+        "as the paper has it, or convolutions, as its authors' code; for "
+        "splitting.",
+        GROWING,
     )
     refresh: str = _field(
         "step",

@@ -281,6 +281,20 @@ def test_history_follows_the_recipe(uninterrupted):
     assert result["seconds"] == pytest.approx(seconds, abs=0.06)
 
 
+def test_growing_in_convolutions_only(tmp_path):
+    recipe = dataclasses.replace(SMALL, growing="convolutions", epochs=2)
+    run(recipe, str(tmp_path), progress=False)
+    first, last = history(tmp_path)
+    found = {
+        name.split("/")[-2]: last[name] / first[name]
+        for name in first
+        if name.startswith("threshold/")
+    }
+    shrunk = SMALL.growth**-0.5
+    expected = {"conv1": shrunk, "conv2": shrunk, "fc1": 1, "fc2": 1}
+    assert found == pytest.approx(expected)
+
+
 def test_killed_run_goes_on_from_its_last_finished_epoch(
     tmp_path, uninterrupted
 ):

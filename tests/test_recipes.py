@@ -302,6 +302,7 @@ REFUSED = [
     ("gate_learning_rate", [-1, "0", None], "number at least 0"),
     ("share_of_max", [-1, "0", None], "number at least 0"),
     ("dropout", [-0.1, 1, "0.5"], "at least 0 and less than 1"),
+    ("growing", ["dense", None], "one of 'all', 'convolutions'"),
     ("validation", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
     ("momentum", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
     ("ema", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),

@@ -27,6 +27,7 @@ OVERRIDES = {
         "growth": 1.5,
         "grow_every": 0.5,
         "refresh": "batch",
+        "growing": "convolutions",
         "share_of_max": 0.01,
         "density": [0.3],
         "density_of": "macs",

@@ -151,6 +151,38 @@ def test_a_threshold_a_kernel_where_penalties_differ(images):
 
 
 @every_refresh
+def test_beta_grows_for_the_kernels_one_says(images, refresh):
+    splitting = ks.VariableSplitting(
+        BETA, 4, 2, refresh, grows=lambda kernel: kernel.shape[0] == 12
+    )
+    model = two_layers(ks.SGL0(FACTOR))
+    logs = model.fit(
+        *images, epochs=4, verbose=0, callbacks=[splitting]
+    ).history
+    first, second = (layer.kernel for layer in model.layers)
+    at_start = (2 * FACTOR / BETA) ** 0.5
+    for kernel, factors in ((first, [1, 1, 0.5, 0.5]), (second, [1] * 4)):
+        expected = np.multiply(at_start, factors)
+        found = logs[f"threshold/{kernel.path}"]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        w, v = (to_numpy(x) for x in (kernel, splitting.v[kernel.path]))
+        kept = np.where(abs(w) > expected[-1], w, 0)
+        np.testing.assert_array_equal(v, kept)
+    assert "threshold" not in logs
+
+
+def test_a_kernel_whose_beta_does_not_grow_trains_as_if_none_did(images):
+    """Of the loss, too: no kernel's beta grows where `grows` says no."""
+
+    def run(**arguments):
+        splitting = ks.VariableSplitting(BETA, every=2, **arguments)
+        return train(images, ks.SGL0(FACTOR), [splitting])
+
+    same(run(growth=1), run(growth=4, grows=lambda kernel: False))
+    same(run(growth=4), run(growth=4, grows=lambda kernel: True))
+
+
+@every_refresh
 def test_held_v_is_the_thresholded_w(images, refresh):
     splitting = ks.VariableSplitting(BETA, refresh=refresh)
     _, model = train(images, ks.SGL0(FACTOR), [splitting])
@@ -355,6 +387,7 @@ def test_low_precision_policies(images, policy):
         ({"beta": 1, "every": 0}, "every"),
         ({"beta": 1, "every": 2.5}, "every"),
         ({"beta": 1, "refresh": "epoch"}, "refresh"),
+        ({"beta": 1, "grows": True}, "grows"),
     ],
 )
 def test_bad_arguments(arguments, name):

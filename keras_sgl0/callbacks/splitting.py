@@ -1,5 +1,7 @@
 """Variable splitting: how a penalty without a gradient is trained."""
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
@@ -7,7 +9,13 @@ from keras_sgl0.callbacks.lending import LendingCallback, Lent
 from keras_sgl0.compilation import compiled, scope_of
 from keras_sgl0.groups import upcast
 from keras_sgl0.regularizers import ElementwisePenalty, SparseGroup
-from keras_sgl0.validation import InputError, choice, finite_float, integer
+from keras_sgl0.validation import (
+    InputError,
+    choice,
+    finite_float,
+    integer,
+    require,
+)
 
 
 class SplitPenalty(Lent, keras.regularizers.Regularizer):
@@ -97,24 +105,36 @@ class Splitting(LendingCallback):
         """Returns the beta of an epoch, counted from 0."""
         return self.initial_beta * self.growth ** (epoch // self.every)
 
-    def split(self, original, held) -> SplitPenalty:
+    def beta_of(self, kernel):
+        """Returns the variable that holds the beta of a kernel.
+
+        Args:
+            kernel: A kernel that is split.
+        """
+        return self.beta
+
+    def split(self, original, beta, held) -> SplitPenalty:
         """Returns the penalty to lend to a kernel.
 
         Args:
             original: The kernel's own penalty.
+            beta: The variable that holds its beta.
             held: The variable that holds its V.
         """
-        return SplitPenalty(original, self.beta, held)
+        return SplitPenalty(original, beta, held)
 
     def on_train_begin(self, logs=None):
         """Makes beta and V and lends the split penalties."""
         self._held = {}
         with scope_of(self.model):
-            self.beta = keras.Variable(
-                self.initial_beta,
-                trainable=False,
-                dtype=_dtype(self.model),
-                name="splitting_beta",
+            self.beta, self._initial = (
+                keras.Variable(
+                    self.initial_beta,
+                    trainable=False,
+                    dtype=_dtype(self.model),
+                    name=name,
+                )
+                for name in ("splitting_beta", "splitting_initial_beta")
             )
             super().on_train_begin(logs)
         self._update_v = compiled(self._assign_v)
@@ -152,7 +172,7 @@ class Splitting(LendingCallback):
             dtype=upcast(variable).dtype,
             name=f"splitting_v_{variable.name}",
         )
-        lent = self.split(original, held)
+        lent = self.split(original, self.beta_of(variable), held)
         lent.element.validate_step(1 / self.initial_beta)
         self._held[id(variable)] = (variable, held)
         return {"regularizer": lent}
@@ -174,7 +194,8 @@ class Splitting(LendingCallback):
             )
             for variable, lent in self._loans
         }
-        if len(set(values.values())) == 1:
+        betas = {id(lent["regularizer"].beta) for _, lent in self._loans}
+        if len(set(values.values())) == len(betas) == 1:
             return {"threshold": next(iter(values.values()))}
         return values
 
@@ -202,7 +223,7 @@ class VariableSplitting(Splitting):
     `apply_threshold` on the trained model to get exact zeros.
 
     At each epoch's end `beta` and `threshold` are put into the logs (one
-    threshold a kernel, `threshold/<path>`, where penalties differ); list this
+    threshold a kernel, `threshold/<path>`, where they differ); list this
     callback before loggers such as `CSVLogger`.
 
     Args:
@@ -218,6 +239,10 @@ class VariableSplitting(Splitting):
             stand in the loss and one call updates them after each batch,
             Algorithm 1 to the letter. Both give the same numbers. `"batch"`
             needs `steps_per_execution=1` and cannot work on JAX.
+        grows: A function of a kernel that says whether its beta grows; the
+            others keep the first epoch's. Default: that of all does, as the
+            paper writes it; in the authors' code only that of convolutions,
+            `grows=lambda kernel: len(kernel.shape) > 2`.
 
     Attributes:
         beta: Scalar variable with the current beta, `None` before `fit`.
@@ -245,17 +270,26 @@ class VariableSplitting(Splitting):
         growth: float = 1.25,
         every: int = 40,
         refresh: str = "step",
+        grows: Callable[[keras.Variable], bool] | None = None,
     ):
         super().__init__(beta, growth, every)
+        require(grows is None or callable(grows), "grows", "a function", grows)
+        self.grows = grows
         self.refresh = choice("refresh", refresh, ("step", "batch"))
         if self.refresh == "batch":
             # Not a method: a batch hook, even an empty one, costs every step.
             self.on_train_batch_end = lambda batch, logs=None: self._update_v()
 
-    def split(self, original, held):
+    def beta_of(self, kernel):
+        """Returns the variable that holds the beta of a kernel."""
+        if self.grows is None or self.grows(kernel):
+            return self.beta
+        return self._initial
+
+    def split(self, original, beta, held):
         """Returns the penalty to lend to a kernel."""
         held_in_loss = held if self.refresh == "batch" else None
-        return SplitPenalty(original, self.beta, held_in_loss)
+        return SplitPenalty(original, beta, held_in_loss)
 
     def on_train_begin(self, logs=None):
         """Makes beta and V and lends the split penalties."""
@@ -342,7 +376,7 @@ class ADMM(Splitting):
         """Maps each split kernel's path to its scaled dual variable."""
         return {w.path: lent["regularizer"].dual for w, lent in self._trained}
 
-    def split(self, original, held):
+    def split(self, original, beta, held):
         """Returns the penalty to lend to a kernel."""
         dual = keras.Variable(
             ops.zeros(held.shape, held.dtype),
@@ -350,7 +384,7 @@ class ADMM(Splitting):
             dtype=held.dtype,
             name=held.name.replace("_v_", "_u_"),
         )
-        return SplitPenalty(original, self.beta, held, dual)
+        return SplitPenalty(original, beta, held, dual)
 
     def on_train_begin(self, logs=None):
         """Makes beta, V and U and lends the split penalties."""
