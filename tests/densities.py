@@ -8,10 +8,6 @@ import keras_sgl0 as ks
 
 # `two_layers` has 12 * 16 + 16 * 3 = 240 weights, 259 parameters.
 SIZE = 240
-# XLA takes longer to compile these models than to train them.
-QUICK = {"jit_compile": False}
-if keras.backend.backend() != "tensorflow":
-    QUICK = {}
 
 
 def adam():
@@ -38,13 +34,9 @@ WAYS = {
 }
 
 
-def small(penalty, optimizer, **compile_arguments):
-    return two_layers(penalty, optimizer, **(QUICK | compile_arguments))
-
-
 def build(way, **compile_arguments):
     penalty, optimizer, _ = WAYS[way]
-    return small(penalty, optimizer(), **compile_arguments)
+    return two_layers(penalty, optimizer(), **compile_arguments)
 
 
 def train(model, images, target, *others, before=(), **arguments):

@@ -6,6 +6,11 @@ from keras import layers, ops
 
 from keras_sgl0 import HardConcrete
 
+# XLA takes longer to compile the tests' models than to train them.
+QUICK = {}
+if keras.backend.backend() == "tensorflow":
+    QUICK["jit_compile"] = False
+
 
 def to_numpy(x):
     return ops.convert_to_numpy(x)
@@ -46,7 +51,7 @@ def two_layers(penalty, optimizer="sgd", seed=0, **compile_arguments):
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        **compile_arguments,
+        **(QUICK | compile_arguments),
     )
     return model
 
@@ -64,7 +69,7 @@ def two_gated_layers(optimizer="adam", **compile_arguments):
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, **compile_arguments)
+    model.compile(optimizer, loss, **(QUICK | compile_arguments))
     return model
 
 

@@ -3,7 +3,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy, two_layers
+from helpers import QUICK, to_numpy, two_layers
 
 import keras_sgl0 as ks
 
@@ -46,7 +46,7 @@ def test_the_support_is_the_best_of_all_subsets(subset_problem, callback):
         1, use_bias=False, kernel_regularizer=ks.L0(FACTOR)
     )
     model = keras.Sequential([keras.Input((8,)), dense])
-    model.compile(keras.optimizers.SGD(0.05), "mse")
+    model.compile(keras.optimizers.SGD(0.05), "mse", **QUICK)
     model.fit(
         np.tile(x, (20, 1)),
         np.tile(y, 20)[:, None],

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy, two_layers
+from helpers import QUICK, to_numpy, two_layers
 from keras import ops
 
 import keras_sgl0 as ks
@@ -33,7 +33,7 @@ def linear_in_groups(seed=0):
         keras.layers.Flatten(),
     ]
     model = keras.Sequential(layers)
-    model.compile(keras.optimizers.SGD(LEARNING_RATE), "mse")
+    model.compile(keras.optimizers.SGD(LEARNING_RATE), "mse", **QUICK)
     return model
 
 
@@ -44,7 +44,7 @@ def linear(outputs, axis):
         outputs, use_bias=False, kernel_regularizer=penalty
     )
     model = keras.Sequential([keras.Input((12,)), dense])
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", **QUICK)
     return model
 
 
@@ -224,7 +224,7 @@ def test_the_model_is_left_as_it_was(images, fails):
         keras.layers.Dense(3),
     ]
     model = keras.Sequential(layers)
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", **QUICK)
     before = model.get_weights()
     x, y = images[0], np.ones((64, 3))
     if fails:

@@ -5,7 +5,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import QUICK, to_numpy
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
@@ -232,7 +232,7 @@ def test_folded_models_load_without_this_package(tmp_path):
 
 def test_a_folded_model_is_not_compiled_and_has_the_size_of_a_plain_one():
     model = lenet(ks.HardConcrete)
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", **QUICK)
     folded = ks.fold_gates(model)
     assert not folded.compiled
     assert folded.count_params() == 431_080

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import BACKEND
-from helpers import to_numpy, two_gated_layers
+from helpers import QUICK, to_numpy, two_gated_layers
 from keras import layers, ops
 
 import keras_sgl0 as ks
@@ -35,7 +35,9 @@ def toy(rate=5.0, costs=closing_cost, names=("dense",), **compile_arguments):
     for name in names:
         model.add(ks.HardConcrete(0.2, regularizer=costs, seed=0))
         model.add(layers.Dense(8, kernel_initializer="zeros", name=name))
-    model.compile(keras.optimizers.SGD(rate), "mse", **compile_arguments)
+    model.compile(
+        keras.optimizers.SGD(rate), "mse", **(QUICK | compile_arguments)
+    )
     return model
 
 
@@ -202,7 +204,7 @@ def test_gates_that_share_a_layer_share_its_constraint():
     inputs = keras.Input((12,))
     both = [shared(ks.HardConcrete()(inputs)) for _ in range(2)]
     model = keras.Model(inputs, layers.Add()(both))
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", **QUICK)
     constraint = constraint_of({"shared": 0.2}, scope="layer")
     data = np.ones((8, 12)), np.ones((8, 3))
     logs = train(model, data, constraint, epochs=1)
@@ -213,7 +215,7 @@ def test_gates_that_share_a_layer_share_its_constraint():
 def test_frozen_gates_are_left_out(images):
     model = two_gated_layers()
     gates(model)[0].trainable = False
-    model.compile("adam", model.loss)
+    model.compile("adam", model.loss, **QUICK)
     constraint = constraint_of()
     train(model, images, constraint, epochs=1)
     assert constraint.constraints[0].gates == gates(model)[1:]
@@ -418,20 +420,20 @@ def test_targets_for_other_layers_are_refused(images, density, message):
 @pytest.mark.parametrize("scope", ["model", "layer"])
 def test_models_without_trainable_gates_are_refused(images, scope):
     plain = keras.Sequential([keras.Input((12,)), layers.Dense(3)])
-    plain.compile("sgd", LOSS)
+    plain.compile("sgd", LOSS, **QUICK)
     with pytest.raises(ValueError, match="with `HardConcrete` gates"):
         train(plain, images, constraint_of(scope=scope))
     frozen = two_gated_layers()
     for gate in gates(frozen):
         gate.trainable = False
-    frozen.compile("sgd", frozen.loss)
+    frozen.compile("sgd", frozen.loss, **QUICK)
     with pytest.raises(ValueError, match="found no trainable gates"):
         train(frozen, images, constraint_of(scope=scope))
 
 
 def test_gates_in_unclear_places_are_refused(images):
     model = keras.Sequential([keras.Input((12,)), ks.HardConcrete()])
-    model.compile("sgd", LOSS)
+    model.compile("sgd", LOSS, **QUICK)
     with pytest.raises(ValueError, match="not clear which weights the gates"):
         train(model, images, constraint_of())
 

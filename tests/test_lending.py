@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from densities import WAYS, build, density_of, run, sgd, small, state, train
-from helpers import to_numpy, two_gated_layers
+from densities import WAYS, build, density_of, run, sgd, state, train
+from helpers import QUICK, to_numpy, two_gated_layers, two_layers
 
 import keras_sgl0 as ks
 from keras_sgl0.callbacks.splitting import SplitPenalty
@@ -68,9 +68,9 @@ def test_a_second_fit_meets_its_own_target(images):
 
 def test_a_fit_without_it_is_free_again(images):
     model, _ = run("group_lasso", images, ks.TargetDensity(0.2))
-    model.compile(sgd(), model.loss)
+    model.compile(sgd(), model.loss, **QUICK)
     clone = build("group_lasso")
-    clone.compile(sgd(), clone.loss)
+    clone.compile(sgd(), clone.loss, **QUICK)
     clone.set_weights(model.get_weights())
     for each in (model, clone):
         train(each, images, keras.callbacks.Callback(), epochs=2)
@@ -107,7 +107,7 @@ def test_an_exception_in_fit_is_undone_by_the_next(images, way, epoch):
 
 
 def test_what_is_refused_leaves_the_model_as_it_was(images):
-    model = small(ks.SparseGroupLasso(0.01), sgd())
+    model = two_layers(ks.SparseGroupLasso(0.01), sgd())
     model.layers[1].kernel.regularizer = None
     with pytest.raises(ValueError, match="without a penalty"):
         train(model, images, ks.TargetDensity(0.1))

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import BACKEND
-from helpers import to_numpy, two_layers
+from helpers import QUICK, to_numpy, two_layers
 
 import keras_sgl0 as ks
 
@@ -50,7 +50,7 @@ def train(x, y, penalty):
             keras.layers.Flatten(),
         ]
     )
-    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.compile(keras.optimizers.SGD(0.1), "mse", **QUICK)
     steps = 50
     model.fit(
         np.tile(x, (steps, 1, 1)).astype("float32"),
@@ -174,7 +174,7 @@ def test_it_follows_a_scheduler_and_a_schedule(images):
 
 @pytest.mark.parametrize(
     "how",
-    [{"steps_per_execution": 4}, {"run_eagerly": True}, {"jit_compile": False}],
+    [{"steps_per_execution": 4}, {"run_eagerly": True}, {"jit_compile": True}],
 )
 def test_every_way_to_compile(images, how):
     if BACKEND == "torch" and "steps_per_execution" in how:

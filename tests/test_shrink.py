@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import BACKEND
 from helpers import (
+    QUICK,
     assert_same_outputs,
     layers_of,
     scramble,
@@ -174,7 +175,7 @@ def test_what_nobody_reads_goes_back_to_the_inputs():
 
 def test_a_dense_model_comes_back_equal():
     model = ks.models.LeNet5Caffe(kernel_regularizer=ks.SGL0(1e-3))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", **QUICK)
     small, report = ks.shrink(model, 0)
     for a, b in zip(model.get_weights(), small.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -243,7 +244,7 @@ def test_a_shrunk_model_trains_with_a_penalty_and_shrinks_again(images):
     kill(model.get_layer("first"), outputs=range(4))
     small, _ = ks.shrink(model)
     assert ks.regularize(small, ks.SGL0(5e-3)).regularized
-    small.compile("sgd", model.loss)
+    small.compile("sgd", model.loss, **QUICK)
     small.fit(*images, epochs=2, verbose=0, callbacks=[ks.ProximalStep()])
     kill(small.get_layer("first"), outputs=[0])
     smaller, report = ks.shrink(ks.apply_threshold(small))

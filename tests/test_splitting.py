@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import BACKEND
-from helpers import to_numpy, two_layers
+from helpers import QUICK, to_numpy, two_layers
 from keras import ops
 
 import keras_sgl0 as ks
@@ -81,7 +81,7 @@ def test_held_v_agrees_when_beta_grows(images):
 
 @pytest.mark.parametrize(
     "how",
-    [{"steps_per_execution": 4}, {"run_eagerly": True}, {"jit_compile": False}],
+    [{"steps_per_execution": 4}, {"run_eagerly": True}, {"jit_compile": True}],
 )
 def test_step_refresh_under_every_way_to_compile(images, how):
     if BACKEND == "torch" and "steps_per_execution" in how:
@@ -286,7 +286,7 @@ def test_an_exception_in_fit_is_undone_by_the_next(images):
 def test_penalties_in_nested_models_are_found(images):
     inner = two_layers(ks.SGL0(FACTOR))
     outer = keras.Sequential([keras.Input((12,)), inner])
-    outer.compile("sgd", inner.loss)
+    outer.compile("sgd", inner.loss, **QUICK)
     splitting = ks.VariableSplitting(BETA)
     outer.fit(*images, verbose=0, callbacks=[splitting])
     assert len(splitting.v) == 2
@@ -311,7 +311,7 @@ def test_a_model_without_such_a_penalty_is_refused(images):
 def test_a_frozen_layer_is_left_alone(images):
     model = two_layers(ks.SGL0(FACTOR))
     model.layers[0].trainable = False
-    model.compile("sgd", model.loss)
+    model.compile("sgd", model.loss, **QUICK)
     splitting = ks.VariableSplitting(BETA)
     model.fit(*images, verbose=0, callbacks=[splitting])
     assert list(splitting.v) == [model.layers[1].kernel.path]

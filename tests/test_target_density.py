@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from conftest import BACKEND
 from densities import (
-    QUICK,
     SIZE,
     WAYS,
     adam,
@@ -14,10 +13,9 @@ from densities import (
     kernels_of,
     run,
     sgd,
-    small,
     train,
 )
-from helpers import to_numpy
+from helpers import QUICK, to_numpy, two_layers
 
 import keras_sgl0 as ks
 
@@ -43,7 +41,7 @@ def test_the_target_is_met(images, way, density):
 
 def test_penalties_that_act_inside_groups_are_cut_weight_by_weight(images):
     for penalty in (ks.ExclusiveLasso(0.01), ks.CGES(0.01)):
-        model = small(penalty, adam())
+        model = two_layers(penalty, adam())
         train(model, images, ks.TargetDensity(0.2), epochs=3)
         assert density_of(model) == pytest.approx(0.2)
         kernel = kernels_of(model)[0]
@@ -225,7 +223,7 @@ def test_a_kernel_of_unknown_layout_has_no_macs():
 
 
 def test_what_has_a_penalty_counts_though_it_is_no_kernel(images):
-    model = small(None, adam())
+    model = two_layers(None, adam())
     for layer in model.layers:
         layer.kernel.regularizer = ks.L1(1e-2)
         layer.bias.regularizer = ks.L1(1e-2)
@@ -237,7 +235,7 @@ def test_what_has_a_penalty_counts_though_it_is_no_kernel(images):
 
 
 def half_penalised(frozen=False):
-    model = small(ks.SparseGroupLasso(0.01), adam())
+    model = two_layers(ks.SparseGroupLasso(0.01), adam())
     if frozen:
         model.layers[1].trainable = False
         model.compile("adam", model.loss, **QUICK)
@@ -312,14 +310,14 @@ def test_a_run_stopped_early_meets_the_target(images):
 
 def test_averaged_weights_meet_the_target(images):
     optimizer = keras.optimizers.Adam(0.01, use_ema=True)
-    model = small(ks.SparseGroupLasso(0.01), optimizer)
+    model = two_layers(ks.SparseGroupLasso(0.01), optimizer)
     train(model, images, ks.TargetDensity(0.1), epochs=5)
     assert density_of(model) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
     "how",
-    [{"steps_per_execution": 3}, {"run_eagerly": True}, {"jit_compile": False}],
+    [{"steps_per_execution": 3}, {"run_eagerly": True}, {"jit_compile": True}],
 )
 def test_every_way_to_compile(images, how):
     if BACKEND == "torch" and "steps_per_execution" in how:
@@ -362,7 +360,7 @@ def test_mixed_precision(images, policy):
 def test_a_model_without_a_penalty_is_refused(images):
     for penalty in (None, keras.regularizers.L2(0.1)):
         with pytest.raises(ValueError, match="found no trainable variable"):
-            train(small(penalty, sgd()), images, ks.TargetDensity(0.2))
+            train(two_layers(penalty, sgd()), images, ks.TargetDensity(0.2))
 
 
 def test_a_constraint_of_its_own_is_refused(images):
