@@ -76,6 +76,12 @@ COLUMNS = {
     "gates by mean": _architecture(
         lambda r: r["gates"]["mean"]["architecture"]
     ),
+    "weights without gates": _measured(
+        lambda r: [r["gates"]["ungated"]["weight_sparsity_kernels"]]
+    ),
+    "neurons without gates": _measured(
+        lambda r: [r["gates"]["ungated"]["neuron_sparsity"]]
+    ),
     "target": _stated(
         lambda r: " ".join(f"{100 * d:g}" for d in r["recipe"]["density"])
     ),

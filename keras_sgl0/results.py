@@ -15,7 +15,8 @@ def read_result(folder: str | os.PathLike) -> dict:
     """Returns what stands in a run's `result.json`.
 
     Its recipe has the settings of today: those that came after the run get
-    their defaults.
+    their defaults. The best error of a run older than that figure is taken
+    from its history.
 
     Args:
         folder: The run's folder.
@@ -42,6 +43,9 @@ def read_result(folder: str | os.PathLike) -> dict:
         result["recipe"] = _of_today(result["recipe"])
         for name in FIGURES:
             float(result[name])
+        if "best_test_error" not in result:
+            if errors := RunFolder(folder).column("val_error"):
+                result["best_test_error"] = round(100 * min(errors), 6)
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(
             f"The file {path} cannot be read as a result: {problem!r}"

@@ -60,6 +60,7 @@ GATED = {
     "density": 0.1177,
     "mean": {"architecture": "20-18-38-478"},
     "layers": [{"density": 0.5}, {"density": 0.25}],
+    "ungated": {"weight_sparsity_kernels": 0.0049, "neuron_sparsity": 0.0},
 }
 
 
@@ -116,6 +117,8 @@ def table(folder, header, row):
         ("density", "10.00", "10.00 ± .00"),
         ("architecture", "20-18-37-467", "20-19-38-445"),
         ("gates by mean", "20-18-38-478", "20-18-38-478"),
+        ("weights without gates", "0.00", ".00 ± .00"),
+        ("neurons without gates", "0.00", ".00 ± .00"),
         ("target", "10", "10"),
         ("factor", "1", "1, 0.5"),
         ("seed", "0", "0, 1, 2"),
@@ -204,6 +207,15 @@ def test_what_cannot_be_shown(folder, row, message):
         table(folder, "best error | architecture | run", row)
 
 
+def test_the_best_error_of_an_older_run_is_in_its_history(folder):
+    result = json.loads((folder / "a" / "result.json").read_text())
+    del result["best_test_error"]
+    (folder / "a" / "result.json").write_text(json.dumps(result))
+    lines = "epoch,val_error\n0,0.02\n1,0.006\n2,0.0081\n"
+    (folder / "a" / "history.csv").write_text(lines)
+    assert read_result(folder / "a")["best_test_error"] == 0.6
+
+
 def test_no_page():
     with pytest.raises(ValueError, match=r"`page`. Expected a Markdown file"):
         updated("nowhere.md")
@@ -240,7 +252,10 @@ def test_results_are_grouped():
     results = read_results([RESULTS])
     runs = group(results.values(), lambda r: settings(r, "seed"))
     seeds = {tuple(r["seed"] for r in run) for run in runs.values()}
-    assert {(0,), (0, 1)} <= seeds
+    found = RESULTS.glob("mnist_sgl0-[0-9]")
+    of_sgl0 = tuple(sorted(read_result(f)["seed"] for f in found))
+    assert len(of_sgl0) > 1
+    assert {(0,), of_sgl0} <= seeds
 
 
 @pytest.mark.parametrize(
