@@ -96,8 +96,11 @@ def build(
             gate,
             **recipe.model_settings,
         )
-        if gate is not None:
-            gate.require_one_number_each()
+        penalised = gate.layers if gate else []
+        if penalty:
+            penalised = [la.name for la in model.layers if _marked(la)]
+        for name in ("layer_factors", "droprate", "density"):
+            _require_one_number_each(recipe, name, penalised)
         _compile(
             model,
             _optimizer(recipe, dataset.steps_per_epoch(recipe.batch_size)),
@@ -108,14 +111,31 @@ def build(
         neuron_axis(kernel, recipe.axis)  # raises if there is no such axis
     if scale is None:
         scale = _scale(recipe, model, dataset)
-    factor = recipe.factor * scale
-    if penalty is CGES:
-        regularize(
-            model, lambda depth: CGES(factor, depth, recipe.axis), _marked
-        )
-    elif penalty:
-        regularize(model, penalty(factor, axis=recipe.axis), _marked)
+    if penalty:
+
+        def of_layer(depth):
+            place = round(depth * len(penalised))
+            factor = recipe.factor * scale * _of(recipe.layer_factors, place)
+            mu = {"mu": depth} if penalty is CGES else {}
+            return penalty(factor, axis=recipe.axis, **mu)
+
+        regularize(model, of_layer, _marked)
     return model, scale
+
+
+def _require_one_number_each(recipe, name, layers):
+    numbers = getattr(recipe, name)
+    require(
+        len(numbers) in (0, 1, len(layers)),
+        name,
+        f"one number, or one for each of the layers {layers}",
+        numbers,
+    )
+
+
+def _of(numbers, place):
+    """Returns the number of a layer; one stands for all of them."""
+    return numbers[min(place, len(numbers) - 1)]
 
 
 def _scale(recipe, model, dataset):
@@ -138,30 +158,19 @@ class _Gates:
         self.layers = []
 
     def __call__(self, layer, group_size):
-        recipe, droprates = self.recipe, self.recipe.droprate
+        recipe, place = self.recipe, len(self.layers)
         self.layers.append(layer)
-        place = min(len(self.layers), len(droprates)) - 1
         penalty = ExpectedL0(
-            recipe.factor * self.scale,
+            recipe.factor * self.scale * _of(recipe.layer_factors, place),
             group_size,
             recipe.weight_decay * self.scale,
         )
         return HardConcrete(
-            droprates[place],
+            _of(recipe.droprate, place),
             recipe.test_gate,
             regularizer=None if recipe.density else penalty,
             name=f"{layer}_gate",
         )
-
-    def require_one_number_each(self):
-        for name in ("droprate", "density"):
-            numbers = getattr(self.recipe, name)
-            require(
-                len(numbers) in (0, 1, len(self.layers)),
-                name,
-                f"one number, or one for each gated layer: {self.layers}",
-                numbers,
-            )
 
 
 def _optimizer(recipe, steps_per_epoch):

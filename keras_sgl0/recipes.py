@@ -129,6 +129,11 @@ class Recipe:
         "Coefficient of the penalty (lambda) times N; unused by none, and by "
         "l0_gates with a density.",
     )
+    layer_factors: tuple[float, ...] = _field(
+        (1.0,),
+        "What the factor is multiplied by: one number, or one for each layer "
+        "with a penalty or gates.",
+    )
     share_of_max: float = _field(
         0.0,
         "If above 0, the coefficient is this share of `factor_max`, the "
@@ -311,7 +316,12 @@ class Recipe:
         checked["droprate"] = _numbers(
             "droprate", self.droprate, at_least=0.01, at_most=0.99
         )
-        require(self.droprate, "droprate", "at least one number", self.droprate)
+        checked["layer_factors"] = _numbers(
+            "layer_factors", self.layer_factors, above=0
+        )
+        for name in ("droprate", "layer_factors"):
+            value = getattr(self, name)
+            require(value, name, "at least one number", value)
         checked["settle"] = finite_float(
             "settle", self.settle, above=0, below=1
         )
@@ -336,10 +346,13 @@ class Recipe:
             unused["precision"] = "with gates or a density, which are float32"
         if self.penalty == "none":
             unused |= dict.fromkeys(
-                ("density", "share_of_max"), "without a penalty"
+                ("density", "share_of_max", "layer_factors"),
+                "without a penalty",
             )
         if self.density:
             unused.setdefault("weight_decay", "with a density")
+            if gated:
+                unused["layer_factors"] = "with a density"
         else:
             unused.setdefault("scope", "without a density")
         for field in dataclasses.fields(self):

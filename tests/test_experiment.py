@@ -379,6 +379,7 @@ def test_model_of_a_gated_run_has_no_gates(gated):
     [
         ({"droprate": (0.2, 0.5)}, "droprate"),
         ({"density": (0.2, 0.5), "scope": "layer"}, "density"),
+        ({"density": (), "layer_factors": (1.0, 2.0)}, "layer_factors"),
     ],
 )
 def test_numbers_for_other_gates_claim_no_folder(tmp_path, settings, name):
@@ -387,7 +388,7 @@ def test_numbers_for_other_gates_claim_no_folder(tmp_path, settings, name):
         run(recipe, str(tmp_path / "run"), progress=False)
     assert str(problem.value) == (
         f"Invalid value for argument `{name}`. Expected one number, or one for "
-        "each gated layer: ['fc1', 'fc2', 'fc3']. Received: "
+        "each of the layers ['fc1', 'fc2', 'fc3']. Received: "
         f"{name}={settings[name]}"
     )
     assert not list(tmp_path.iterdir())
@@ -604,6 +605,33 @@ def test_build_gives_every_kernel_its_penalty(penalty):
         assert neuron_axis(kernel) == resolve_axis(kernel.shape, recipe.axis)
         values = [float(p(kernel)) for p in (kernel.regularizer, expected)]
         assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("penalty", ["cges", "sgl0", "l0_gates"])
+def test_a_factor_a_layer(penalty):
+    factors = (0.5, 1.0, 2.0, 3.0)
+    recipe = dataclasses.replace(
+        SMALL,
+        penalty=penalty,
+        training=TRAININGS[penalty][0],
+        layer_factors=factors,
+    )
+    model, scale = build(recipe, datasets.load("digits"))
+    if penalty == "l0_gates":
+        penalties = [gate.regularizer for gate in gates(model)]
+    else:
+        weights = model.trainable_variables
+        penalties = [w.regularizer for w in weights if w.regularizer]
+    found = [p.factor / (recipe.factor * scale) for p in penalties]
+    assert found == pytest.approx(factors)
+    if penalty == "cges":
+        assert [p.mu for p in penalties] == [0, 0.25, 0.5, 0.75]
+
+
+def test_factors_of_other_layers():
+    recipe = dataclasses.replace(SMALL, layer_factors=(1.0, 2.0))
+    with pytest.raises(ValueError, match="'conv1', 'conv2', 'fc1', 'fc2'"):
+        build(recipe, datasets.load("digits"))
 
 
 def test_a_factor_may_be_a_share_of_the_largest_useful_one():

@@ -294,6 +294,9 @@ REFUSED = [
     ("droprate", [(0,), (0.009,), (0.5, 1)], "at least 0.01 and at most 0.99"),
     ("droprate", [0.5, None], "a tuple of numbers"),
     ("droprate", [()], "at least one number"),
+    ("layer_factors", [(0.0,), (1, -1)], "a finite number greater than 0"),
+    ("layer_factors", [2.0, None], "a tuple of numbers"),
+    ("layer_factors", [()], "at least one number"),
     ("density_of", ["neurons", None], "one of 'weights', 'parameters', 'macs'"),
     ("scope", ["global", None], "one of 'model', 'layer'"),
     ("test_gate", ["sample", None], "one of 'median', 'mean'"),
@@ -379,6 +382,16 @@ NONE = {"penalty": "none", "training": "subgradient"}
     + [
         (NONE | {"density": (0.1,)}, "density", "() without a penalty"),
         (NONE | {"share_of_max": 0.1}, "share_of_max", "0.0 without a penalty"),
+        (
+            NONE | {"layer_factors": (2.0,)},
+            "layer_factors",
+            "(1.0,) without a penalty",
+        ),
+        (
+            GATES | {"density": (0.1,), "layer_factors": (2.0,)},
+            "layer_factors",
+            "(1.0,) with a density",
+        ),
         (
             GATES | {"precision": "float64"},
             "precision",

@@ -29,6 +29,7 @@ OVERRIDES = {
         "refresh": "batch",
         "growing": "convolutions",
         "share_of_max": 0.01,
+        "layer_factors": [0.5, 1.0, 2.0, 1.0],
         "density": [0.3],
         "density_of": "macs",
         "settle": 0.5,
