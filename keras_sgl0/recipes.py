@@ -583,8 +583,27 @@ def _mobilenets():
     )
 
 
+# Sparser than every method of the paper's Table 1 at a lower error: chosen on
+# held-out training images, see docs/results.md.
+_MNIST_TUNED = _with_penalty(
+    _MNIST,
+    "sparse_group_lasso",
+    training="proximal",
+    factor=7.0,
+    layer_factors=(1.0, 0.5, 1.0, 2.0),
+    density=(0.048,),
+    settle=0.4,
+    dropout=0.2,
+    optimizer="sgd",
+    momentum=0.9,
+    learning_rate=0.05,
+    milestones=(0.8, 0.9),
+    ema=0.999,
+    epochs=100,
+)
+
 RECIPES = (
-    {"digits": _DIGITS}
+    {"digits": _DIGITS, "mnist_tuned": _MNIST_TUNED}
     | _variants("digits", _DIGITS)
     | _variants("mnist", _MNIST)
     | _gated("digits", _DIGITS, _DIGITS_GATES, 5e-2)
