@@ -590,16 +590,16 @@ _MNIST_TUNED = _with_penalty(
     "sparse_group_lasso",
     training="proximal",
     factor=7.0,
-    layer_factors=(1.0, 0.5, 1.0, 2.0),
-    density=(0.048,),
+    layer_factors=(1.0, 1.0, 1.0, 2.0),
+    density=(0.047,),
     settle=0.4,
     dropout=0.2,
     optimizer="sgd",
     momentum=0.9,
     learning_rate=0.05,
-    milestones=(0.8, 0.9),
+    milestones=(),
     ema=0.999,
-    epochs=100,
+    epochs=80,
 )
 
 RECIPES = (
