@@ -49,6 +49,15 @@ def _architecture(of):
     return cell
 
 
+def _shrunk(key):
+    """Returns a column of what is left after shrinking; the runs' mean."""
+
+    def cell(results):
+        return f"{statistics.mean(r['shrunk'][key] for r in results):,.0f}"
+
+    return cell
+
+
 def _stated(text):
     """Returns a column of what is no measurement; of several runs all."""
     return lambda results: ", ".join(dict.fromkeys(map(text, results)))
@@ -82,6 +91,8 @@ COLUMNS = {
     "neurons without gates": _measured(
         lambda r: [r["gates"]["ungated"]["neuron_sparsity"]]
     ),
+    "shrunk parameters": _shrunk("parameters_after"),
+    "shrunk MACs": _shrunk("macs_after"),
     "target": _stated(
         lambda r: " ".join(f"{100 * d:g}" for d in r["recipe"]["density"])
     ),

@@ -583,8 +583,8 @@ def _mobilenets():
     )
 
 
-# Sparser than every method of the paper's Table 1 at a lower error: chosen on
-# held-out training images, see docs/results.md.
+# Meant to be sparser than every method of the paper's Table 1 at a lower error;
+# chosen on held-out training images, see docs/results.md.
 _MNIST_TUNED = _with_penalty(
     _MNIST,
     "sparse_group_lasso",
