@@ -590,7 +590,7 @@ _MNIST_TUNED = _with_penalty(
     "sparse_group_lasso",
     training="proximal",
     factor=7.0,
-    layer_factors=(1.0, 1.0, 1.0, 2.0),
+    layer_factors=(1.0, 1.5, 1.0, 3.0),
     density=(0.047,),
     settle=0.4,
     dropout=0.2,
