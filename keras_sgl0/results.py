@@ -43,10 +43,11 @@ def read_result(folder: str | os.PathLike) -> dict:
         result["recipe"] = _of_today(result["recipe"])
         for name in FIGURES:
             float(result[name])
-        rows = RunFolder(folder).history()
-        if "best_test_error" not in result and rows and "val_error" in rows[0]:
-            best = min(float(row["val_error"]) for row in rows)
-            result["best_test_error"] = round(100 * best, 6)
+        if "best_test_error" not in result:
+            rows = RunFolder(folder).history()
+            if rows and "val_error" in rows[0]:
+                best = min(float(row["val_error"]) for row in rows)
+                result["best_test_error"] = round(100 * best, 6)
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(
             f"The file {path} cannot be read as a result: {problem!r}"

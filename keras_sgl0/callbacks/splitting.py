@@ -105,6 +105,19 @@ class Splitting(LendingCallback):
         """Returns the beta of an epoch, counted from 0."""
         return self.initial_beta * self.growth ** (epoch // self.every)
 
+    def make_beta(self, name: str) -> keras.Variable:
+        """Returns a new variable with the beta of the first epoch.
+
+        Args:
+            name: Of the variable.
+        """
+        return keras.Variable(
+            self.initial_beta,
+            trainable=False,
+            dtype=_dtype(self.model),
+            name=name,
+        )
+
     def beta_of(self, kernel):
         """Returns the variable that holds the beta of a kernel.
 
@@ -127,15 +140,7 @@ class Splitting(LendingCallback):
         """Makes beta and V and lends the split penalties."""
         self._held = {}
         with scope_of(self.model):
-            self.beta, self._initial = (
-                keras.Variable(
-                    self.initial_beta,
-                    trainable=False,
-                    dtype=_dtype(self.model),
-                    name=name,
-                )
-                for name in ("splitting_beta", "splitting_initial_beta")
-            )
+            self.beta = self.make_beta("splitting_beta")
             super().on_train_begin(logs)
         self._update_v = compiled(self._assign_v)
         self._update_v()
@@ -295,6 +300,9 @@ class VariableSplitting(Splitting):
         """Makes beta and V and lends the split penalties."""
         if self.refresh == "batch":
             self._require_batch_refresh_is_right()
+        if self.grows is not None:
+            with scope_of(self.model):
+                self._initial = self.make_beta("splitting_initial_beta")
         super().on_train_begin(logs)
 
     def on_beta_change(self, before):
