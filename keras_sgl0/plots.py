@@ -28,7 +28,7 @@ from keras_sgl0.results import (
 from keras_sgl0.run_folder import HISTORY, MODEL, RESULT
 from keras_sgl0.settings import as_text
 from keras_sgl0.sparsity import TOLERANCE, kernels
-from keras_sgl0.validation import InputError, choice, require
+from keras_sgl0.validation import InputError, choice, finite_float, require
 
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,7 +111,9 @@ def _drawing(function):
 
 
 @_drawing
-def against(folders: Paths, setting: str = "factor") -> "Figure":
+def against(
+    folders: Paths, setting: str = "factor", unit: float = 1.0
+) -> "Figure":
     """Draws both sparsities and the test error against a setting.
 
     These are the figures 1 and 2 of Bui et al., whose alpha is our `factor`.
@@ -123,10 +125,12 @@ def against(folders: Paths, setting: str = "factor") -> "Figure":
     Args:
         folders: The folders of runs, or of several.
         setting: The name of a setting that is one number.
+        unit: What it is divided by on the axis: 40 if runs of 5 epochs had 40
+            times the alpha of runs of 200.
 
     Raises:
-        ValueError: If there are no runs, if none of them uses the setting, or
-            if there is no such setting.
+        ValueError: If there are no runs, if none of them uses the setting, if
+            there is no such setting, or if `unit` is not positive.
 
     Example:
         >>> save(against(["runs/sweep"]), "plots/factor")
@@ -135,21 +139,23 @@ def against(folders: Paths, setting: str = "factor") -> "Figure":
         Bui et al., arXiv 1912.07868, figures 1 and 2.
     """
     choice("setting", setting, tuple(Recipe().to_dict()))
+    unit = finite_float("unit", unit, above=0)
     results = list(read_results(folders).values())
     used = [r for r in results if _number(r, setting) is not None]
     require(
         used, "folders", f"runs with a number as {setting}", _texts(folders)
     )
     lines = _lines(used, setting)
+    below = _word(setting) + (f" / {unit:g}" if unit != 1 else "")
     figure, axes = _figure(3)
     for axis, (name, title) in zip(axes, _TITLES.items(), strict=True):
         for look, (label, points) in zip(_looks(), lines.items(), strict=False):
             points = sorted(points, key=lambda p: _number(p[0], setting))
-            x = [_number(point[0], setting) for point in points]
+            x = [_number(point[0], setting) / unit for point in points]
             axis.errorbar(x, *_means(points, name), label=label, **look)
         axis.set_title(title)
-        axis.set_xlabel(_word(setting))
-        _set_ticks(axis, sorted({_number(r, setting) for r in used}))
+        axis.set_xlabel(below)
+        _set_ticks(axis, sorted({_number(r, setting) / unit for r in used}))
     if setting in _STRENGTHS:
         _add_error_without_penalty(axes[-1], results)
     _add_legend(figure, axes[-1])

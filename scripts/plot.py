@@ -20,12 +20,15 @@ _OUTPUT = flags.DEFINE_string(
 _SETTING = flags.DEFINE_string(
     "setting", "factor", "What the runs differ in; for against."
 )
+_UNIT = flags.DEFINE_float(
+    "unit", 1.0, "What the setting is divided by on the axis; for against."
+)
 _LAYER = flags.DEFINE_string(
     "layer", None, "A convolution, default: the first; for filters."
 )
 # What they draw: the runs in and below several folders, or one model.
 _RUNS = {
-    "against": lambda paths: plots.against(paths, _SETTING.value),
+    "against": lambda paths: plots.against(paths, _SETTING.value, _UNIT.value),
     "pareto": plots.pareto,
     "epochs": plots.epochs,
 }

@@ -94,6 +94,14 @@ def test_against_puts_ticks_at_the_values(sweep):
         assert axis.get_xlabel() == "factor times N"
 
 
+def test_against_in_other_units(sweep):
+    axis = plots.against([sweep], unit=10).axes[0]
+    assert lines(axis)["SGL0"][0][:, 0] == pytest.approx([0.001, 0.01, 0.1])
+    ticks = [text.get_text() for text in axis.get_xticklabels()]
+    assert ticks == ["0.001", "0.01", "0.1"]
+    assert axis.get_xlabel() == "factor times N / 10"
+
+
 def test_against_another_setting(tmp_path):
     for density in (0.1, 0.2, 0.3):
         folder = tmp_path / str(density)
@@ -335,6 +343,10 @@ def empty_model(folder):
         (
             lambda folder: plots.against([RESULTS], "training"),
             r"`folders`. Expected runs with a number as training. Received: ",
+        ),
+        (
+            lambda folder: plots.against([RESULTS], unit=0),
+            "`unit`. Expected a finite number greater than 0. Received: ",
         ),
         (
             lambda folder: plots.against([folder / "plain"]),

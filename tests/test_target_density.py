@@ -202,6 +202,50 @@ def test_what_is_counted(of):
     assert 0.3 - position / total <= density <= 0.3
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("density", [0.5, 0.2])
+def test_a_share_of_the_neurons(images, way, density):
+    model = build(way)
+    for layer in model.layers:
+        penalty = layer.kernel.regularizer
+        layer.kernel.regularizer = type(penalty)(penalty.factor, axis="auto")
+    target = ks.TargetDensity(density, "neurons")
+    logs = train(model, images, target, before=WAYS[way][2]())
+    alive = [kernel.any(axis=1) for kernel in kernels_of(model)]  # 12 and 16
+    number = sum(rows.sum() for rows in alive)
+    assert number <= density * 28
+    assert number >= (density / 2 if BACKEND == "jax" else density) * 28 - 1
+    assert logs["density"][-1] == pytest.approx(number / 28)
+    assert ks.neuron_sparsity(model) == pytest.approx(1 - number / 28)
+    assert logs["strength"][-1] == 0 < logs["strength"][0]
+
+
+def test_what_is_dead_in_the_neurons_that_are_kept_stays_so(images):
+    model = build("sparse_group_lasso_proximal")
+    kernel = model.layers[0].kernel
+    values = np.full((12, 16), 0.1)
+    values[3], values[:, :8] = 1e-3, 0.0  # below .00816 is dead
+    kernel.assign(values)
+    # 8 of the first layer's 16 neurons are left, and 3: the target is met.
+    train(model, images, ks.TargetDensity(0.6, "neurons"), epochs=1)
+    trained = kernels_of(model)[0]
+    assert not trained[3].any()
+    assert not trained[:, :8].any()
+    assert (np.delete(trained, 3, axis=0)[:, 8:] != 0).all()
+    assert abs(trained[0, 8:] - 0.1).max() > 1e-3
+
+
+def test_what_is_no_kernel_has_no_neurons(images):
+    model = two_layers(ks.GroupLasso(0.1), adam())
+    model.layers[0].bias.regularizer = ks.L1(0.1)
+    with pytest.raises(ValueError) as caught:
+        train(model, images, ks.TargetDensity(0.5, "neurons"))
+    assert str(caught.value) == (
+        "`TargetDensity` cannot count the neurons of "
+        f'{model.layers[0].bias.path}. Received: of="neurons"'
+    )
+
+
 def test_a_kernel_of_unknown_layout_has_no_macs():
     model = keras.Sequential(
         [
@@ -214,7 +258,7 @@ def test_a_kernel_of_unknown_layout_has_no_macs():
     with pytest.raises(ValueError) as caught:
         train(model, data, ks.TargetDensity(0.5, "macs"))
     assert str(caught.value) == (
-        "`TargetDensity` cannot count the multiply-adds of "
+        "`TargetDensity` cannot count the macs of "
         f'{model.layers[0].cell.kernel.path}. Received: of="macs"'
     )
     train(model, data, ks.TargetDensity(0.8), epochs=1)
@@ -397,10 +441,11 @@ def test_a_constraint_of_its_own_is_refused(images):
     + [
         (
             {"density": 0.1, "of": of},
-            "`of`. Expected one of 'weights', 'parameters', 'macs'. Received: "
+            "`of`. Expected one of 'weights', 'parameters', 'macs', "
+            f"'neurons'. Received: "
             f"of={of!r}",
         )
-        for of in ("neurons", None)
+        for of in ("layers", None)
     ],
 )
 def test_bad_arguments(arguments, message):

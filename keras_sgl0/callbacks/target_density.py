@@ -9,14 +9,20 @@ from keras import ops
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
 from keras_sgl0.compilation import compiled, retrace, scope_of
 from keras_sgl0.cost import macs_per_weight
-from keras_sgl0.groups import group_means, per_weight, upcast
+from keras_sgl0.groups import (
+    group_means,
+    num_groups,
+    other_axes,
+    per_weight,
+    upcast,
+)
 from keras_sgl0.regularizers import (
     ElementwisePenalty,
     GroupLasso,
     GroupPenalty,
     SparseGroup,
 )
-from keras_sgl0.sparsity import kernels, own_penalty
+from keras_sgl0.sparsity import kernels, neuron_axis, own_penalty
 from keras_sgl0.validation import InputError, choice, finite_float, require
 
 # Steered by the natural exponent of `_GAIN` times the error of log density:
@@ -24,6 +30,7 @@ from keras_sgl0.validation import InputError, choice, finite_float, require
 _GAIN = 5.0
 _UPDATES_PER_EPOCH = 10
 _STRONGEST = 100.0
+_COUNTED = ("weights", "parameters", "macs", "neurons")
 
 
 class _Steered(Lent, keras.regularizers.Regularizer):
@@ -73,14 +80,16 @@ class TargetDensity(LendingCallback):
 
     `strength = (density / path)^5`, at most 100.
 
-    A weight counts as dead here below `.02 * sqrt(2 / fan_in)`. With
-    `of="macs"` each kernel's penalty is also multiplied by the multiply-adds a
-    weight of it takes part in, over their mean.
+    A weight counts as dead here below `.02 * sqrt(2 / fan_in)`, a neuron if all
+    its weights do. With `of="macs"` each kernel's penalty is also multiplied by
+    the multiply-adds a weight of it takes part in, over their mean.
 
     *Second phase*, as soon as the density is the target or `settle` is over:
     the largest weights (the strongest groups, for `GroupLasso`), as shares of
     the largest of their kernel, are kept, as many as the target allows, the
-    others are set to zero and stay there, and the penalty is taken off. The
+    others are set to zero and stay there, and the penalty is taken off. With
+    `of="neurons"` it is the strongest groups of any penalty, and their weights
+    that count as dead stay at zero too. The
     rest of the run trains what is left, without any shrinkage, so it should
     not begin after the learning rate has fallen for good. A run that ends
     before, stopped early, is cut as it ends.
@@ -103,8 +112,10 @@ class TargetDensity(LendingCallback):
         density: The target in (0, 1].
         of: What is counted: `"weights"`, those of all trainable kernels and of
             whatever else has a penalty; `"parameters"`, all trainable
-            parameters, biases included; or `"macs"`, the multiply-adds of the
-            trainable kernels. What has no penalty counts as a whole.
+            parameters, biases included; `"macs"`, the multiply-adds of the
+            trainable kernels; or `"neurons"`, their groups, as
+            `sparsity_report` counts them. What has no penalty counts as a
+            whole.
         settle: The share of the run after which the second phase begins at the
             latest, in (0, 1).
 
@@ -115,9 +126,9 @@ class TargetDensity(LendingCallback):
     Raises:
         ValueError: If an argument is out of range; when `fit` begins, if no
             trainable variable has a penalty of this package, if the target is
-            not more than the share without a penalty, if the multiply-adds of a
-            penalised kernel are not known, or if it has a constraint other than
-            a proximal step.
+            not more than the share without a penalty, if the multiply-adds or
+            the neurons of what has one are not known, or if that has a
+            constraint other than a proximal step.
 
     Example:
         >>> splitting = VariableSplitting(beta=25 * factor)
@@ -130,7 +141,7 @@ class TargetDensity(LendingCallback):
     ):
         super().__init__()
         self.density = finite_float("density", density, above=0, at_most=1)
-        self.of = choice("of", of, ("weights", "parameters", "macs"))
+        self.of = choice("of", of, _COUNTED)
         self.settle = finite_float("settle", settle, above=0, below=1)
         self.strength = None
         self.settled = False
@@ -160,7 +171,7 @@ class TargetDensity(LendingCallback):
         self.settled = False
         self._kernels = variables
         self._prices, self._fixed, self._total = self._price()
-        sizes = [math.prod(kernel.shape) for kernel in variables]
+        sizes = [self._units(kernel) for kernel in variables]
         mean = (self._prices @ sizes) / sum(sizes)
         self._relative_prices = {
             id(kernel): float(price / mean)
@@ -222,7 +233,7 @@ class TargetDensity(LendingCallback):
 
     def _fix_support(self):
         """Keeps the largest weights that the target pays for, for good."""
-        scores = [_scores(kernel) for kernel in self._kernels]
+        scores = [self._scores(kernel) for kernel in self._kernels]
         flat = np.concatenate([s.ravel() for s in scores])
         order = np.argsort(-flat, kind="stable")
         prices = np.repeat(self._prices, [s.size for s in scores])
@@ -238,6 +249,8 @@ class TargetDensity(LendingCallback):
             # the kernels before its own come first.
             score = scores[i]
             support = score >= least if i < last else score > least
+            if self.of == "neurons":
+                support = self._alive_of(kernel, support)
             kernel.assign(ops.convert_to_numpy(kernel) * support)
             lent["constraint"].support = support
         self.settled = True
@@ -246,7 +259,7 @@ class TargetDensity(LendingCallback):
         retrace(self.model)
 
     def _price(self):
-        """Returns what a weight of each kernel costs, what is fixed, and all.
+        """Returns what a unit of each kernel costs, what is fixed, and all.
 
         All are whole numbers, so that a share of them has no rounding.
         """
@@ -258,15 +271,17 @@ class TargetDensity(LendingCallback):
         if self.of == "macs":
             price = {id(k): n for k, n in macs_per_weight(self.model)}
             counted = [kernel for kernel in counted if id(kernel) in price]
+        if self.of == "neurons":
+            price = {id(kernel): 1 for kernel in counted}
         for kernel in self._kernels:
             if id(kernel) not in price:
                 raise InputError(
-                    "`TargetDensity` cannot count the multiply-adds of "
-                    f'{kernel.path}. Received: of="macs"'
+                    f"`TargetDensity` cannot count the {self.of} of "
+                    f'{kernel.path}. Received: of="{self.of}"'
                 )
         counted = {id(v): v for v in (*counted, *self._kernels)}
         cost = {
-            key: math.prod(v.shape) * price.get(key, 1)
+            key: self._units(v) * price.get(key, 1)
             for key, v in counted.items()
         }
         total = sum(cost.values())
@@ -287,10 +302,45 @@ class TargetDensity(LendingCallback):
     def _counts(self):
         counts = []
         for kernel in self._kernels:
-            size = ops.abs(upcast(kernel))
-            least = 0.0 if self.settled else _negligible(kernel.shape)
-            counts.append(ops.sum(ops.cast(size > least, "int32")))
+            alive = self._alive(kernel)
+            if self.of == "neurons":
+                axis = neuron_axis(kernel)
+                alive = ops.any(alive, axis=other_axes(kernel.shape, axis))
+            counts.append(ops.sum(ops.cast(alive, "int32")))
         return ops.stack(counts)
+
+    def _alive(self, kernel):
+        """Returns which weights of a kernel do not count as dead."""
+        least = 0.0 if self.settled else _negligible(kernel.shape)
+        return ops.abs(upcast(kernel)) > least
+
+    def _alive_of(self, kernel, neurons):
+        """Returns which weights of some neurons do not count as dead."""
+        chosen = per_weight(neurons, kernel.shape, neuron_axis(kernel))
+        return ops.convert_to_numpy(self._alive(kernel) & chosen)
+
+    def _scores(self, kernel) -> np.ndarray:
+        """Returns by what the weights, or the neurons, are ranked.
+
+        The size of each weight; that of its group for group lasso, which knows
+        groups alone, and for neurons; as a share of the largest of its kernel:
+        so no kernel goes empty while another has something small to give.
+        """
+        size = ops.abs(upcast(kernel))
+        if self.of == "neurons":
+            size = group_means(kernel, neuron_axis(kernel))
+        elif isinstance(own_penalty(kernel), GroupLasso):
+            axis = neuron_axis(kernel)
+            means = per_weight(group_means(kernel, axis), kernel.shape, axis)
+            size = ops.broadcast_to(means, kernel.shape)
+        size = ops.convert_to_numpy(size)
+        return size / max(size.max(), np.finfo(size.dtype).tiny)
+
+    def _units(self, variable):
+        """Returns how many weights or neurons a variable has."""
+        if self.of == "neurons":
+            return num_groups(variable.shape, neuron_axis(variable))
+        return math.prod(variable.shape)
 
 
 def _negligible(shape) -> float:
@@ -301,20 +351,3 @@ def _negligible(shape) -> float:
     start with, `sqrt(2 / fan_in)`.
     """
     return 0.02 * (2 / math.prod(shape[:-1])) ** 0.5
-
-
-def _scores(kernel) -> np.ndarray:
-    """Returns by what the weights of a kernel are ranked.
-
-    The size of each, or of its group for group lasso, which knows groups
-    alone, as a share of the largest of its kernel: so no kernel goes empty
-    while another still has something small to give.
-    """
-    penalty = own_penalty(kernel)
-    if isinstance(penalty, GroupLasso):
-        means = group_means(kernel, penalty.axis)
-        size = per_weight(means, kernel.shape, penalty.axis)
-    else:
-        size = ops.abs(upcast(kernel))
-    size = np.broadcast_to(ops.convert_to_numpy(size), kernel.shape)
-    return size / max(size.max(), np.finfo(size.dtype).tiny)
