@@ -599,6 +599,7 @@ _MNIST_TUNED = _with_penalty(
     learning_rate=0.05,
     milestones=(),
     ema=0.999,
+    precision="mixed_bfloat16",
     epochs=80,
 )
 
