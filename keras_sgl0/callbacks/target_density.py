@@ -85,11 +85,13 @@ class TargetDensity(LendingCallback):
     the multiply-adds a weight of it takes part in, over their mean.
 
     *Second phase*, as soon as the density is the target or `settle` is over:
-    the largest weights (the strongest groups, for `GroupLasso`), as shares of
-    the largest of their kernel, are kept, as many as the target allows, the
-    others are set to zero and stay there, and the penalty is taken off. With
-    `of="neurons"` it is the strongest groups of any penalty, and their weights
-    that count as dead stay at zero too. The
+    the largest weights are kept, as many as the target allows, the others are
+    set to zero and stay there, and the penalty is taken off. Large is, as a
+    share of the largest of the kernel, `|w|`; the mean of `|w|` over its group
+    for `GroupLasso`; and the geometric mean of these two for the sums of a
+    group and an elementwise penalty, so that weak groups go first. With
+    `of="neurons"` the strongest groups of any penalty are kept, and their
+    weights that count as dead stay at zero too. The
     rest of the run trains what is left, without any shrinkage, so it should
     not begin after the learning rate has fallen for good. A run that ends
     before, stopped early, is cut as it ends.
@@ -322,17 +324,19 @@ class TargetDensity(LendingCallback):
     def _scores(self, kernel) -> np.ndarray:
         """Returns by what the weights, or the neurons, are ranked.
 
-        The size of each weight; that of its group for group lasso, which knows
-        groups alone, and for neurons; as a share of the largest of its kernel:
-        so no kernel goes empty while another has something small to give.
+        All as a share of the largest of the kernel: so no kernel goes empty
+        while another has something small to give.
         """
-        size = ops.abs(upcast(kernel))
+        penalty, size = own_penalty(kernel), ops.abs(upcast(kernel))
         if self.of == "neurons":
             size = group_means(kernel, neuron_axis(kernel))
-        elif isinstance(own_penalty(kernel), GroupLasso):
+        elif isinstance(penalty, GroupLasso | SparseGroup):
             axis = neuron_axis(kernel)
             means = per_weight(group_means(kernel, axis), kernel.shape, axis)
-            size = ops.broadcast_to(means, kernel.shape)
+            if isinstance(penalty, SparseGroup):
+                size = ops.sqrt(size * means)
+            else:
+                size = ops.broadcast_to(means, kernel.shape)
         size = ops.convert_to_numpy(size)
         return size / max(size.max(), np.finfo(size.dtype).tiny)
 
