@@ -72,6 +72,13 @@ _FOR_GATES = (
     "weight_decay",
     "gate_learning_rate",
 )
+# Settings that are arguments of the networks that know them.
+_OF_MODELS = {
+    "depth": "depth",
+    "width": "width",
+    "dropout": "dropout",
+    "model_weight_decay": "weight_decay",
+}
 _NOT_FOR_GATES = ("share_of_max", "density_of", "settle", "ema")
 
 
@@ -122,6 +129,11 @@ class Recipe:
         None,
         "Share that is dropped in training; default: the network's own; not "
         "for mlp.",
+    )
+    model_weight_decay: float | None = _field(
+        None,
+        "Weight decay of all that the penalty is not on; default: the "
+        "network's own; for wide_resnet and mobilenet_v2.",
     )
     penalty: str = _field("sgl0", "Penalty on the kernels.", tuple(PENALTIES))
     factor: float = _field(
@@ -294,9 +306,15 @@ class Recipe:
         ):
             value = getattr(self, name)
             checked[name] = finite_float(name, value, at_least=least)
-        for name in ("momentum", "ema", "dropout", "validation"):
+        for name, optional in (
+            ("momentum", False),
+            ("ema", False),
+            ("validation", False),
+            ("dropout", True),
+            ("model_weight_decay", True),
+        ):
             value = getattr(self, name)
-            if not (name == "dropout" and value is None):
+            if not (optional and value is None):
                 checked[name] = finite_float(name, value, at_least=0, below=1)
         for name, least in (
             ("depth", 0),
@@ -338,9 +356,9 @@ class Recipe:
         }
         known = inspect.signature(MODELS[self.model]).parameters
         unused |= {
-            name: f"for the model {self.model!r}, which has no {name}"
-            for name in ("depth", "width", "dropout")
-            if name not in known
+            name: f"for the model {self.model!r}, which has no {argument}"
+            for name, argument in _OF_MODELS.items()
+            if argument not in known
         }
         if (gated or self.density) and self.precision == "float64":
             unused["precision"] = "with gates or a density, which are float32"
@@ -379,12 +397,9 @@ class Recipe:
     @property
     def model_settings(self) -> dict:
         """The arguments of the network's builder that are not its default."""
-        settings = {
-            "depth": self.depth or None,
-            "width": self.width or None,
-            "dropout": self.dropout,
-        }
-        return {k: v for k, v in settings.items() if v is not None}
+        given = {arg: getattr(self, name) for name, arg in _OF_MODELS.items()}
+        unset = {"depth": 0, "width": 0}
+        return {k: v for k, v in given.items() if v != unset.get(k)}
 
     @property
     def epochs_between_growths(self) -> int:

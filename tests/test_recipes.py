@@ -297,7 +297,7 @@ REFUSED = [
     ("layer_factors", [(0.0,), (1, -1)], "a finite number greater than 0"),
     ("layer_factors", [2.0, None], "a tuple of numbers"),
     ("layer_factors", [()], "at least one number"),
-    ("density_of", ["neurons", None], "one of 'weights', 'parameters', 'macs'"),
+    ("density_of", ["layers", None], "one of 'weights', 'parameters', 'macs'"),
     ("scope", ["global", None], "one of 'model', 'layer'"),
     ("test_gate", ["sample", None], "one of 'median', 'mean'"),
     ("normalize", ["true", 1, None], "True or False"),
@@ -305,6 +305,7 @@ REFUSED = [
     ("gate_learning_rate", [-1, "0", None], "number at least 0"),
     ("share_of_max", [-1, "0", None], "number at least 0"),
     ("dropout", [-0.1, 1, "0.5"], "at least 0 and less than 1"),
+    ("model_weight_decay", [-0.1, 1, "0"], "at least 0 and less than 1"),
     ("growing", ["dense", None], "one of 'all', 'convolutions'"),
     ("validation", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
     ("momentum", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
@@ -454,11 +455,19 @@ def test_settings_of_the_model(model, settings):
     assert recipe.model_settings == settings
 
 
+def test_the_weight_decay_of_the_model():
+    for model in ("wide_resnet", "mobilenet_v2"):
+        recipe = Recipe(model=model, model_weight_decay=0.0)
+        assert recipe.model_settings == {"weight_decay": 0}
+
+
 def test_the_size_is_refused_where_there_is_none():
     for model, name in (
         ("mlp", "width"),
         ("mobilenet_v2", "depth"),
         ("mlp", "dropout"),
+        ("lenet5_caffe", "model_weight_decay"),
     ):
-        with pytest.raises(ValueError, match=f"{model}', which has no {name}"):
-            Recipe(model=model, **{name: 0.5 if name == "dropout" else 3})
+        without = f"{model}', which has no {name.removeprefix('model_')}"
+        with pytest.raises(ValueError, match=without):
+            Recipe(model=model, **{name: 3 if name in "depth width" else 0.5})
