@@ -49,6 +49,22 @@ def test_penalties_that_act_inside_groups_are_cut_weight_by_weight(images):
         assert partly.any()
 
 
+@pytest.mark.parametrize(
+    ("penalty", "cut"),
+    [(ks.SparseGroupLasso(0.01), (0, 1)), (ks.L1(0.01), (0, 0))],
+)
+def test_a_sparse_group_is_cut_where_its_group_is_weak(images, penalty, cut):
+    model = two_layers(penalty, keras.optimizers.SGD(0.0))
+    values = np.zeros((12, 16))
+    values[:, 0] = 1.0
+    values[0, :2] = 0.8, 0.9  # the second is alone in its group
+    model.layers[0].kernel.assign(values)
+    model.layers[1].kernel.assign(np.ones((16, 3)))
+    train(model, images, ks.TargetDensity(60 / SIZE, settle=0.01), epochs=1)
+    values[cut] = 0.0
+    np.testing.assert_array_equal(kernels_of(model)[0] != 0, values != 0)
+
+
 class Record(keras.callbacks.Callback):
     """Keeps the weights and the strength of every epoch's beginning."""
 

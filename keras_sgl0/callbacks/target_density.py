@@ -3,34 +3,24 @@
 import math
 
 import keras
-import numpy as np
 from keras import ops
 
+from keras_sgl0.callbacks.counted import COUNTED
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
 from keras_sgl0.compilation import compiled, retrace, scope_of
-from keras_sgl0.cost import macs_per_weight
-from keras_sgl0.groups import (
-    group_means,
-    num_groups,
-    other_axes,
-    per_weight,
-    upcast,
-)
 from keras_sgl0.regularizers import (
     ElementwisePenalty,
-    GroupLasso,
     GroupPenalty,
     SparseGroup,
 )
-from keras_sgl0.sparsity import kernels, neuron_axis, own_penalty
-from keras_sgl0.validation import InputError, choice, finite_float, require
+from keras_sgl0.sparsity import own_penalty
+from keras_sgl0.validation import InputError, choice, finite_float
 
 # Steered by the natural exponent of `_GAIN` times the error of log density:
 # a density a tenth above the path more than doubles the penalty.
 _GAIN = 5.0
 _UPDATES_PER_EPOCH = 10
 _STRONGEST = 100.0
-_COUNTED = ("weights", "parameters", "macs", "neurons")
 
 
 class _Steered(Lent, keras.regularizers.Regularizer):
@@ -88,13 +78,12 @@ class TargetDensity(LendingCallback):
     the largest weights are kept, as many as the target allows, the others are
     set to zero and stay there, and the penalty is taken off. Large is, as a
     share of the largest of the kernel, `|w|`; the mean of `|w|` over its group
-    for `GroupLasso`; and the geometric mean of these two for the sums of a
-    group and an elementwise penalty, so that weak groups go first. With
-    `of="neurons"` the strongest groups of any penalty are kept, and their
-    weights that count as dead stay at zero too. The
-    rest of the run trains what is left, without any shrinkage, so it should
-    not begin after the learning rate has fallen for good. A run that ends
-    before, stopped early, is cut as it ends.
+    for `GroupLasso`; and for sums of a group and an elementwise penalty the
+    geometric mean of the two, so that weak groups go first. With `of="neurons"`
+    groups are kept for their mean whatever the penalty, and of these the
+    weights that do not count as dead. The rest of the run trains what is left,
+    without any shrinkage, so it should not begin after the learning rate has
+    fallen for good. A run that ends before, stopped early, is cut as it ends.
 
     *This is a heuristic.* In `L0Constraint` density has a gradient and the
     multiplier is that of a Lagrangian. Here it has none, a dead weight hardly
@@ -143,7 +132,7 @@ class TargetDensity(LendingCallback):
     ):
         super().__init__()
         self.density = finite_float("density", density, above=0, at_most=1)
-        self.of = choice("of", of, _COUNTED)
+        self.of = choice("of", of, tuple(COUNTED))
         self.settle = finite_float("settle", settle, above=0, below=1)
         self.strength = None
         self.settled = False
@@ -172,18 +161,17 @@ class TargetDensity(LendingCallback):
         """Makes the strength, and finds out what a weight of each costs."""
         self.settled = False
         self._kernels = variables
-        self._prices, self._fixed, self._total = self._price()
-        sizes = [self._units(kernel) for kernel in variables]
-        mean = (self._prices @ sizes) / sum(sizes)
+        self._counted = COUNTED[self.of](self.density, self.model, variables)
+        relative = self._counted.relative_prices()
         self._relative_prices = {
-            id(kernel): float(price / mean)
-            for kernel, price in zip(variables, self._prices, strict=True)
+            id(kernel): float(price)
+            for kernel, price in zip(variables, relative, strict=True)
         }
         with scope_of(self.model):
             self.strength = keras.Variable(
                 1.0, trainable=False, dtype="float32", name="strength"
             )
-        self._count = compiled(self._counts)
+        self._count_alive = compiled(self._alive)
 
     def strength_for(self, kernel):
         """Returns by what the penalty of a kernel is multiplied now.
@@ -234,117 +222,32 @@ class TargetDensity(LendingCallback):
             retrace(self.model)  # it is a constant of the step there
 
     def _fix_support(self):
-        """Keeps the largest weights that the target pays for, for good."""
-        scores = [self._scores(kernel) for kernel in self._kernels]
-        flat = np.concatenate([s.ravel() for s in scores])
-        order = np.argsort(-flat, kind="stable")
-        prices = np.repeat(self._prices, [s.size for s in scores])
-        densities = (self._fixed + np.cumsum(prices[order])) / self._total
-        paid = np.searchsorted(densities, self.density, side="right")
-        least, last = -1.0, 0
-        if paid < len(flat):
-            least = flat[order[paid]]
-            ends = np.cumsum([s.size for s in scores])
-            last = np.searchsorted(ends, order[paid], side="right")
-        for i, (kernel, lent) in enumerate(self._loans):
-            # Equals of the first that is too much go too, no half groups; but
-            # the kernels before its own come first.
-            score = scores[i]
-            support = score >= least if i < last else score > least
-            if self.of == "neurons":
-                support = self._alive_of(kernel, support)
+        """Keeps the largest that the target pays for, for good."""
+        supports = self._counted.supports(self._least())
+        for (kernel, lent), support in zip(self._loans, supports, strict=True):
             kernel.assign(ops.convert_to_numpy(kernel) * support)
             lent["constraint"].support = support
         self.settled = True
         self.strength.assign(0.0)
-        self._count = compiled(self._counts)  # exact zeros from now on
+        self._count_alive = compiled(self._alive)  # exact zeros from now on
         retrace(self.model)
 
-    def _price(self):
-        """Returns what a unit of each kernel costs, what is fixed, and all.
-
-        All are whole numbers, so that a share of them has no rounding.
-        """
-        price = {id(kernel): 1 for kernel in self._kernels}
-        if self.of == "parameters":
-            counted = self.model.trainable_variables
-        else:
-            counted = kernels(self.model)
-        if self.of == "macs":
-            price = {id(k): n for k, n in macs_per_weight(self.model)}
-            counted = [kernel for kernel in counted if id(kernel) in price]
-        if self.of == "neurons":
-            price = {id(kernel): 1 for kernel in counted}
-        for kernel in self._kernels:
-            if id(kernel) not in price:
-                raise InputError(
-                    f"`TargetDensity` cannot count the {self.of} of "
-                    f'{kernel.path}. Received: of="{self.of}"'
-                )
-        counted = {id(v): v for v in (*counted, *self._kernels)}
-        cost = {
-            key: self._units(v) * price.get(key, 1)
-            for key, v in counted.items()
-        }
-        total = sum(cost.values())
-        fixed = total - sum(cost[id(kernel)] for kernel in self._kernels)
-        require(
-            self.density * total > fixed,
-            "density",
-            f"more than {fixed / max(total, 1):.4f}, the share of the "
-            f"{self.of} without a penalty",
-            self.density,
-        )
-        return np.array([price[id(k)] for k in self._kernels]), fixed, total
-
     def _density(self):
-        alive = ops.convert_to_numpy(self._count()).astype("int64")
-        return float((self._fixed + alive @ self._prices) / self._total)
+        alive = ops.convert_to_numpy(self._count_alive()).astype("int64")
+        return self._counted.density(alive)
 
-    def _counts(self):
-        counts = []
-        for kernel in self._kernels:
-            alive = self._alive(kernel)
-            if self.of == "neurons":
-                axis = neuron_axis(kernel)
-                alive = ops.any(alive, axis=other_axes(kernel.shape, axis))
-            counts.append(ops.sum(ops.cast(alive, "int32")))
-        return ops.stack(counts)
+    def _alive(self):
+        """Returns how much of each kernel is alive."""
+        return ops.stack(
+            list(map(self._counted.alive, self._kernels, self._least()))
+        )
 
-    def _alive(self, kernel):
-        """Returns which weights of a kernel do not count as dead."""
-        least = 0.0 if self.settled else _negligible(kernel.shape)
-        return ops.abs(upcast(kernel)) > least
-
-    def _alive_of(self, kernel, neurons):
-        """Returns which weights of some neurons do not count as dead."""
-        chosen = per_weight(neurons, kernel.shape, neuron_axis(kernel))
-        return ops.convert_to_numpy(self._alive(kernel) & chosen)
-
-    def _scores(self, kernel) -> np.ndarray:
-        """Returns by what the weights, or the neurons, are ranked.
-
-        All as a share of the largest of the kernel: so no kernel goes empty
-        while another has something small to give.
-        """
-        penalty, size = own_penalty(kernel), ops.abs(upcast(kernel))
-        if self.of == "neurons":
-            size = group_means(kernel, neuron_axis(kernel))
-        elif isinstance(penalty, GroupLasso | SparseGroup):
-            axis = neuron_axis(kernel)
-            means = per_weight(group_means(kernel, axis), kernel.shape, axis)
-            if isinstance(penalty, SparseGroup):
-                size = ops.sqrt(size * means)
-            else:
-                size = ops.broadcast_to(means, kernel.shape)
-        size = ops.convert_to_numpy(size)
-        return size / max(size.max(), np.finfo(size.dtype).tiny)
-
-    def _units(self, variable):
-        """Returns how many weights or neurons a variable has."""
-        if self.of == "neurons":
-            return num_groups(variable.shape, neuron_axis(variable))
-        return math.prod(variable.shape)
+    def _least(self):
+        """Returns the size up to which the weights of each kernel are dead."""
+        return [
+            0.0 if self.settled else _negligible(kernel.shape)
+            for kernel in self._kernels
+        ]
 
 
 def _negligible(shape) -> float:
