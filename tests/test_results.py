@@ -52,7 +52,11 @@ def test_the_runs_on_mnist_are_what_the_readme_says_of_them():
     for folder in folders:
         result = read_result(ROOT / folder)
         assert result["epochs"] == (80 if "tuned" in folder else 200)
-        assert result["test_error"] == result["test_error_unthresholded"]
+        cut = result["test_error"] - result["test_error_unthresholded"]
+        if "sparse_group_lasso-2" in folder:
+            assert cut == pytest.approx(0.01)
+        else:
+            assert cut == 0
 
 
 GATED = {

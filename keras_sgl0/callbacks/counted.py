@@ -145,7 +145,7 @@ class Weights:
         return kept
 
 
-class Parameters(Weights):
+class _Parameters(Weights):
     """All trainable parameters of a model, biases included."""
 
     name = "parameters"
@@ -154,7 +154,7 @@ class Parameters(Weights):
         return [(variable, 1) for variable in model.trainable_variables]
 
 
-class MACs(Weights):
+class _MACs(Weights):
     """The multiply-adds of the trainable kernels."""
 
     name = "macs"
@@ -168,7 +168,7 @@ class MACs(Weights):
         ]
 
 
-class Neurons(Weights):
+class _Neurons(Weights):
     """The groups of the trainable kernels, as `sparsity_report` counts them."""
 
     name = "neurons"
@@ -204,4 +204,4 @@ class Neurons(Weights):
         return kept & (abs(ops.convert_to_numpy(upcast(variable))) > least)
 
 
-COUNTED = {kind.name: kind for kind in (Weights, Parameters, MACs, Neurons)}
+COUNTED = {kind.name: kind for kind in (Weights, _Parameters, _MACs, _Neurons)}
