@@ -72,6 +72,7 @@ OVERRIDES = {
         "depth": 10,
         "width": 0.5,
         "dropout": 0.1,
+        "model_weight_decay": 0.001,
         "ema": 0.9,
         "precision": "mixed_bfloat16",
         "jit_compile": "off",

@@ -219,9 +219,8 @@ def test_what_is_counted(of):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("density", [0.5, 0.2])
-def test_a_share_of_the_neurons(images, way, density):
-    model = build(way)
+def test_a_share_of_the_neurons(images, way):
+    model, density = build(way), 0.3
     for layer in model.layers:
         penalty = layer.kernel.regularizer
         layer.kernel.regularizer = type(penalty)(penalty.factor, axis="auto")
@@ -230,7 +229,8 @@ def test_a_share_of_the_neurons(images, way, density):
     alive = [kernel.any(axis=1) for kernel in kernels_of(model)]  # 12 and 16
     number = sum(rows.sum() for rows in alive)
     assert number <= density * 28
-    assert number >= (density / 2 if BACKEND == "jax" else density) * 28 - 1
+    # A step may kill two at once; on JAX there are more between two looks.
+    assert number >= (density / 2 if BACKEND == "jax" else density) * 28 - 2
     assert logs["density"][-1] == pytest.approx(number / 28)
     assert ks.neuron_sparsity(model) == pytest.approx(1 - number / 28)
     assert logs["strength"][-1] == 0 < logs["strength"][0]
