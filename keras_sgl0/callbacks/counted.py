@@ -76,7 +76,7 @@ class Weights:
             variable: One of the penalised ones.
             least: A weight that is not above this is dead.
         """
-        return ops.sum(ops.cast(ops.abs(upcast(variable)) > least, "int32"))
+        return ops.sum(ops.cast(_is_alive(variable, least), "int32"))
 
     def relative_prices(self) -> np.ndarray:
         """Returns the price of a unit of each variable, by the mean price."""
@@ -192,16 +192,20 @@ class _Neurons(Weights):
             least: A weight that is not above this is dead.
         """
         others = other_axes(variable.shape, neuron_axis(variable))
-        alive = ops.any(ops.abs(upcast(variable)) > least, axis=others)
+        alive = ops.any(_is_alive(variable, least), axis=others)
         return ops.sum(ops.cast(alive, "int32"))
 
     def _size_of_units(self, variable):
         return group_means(variable, neuron_axis(variable))
 
     def _of_weights(self, variable, kept, least):
-        axis = neuron_axis(variable)
-        kept = np.expand_dims(kept, other_axes(variable.shape, axis))
-        return kept & (abs(ops.convert_to_numpy(upcast(variable))) > least)
+        kept = per_weight(kept, variable.shape, neuron_axis(variable))
+        alive = ops.logical_and(kept, _is_alive(variable, least))
+        return ops.convert_to_numpy(alive)
+
+
+def _is_alive(variable, least):
+    return ops.abs(upcast(variable)) > least
 
 
 COUNTED = {kind.name: kind for kind in (Weights, _Parameters, _MACs, _Neurons)}
