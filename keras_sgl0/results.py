@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable
 
-from keras_sgl0.recipes import Recipe
+from keras_sgl0.recipe import Recipe
 from keras_sgl0.reports.sweep import FIGURES
 from keras_sgl0.run_folder import HISTORY, RESULT, RunFolder
 from keras_sgl0.validation import InputError, require

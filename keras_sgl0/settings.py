@@ -5,7 +5,7 @@ import dataclasses
 import typing
 
 from keras_sgl0.groups import Axis
-from keras_sgl0.recipes import Recipe
+from keras_sgl0.recipe import Recipe
 from keras_sgl0.validation import choice
 
 _TYPES = typing.get_type_hints(Recipe)

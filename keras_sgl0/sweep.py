@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from tqdm import tqdm
 
 from keras_sgl0 import datasets
-from keras_sgl0.recipes import RECIPES, Recipe
+from keras_sgl0.recipe import Recipe
+from keras_sgl0.recipes import RECIPES
 from keras_sgl0.reports import SweepReport, SweepRow
 from keras_sgl0.reports.sweep import FIGURES
 from keras_sgl0.results import read_result, settings

@@ -14,7 +14,8 @@ from absl import app, flags
 
 from keras_sgl0.distribute import STRATEGIES
 from keras_sgl0.experiment import run
-from keras_sgl0.recipes import RECIPES, Recipe
+from keras_sgl0.recipe import Recipe
+from keras_sgl0.recipes import RECIPES
 from keras_sgl0.run_folder import MODEL
 from keras_sgl0.settings import with_settings
 from keras_sgl0.sparsity import sparsity_report

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from keras_sgl0 import datasets, distribute
+from keras_sgl0.building import error
 from keras_sgl0.compilation import require_strategy_can_train
-from keras_sgl0.experiment import error
 from keras_sgl0.run_folder import RunFolder
 
 BACKEND = keras.backend.backend()

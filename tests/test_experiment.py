@@ -14,10 +14,12 @@ import pytest
 
 import keras_sgl0 as ks
 from keras_sgl0 import datasets, experiment
-from keras_sgl0.experiment import build, error, run
+from keras_sgl0.building import build, error
+from keras_sgl0.experiment import run
 from keras_sgl0.gates import gates
 from keras_sgl0.groups import resolve_axis
-from keras_sgl0.recipes import PENALTIES, RECIPES, TRAININGS, Recipe
+from keras_sgl0.recipe import PENALTIES, TRAININGS, Recipe
+from keras_sgl0.recipes import RECIPES
 from keras_sgl0.run_folder import RunFolder
 from keras_sgl0.sparsity import neuron_axis
 

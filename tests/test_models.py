@@ -59,6 +59,19 @@ def test_lenet_drops_what_its_dense_layers_read():
 
 
 @pytest.mark.parametrize(
+    ("dense_fan", "variances"),
+    [
+        ("fan_in", (2 / 25, 2 / 500, 2 / 800, 2 / 500)),
+        ("fan_out", (2 / 25, 2 / 500, 2 / 500, 2 / 10)),
+    ],
+)
+def test_how_large_lenets_weights_start(dense_fan, variances):
+    model = ks.models.LeNet5Caffe(dense_fan=dense_fan)
+    found = [np.var(to_numpy(w)) for w in model.weights if "kernel" in w.path]
+    np.testing.assert_allclose(found, variances, rtol=0.2)
+
+
+@pytest.mark.parametrize(
     ("arguments", "name"),
     [
         ({"input_shape": (28, 28)}, "input_shape"),
@@ -67,6 +80,7 @@ def test_lenet_drops_what_its_dense_layers_read():
         ({"num_classes": 0}, "num_classes"),
         ({"dropout": 1}, "dropout"),
         ({"dropout": "0.5"}, "dropout"),
+        ({"dense_fan": "in"}, "dense_fan"),
     ],
 )
 def test_lenet_refuses_bad_arguments(arguments, name):

@@ -15,6 +15,7 @@ from test_scripts import run_script
 
 from keras_sgl0 import SGL0, plots
 from keras_sgl0.models import LeNet5Caffe
+from keras_sgl0.plots.methods import _front
 from keras_sgl0.recipes import RECIPES
 
 pytestmark = pytest.mark.tensorflow
@@ -178,7 +179,7 @@ def test_pareto_shows_points_and_front(sweep):
 
 def test_the_front_has_no_point_to_its_lower_right():
     x, y = [1, 2, 3, 4, 4, 0], [1, 3, 2, 5, 4, 1]
-    assert plots._front(x, y) == [(1, 3, 4), (1, 2, 4)]
+    assert _front(x, y) == [(1, 3, 4), (1, 2, 4)]
 
 
 def test_all_committed_runs_can_be_drawn():

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_sgl0.recipes import MODELS, PENALTIES, RECIPES, TRAININGS, Recipe
+from keras_sgl0.recipe import MODELS, PENALTIES, TRAININGS, Recipe
+from keras_sgl0.recipes import RECIPES
 
 pytestmark = pytest.mark.tensorflow
 
@@ -306,6 +307,7 @@ REFUSED = [
     ("share_of_max", [-1, "0", None], "number at least 0"),
     ("dropout", [-0.1, 1, "0.5"], "at least 0 and less than 1"),
     ("model_weight_decay", [-0.1, 1, "0"], "at least 0 and less than 1"),
+    ("dense_fan", ["in", None], "one of 'fan_in', 'fan_out'"),
     ("growing", ["dense", None], "one of 'all', 'convolutions'"),
     ("validation", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
     ("momentum", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
@@ -447,7 +449,7 @@ def test_fields_have_no_positions():
         ("wide_resnet", {}),
         ("wide_resnet", {"depth": 16, "width": 2, "dropout": 0.0}),
         ("mobilenet_v2", {"width": 0.5}),
-        ("lenet5_caffe", {"dropout": 0.5}),
+        ("lenet5_caffe", {"dropout": 0.5, "dense_fan": "fan_out"}),
     ],
 )
 def test_settings_of_the_model(model, settings):
@@ -471,3 +473,5 @@ def test_the_size_is_refused_where_there_is_none():
         without = f"{model}', which has no {name.removeprefix('model_')}"
         with pytest.raises(ValueError, match=without):
             Recipe(model=model, **{name: 3 if name in "depth width" else 0.5})
+    with pytest.raises(ValueError, match="'wide_resnet', which has no dense"):
+        Recipe(model="wide_resnet", dense_fan="fan_out")

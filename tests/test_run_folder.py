@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from keras_sgl0 import datasets, experiment
+from keras_sgl0.building import build
 from keras_sgl0.experiment import run
 from keras_sgl0.recipes import RECIPES
 from keras_sgl0.run_folder import RunFolder
@@ -66,6 +67,7 @@ LIMITED = """
 import resource, sys
 sys.path.insert(0, {tests!r})
 from test_run_folder import SMALL
+from keras_sgl0.building import build
 from keras_sgl0.experiment import run
 from keras_sgl0.validation import RunError
 limit = {limit}
@@ -116,10 +118,10 @@ class Spoil(keras.callbacks.Callback):
 def test_a_run_whose_loss_is_no_number_keeps_the_last_good_model(
     tmp_path, epoch, monkeypatch, uninterrupted
 ):
-    callbacks = experiment._callbacks
+    callbacks = experiment.callbacks_for
     monkeypatch.setattr(
         experiment,
-        "_callbacks",
+        "callbacks_for",
         lambda *arguments: [Spoil(epoch), *callbacks(*arguments)],
     )
     with pytest.raises(RunError, match="The loss became nan in epoch") as error:
@@ -182,7 +184,7 @@ def test_a_run_in_less_precision_leaves_a_model_in_float32(tmp_path, precision):
 def test_float16_skips_steps_and_still_knows_its_epoch(tmp_path):
     recipe = dataclasses.replace(SMALL, precision="mixed_float16")
     digits = datasets.load("digits")
-    model, _ = experiment.build(recipe, digits)
+    model, _ = build(recipe, digits)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     model.optimizer.build(model.trainable_variables)
     model.optimizer.dynamic_scale.assign(2.0**40)  # gradients overflow
@@ -190,7 +192,7 @@ def test_float16_skips_steps_and_still_knows_its_epoch(tmp_path):
     assert int(model.optimizer.iterations) < 3
     folder = RunFolder(str(tmp_path))
     folder.save_checkpoint(model, 1, [])
-    again, _ = experiment.build(recipe, digits)
+    again, _ = build(recipe, digits)
     assert folder.load_checkpoint(again) == 1
     scales = [float(m.optimizer.dynamic_scale) for m in (model, again)]
     assert scales[0] == scales[1] < 2.0**40

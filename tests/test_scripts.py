@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from keras_sgl0.recipes import RECIPES, Recipe
+from keras_sgl0.recipe import Recipe
+from keras_sgl0.recipes import RECIPES
 
 pytestmark = pytest.mark.tensorflow
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
-from keras_sgl0.validation import finite_float
+from keras_sgl0.validation import choice, finite_float
 
 Gate = Callable[[str, int], keras.layers.Layer]
+FANS = ("fan_in", "fan_out")
 
 
 class GatedLayers:
@@ -23,15 +24,22 @@ class GatedLayers:
         gate: `gate(layer, group_size)` makes the gate layer of the layer of
             that name, one gate of which rules `group_size` parameters; `None`
             for no gates.
+        dense_fan: What the standard deviation of dense kernels goes by,
+            `"fan_in"` or `"fan_out"`.
+
+    Raises:
+        ValueError: If `dense_fan` is another word.
     """
 
     def __init__(
         self,
         kernel_regularizer: keras.regularizers.Regularizer | None,
         gate: Gate | None = None,
+        dense_fan: str = "fan_in",
     ):
         self.kernel_regularizer = kernel_regularizer
         self.gate = gate
+        self.dense_fan = choice("dense_fan", dense_fan, FANS)
 
     def conv(self, x, filters: int, size: int, name: str, **options):
         """Returns a convolution of `x`, its maps gated.
@@ -50,7 +58,7 @@ class GatedLayers:
             filters,
             size,
             # First, as seeds are drawn in this order.
-            **self._kernel(open_share),
+            **self._kernel(open_share, "fan_in"),
             bias_initializer=_normal(0.01 / open_share),
             name=name,
             **options,
@@ -69,7 +77,7 @@ class GatedLayers:
         gate = self._gate(name, units)
         return layers.Dense(
             units,
-            **self._kernel(_open_share(gate)),
+            **self._kernel(_open_share(gate), self.dense_fan),
             bias_initializer=_normal(0.01),
             name=name,
             **options,
@@ -78,10 +86,10 @@ class GatedLayers:
     def _gate(self, name, group_size):
         return self.gate(name, group_size) if self.gate else None
 
-    def _kernel(self, open_share):
+    def _kernel(self, open_share, fan):
         return {
             "kernel_regularizer": self.kernel_regularizer,
-            "kernel_initializer": he_normal(2.0 / open_share**2),
+            "kernel_initializer": he_normal(2.0 / open_share**2, fan),
         }
 
 

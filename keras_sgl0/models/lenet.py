@@ -13,6 +13,7 @@ def LeNet5Caffe(  # noqa: N802
     kernel_regularizer: keras.regularizers.Regularizer | None = None,
     gate: Gate | None = None,
     dropout: float = 0.0,
+    dense_fan: str = "fan_in",
 ) -> keras.Model:
     """Builds LeNet-5-Caffe: 20 and 50 5x5 filters, then 500 dense units.
 
@@ -38,13 +39,15 @@ def LeNet5Caffe(  # noqa: N802
             for the layer of that name (conv1, conv2, fc1, fc2), one gate of
             which rules `group_size` parameters. Default: no gates.
         dropout: The share of both dense layers' inputs dropped in training.
+        dense_fan: `"fan_out"` divides by the outputs of a dense kernel, not by
+            its inputs, in its initial standard deviation.
 
     Returns:
         A Functional model.
 
     Raises:
-        ValueError: If the input is too small, an argument no shape or `dropout`
-            not in [0, 1).
+        ValueError: If the input is too small, an argument no shape, `dropout`
+            not in [0, 1) or `dense_fan` another word.
 
     Example:
         >>> model = LeNet5Caffe(kernel_regularizer=SGL0(0.1 / 60000))
@@ -61,7 +64,7 @@ def LeNet5Caffe(  # noqa: N802
     input_shape = image_shape(input_shape, at_least=16)
     integer("num_classes", num_classes, at_least=1)
     dropout = finite_float("dropout", dropout, at_least=0, below=1)
-    add = GatedLayers(kernel_regularizer, gate)
+    add = GatedLayers(kernel_regularizer, gate, dense_fan)
     inputs = keras.Input(input_shape)
     x = add.conv(inputs, 20, 5, name="conv1", activation="relu")
     x = layers.MaxPooling2D(2, name="pool1")(x)
