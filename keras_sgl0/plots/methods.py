@@ -32,6 +32,7 @@ _WORDS = {
     "factor": "factor times N",
     "l0_gates": "L0 gates",
     "none": "no penalty",
+    "proximal": "proximal steps",
     "sgl0": "SGL0",
 }
 # What sets how strong a penalty is.
