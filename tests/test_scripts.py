@@ -29,6 +29,7 @@ OVERRIDES = {
         "grow_every": 0.5,
         "refresh": "batch",
         "growing": "convolutions",
+        "dense_fan": "fan_out",
         "share_of_max": 0.01,
         "layer_factors": [0.5, 1.0, 2.0, 1.0],
         "density": [0.3],
