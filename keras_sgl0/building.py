@@ -19,7 +19,7 @@ from keras_sgl0.layers import ExpectedL0, HardConcrete
 from keras_sgl0.recipe import MODELS, PENALTIES, Recipe
 from keras_sgl0.regularization import regularize
 from keras_sgl0.regularizers import CGES, GroupLasso
-from keras_sgl0.sparsity import kernels, neuron_axis
+from keras_sgl0.sparsity import neuron_axes
 from keras_sgl0.validation import require
 
 _JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
@@ -83,8 +83,7 @@ def build(
             jit_compile=_JIT_COMPILE[recipe.jit_compile],
             steps_per_execution=recipe.steps_per_execution,
         )
-    for kernel in kernels(model):
-        neuron_axis(kernel, recipe.axis)  # raises if there is no such axis
+    neuron_axes(model, recipe.axis)  # raises if a kernel has no such axis
     if scale is None:
         scale = _scale(recipe, model, dataset)
     if penalty:

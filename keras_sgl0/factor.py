@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.groups import group_size, other_axes
-from keras_sgl0.sparsity import kernels, neuron_axis, penalty_axis
+from keras_sgl0.sparsity import kernels, penalty_axis
 from keras_sgl0.validation import InputError, integer, require
 
 
@@ -110,7 +110,7 @@ def factor_max(model: keras.Model, data, batch_size: int = 128) -> float:
                 sums[k] += size * gradient.astype("float64")
     require(examples > 0, "data", "at least one batch", data)
     of_kernels = [
-        _largest(total / examples, neuron_axis(kernel))
+        _largest(total / examples, penalty_axis(kernel))
         for total, kernel in zip(sums, grouped, strict=True)
     ]
     # Not `max`, which overlooks NaN.

@@ -1,29 +1,8 @@
 """Putting a penalty on the kernels of a model that exists already.
 
-Which axis of a kernel holds the outputs of its layer differs from layer type to
-layer type. A penalty whose `axis` is `-1` ("the output axis") or `"auto"` is
-given the axis of each kernel it is put on:
-
-| layer                      | kernel                   | `-1` | `"auto"` |
-| -------------------------- | ------------------------ | ---- | -------- |
-| Dense                      | `(in, out)`              | -1   | 0        |
-| Conv1D, 2D, 3D             | `(..., cin, cout)`       | -1   | -1       |
-| Conv1DTranspose, 2D, 3D    | `(..., cout, cin)`       | -2   | -2       |
-| DepthwiseConv1D, 2D        | `(..., cin, multiplier)` | -2   | -2       |
-| SeparableConv1D, 2D        | the depthwise kernel     | -2   | -2       |
-|                            | the pointwise kernel     | -1   | -1       |
-| EinsumDense                | by its equation          | (1)  | (2)      |
-| MultiHeadAttention,        | of its EinsumDense parts | -1   | -1       |
-| GroupQueryAttention        |                          |      |          |
-| Embedding                  | `(tokens, dimension)`    | -1   | -1       |
-
-(1) The last axis that is in the output and not in the input, or else the last.
-(2) The last axis that is summed over, or else that of (1).
-
-So a group of a depthwise kernel is one input channel with all its multipliers,
-a group of an embedding is one of its dimensions, a column (`axis=0` makes every
-token a group), and a group of a query, key or value projection is one dimension
-of all heads. Any integer but `-1` is used as it is.
+A penalty whose `axis` is `-1` ("the output axis") or `"auto"` is given the axis
+of each kernel it is put on, see `keras_sgl0.layouts`. Any other integer is used
+as it is (`axis=0` makes every token of an embedding a group).
 """
 
 import dataclasses
@@ -33,48 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 import keras
 
 from keras_sgl0.compilation import retrace
+from keras_sgl0.layouts import is_projection, layouts, lines, parts
 from keras_sgl0.reports import LayerEntry, RegularizationReport
 from keras_sgl0.validation import require
 
 _Penalty = keras.regularizers.Regularizer
 _Selection = Iterable[str | keras.layers.Layer] | Callable | None
-
-_ATTENTION = (
-    keras.layers.MultiHeadAttention,
-    keras.layers.GroupQueryAttention,
-)
-# Layer types, then per kernel: its attribute, that of its regularizer, and
-# the axes that -1 and "auto" stand for.
-_LAYOUTS = (
-    (
-        (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
-        (("kernel", "kernel_regularizer", -1, -1),),
-    ),
-    (
-        (
-            keras.layers.Conv1DTranspose,
-            keras.layers.Conv2DTranspose,
-            keras.layers.Conv3DTranspose,
-        ),
-        (("kernel", "kernel_regularizer", -2, -2),),
-    ),
-    (
-        (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
-        (("kernel", "depthwise_regularizer", -2, -2),),
-    ),
-    (
-        (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D),
-        (
-            ("depthwise_kernel", "depthwise_regularizer", -2, -2),
-            ("pointwise_kernel", "pointwise_regularizer", -1, -1),
-        ),
-    ),
-    (keras.layers.Dense, (("kernel", "kernel_regularizer", -1, 0),)),
-    (
-        keras.layers.Embedding,
-        (("embeddings", "embeddings_regularizer", -1, -1),),
-    ),
-)
 
 
 def regularize(
@@ -86,8 +29,8 @@ def regularize(
 
     The model may be one of `keras.applications` or one loaded from disk,
     Functional, Sequential or subclassed, with models in it. Each kernel gets a
-    copy of the penalty with the axis its layer needs, see the module's
-    docstring; a penalty without `axis` (`L0`, `keras.regularizers.L2`) goes on
+    copy of the penalty with the axis its layer needs, see `keras_sgl0.layouts`;
+    a penalty without `axis` (`L0`, `keras.regularizers.L2`) goes on
     as it is. A penalty that was there is replaced. Both the variable, which
     training reads, and the layer, which saving and cloning read, are set, and
     a compiled model traces its steps anew.
@@ -134,7 +77,7 @@ def regularize(
         "a built model",
         model,
     )
-    places = list(_walk((model,), set()))
+    places = list(map(_Place, lines(model)))
     selected = _selector(places, layers)
     shared, trainable = {}, {id(v) for v in model.trainable_variables}
     slots, entries = [], []
@@ -197,30 +140,18 @@ class _Place:
 
         An attention layer makes its projections from its own config.
         """
-        projects = isinstance(self.layer, keras.layers.EinsumDense)
-        within = projects and isinstance(self.line[-2], _ATTENTION)
-        return self.line[:-1] if within else self.line
+        return self.line[:-1] if is_projection(self.line) else self.line
 
     def kernels(self):
         """Yields kernel, name, regularizer attribute and the two axes."""
-        if isinstance(self.layer, keras.layers.EinsumDense):
-            output, auto = _einsum_axes(self.layer.equation)
-            # One penalty serves all kernels of an attention layer.
-            auto = auto if self.keepers == self.line else output
-            layout = (("kernel", "kernel_regularizer", output, auto),)
-        else:
-            layout = next(
-                (rows for t, rows in _LAYOUTS if isinstance(self.layer, t)), ()
-            )
-        if self.layer.built:
-            for name, *rest in layout:
-                yield getattr(self.layer, name), name, *rest
+        for layout in layouts(self.line):
+            yield getattr(self.layer, layout.kernel), *layout
 
     def reason(self) -> str:
         """Returns why a layer without known kernel is left alone."""
         if not self.layer.built:
             return "not built"
-        inner = {id(v) for part in _parts(self.layer) for v in part.weights}
+        inner = {id(v) for part in parts(self.layer) for v in part.weights}
         own = [v for v in self.layer.weights if id(v) not in inner]
         wide = [v.name for v in own if len(v.shape) > 1]
         if wide:
@@ -345,31 +276,6 @@ def _layer_names(config) -> Iterator[str]:
         return
     for value in config:
         yield from _layer_names(value)
-
-
-def _parts(layer) -> list:
-    if isinstance(layer, keras.Model):
-        return layer.layers
-    return layer._flatten_layers(include_self=False, recursive=False)
-
-
-def _walk(line, seen) -> Iterator[_Place]:
-    """Yields every layer below the last of a line once, owners first."""
-    for layer in _parts(line[-1]):
-        if id(layer) not in seen:
-            seen.add(id(layer))
-            yield _Place((*line, layer))
-            yield from _walk((*line, layer), seen)
-
-
-def _einsum_axes(equation: str) -> tuple[int, int]:
-    """Returns the output axis and the input axis of an EinsumDense kernel."""
-    operands, result = equation.split("->")
-    inputs, kernel = operands.split(",")
-    made = [i for i, a in enumerate(kernel) if a in result and a not in inputs]
-    summed = [i for i, a in enumerate(kernel) if a not in result]
-    output = made[-1] - len(kernel) if made else -1
-    return output, summed[-1] - len(kernel) if summed else output
 
 
 def _selector(places: list[_Place], layers: _Selection) -> Callable:

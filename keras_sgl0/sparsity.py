@@ -9,8 +9,9 @@ The definitions are those of Bui et al. (arXiv 1912.07868):
   below `tolerance`; *neuron sparsity* is their share among all groups.
 
 The group axis of a kernel is that of its penalty; a kernel without one is
-grouped by `"auto"`, the paper's neurons. `tolerance=0` counts exact zeros.
-Frozen layers are left out, as Keras leaves them out of `trainable_variables`.
+grouped by `"auto"`, the paper's neurons, as its layer needs it. `tolerance=0`
+counts exact zeros. Frozen layers are left out, as Keras leaves them out of
+`trainable_variables`.
 """
 
 import math
@@ -30,6 +31,7 @@ from keras_sgl0.groups import (
     upcast,
     validate_axis,
 )
+from keras_sgl0.layouts import group_axes
 from keras_sgl0.reports import KernelSparsity, SparsityReport
 from keras_sgl0.validation import finite_float, require
 
@@ -77,21 +79,26 @@ def own_penalty(variable):
     return regularizer
 
 
-def neuron_axis(kernel, axis: Axis | None = None) -> int:
-    """Returns the group axis by which a kernel's neurons are counted.
+def neuron_axes(model: keras.Model, axis: Axis | None = None) -> dict[int, int]:
+    """Returns the axis by which a kernel's neurons are counted, by its `id`.
 
     Args:
-        kernel: A variable.
-        axis: The group axis, or `None` for that of the kernel's penalty and,
-            where it has none, `"auto"`.
+        model: A built model; it may be without kernel.
+        axis: The group axis, or `None` for that of each kernel's penalty and,
+            where it has none, `"auto"`. What `-1` and `"auto"` stand for
+            depends on the layer, see `keras_sgl0.layouts`.
 
     Raises:
-        ValueError: If the kernel has no such axis.
+        ValueError: If `axis` is unknown or out of range for a kernel.
     """
-    if axis is None:
-        own = penalty_axis(kernel)
-        axis = "auto" if own is None else own
-    return resolve_axis(kernel.shape, axis)
+    meant, axes = group_axes(model), {}
+    for kernel in _kernels(model):
+        own = penalty_axis(kernel) if axis is None else None
+        if own is None:
+            own = validate_axis("auto" if axis is None else axis)
+            own = meant.get(id(kernel), {}).get(own, own)
+        axes[id(kernel)] = resolve_axis(kernel.shape, own)
+    return axes
 
 
 def is_zero(w, tolerance: float = TOLERANCE):
@@ -140,10 +147,8 @@ class SparsityCounter:
         axis: Axis | None = None,
     ):
         self.tolerance = finite_float("tolerance", tolerance, at_least=0)
-        if axis is not None:
-            validate_axis(axis)
         self._kernels = kernels(model)
-        self._axes = [neuron_axis(k, axis) for k in self._kernels]
+        self._axes = list(neuron_axes(model, axis).values())
         inside = {id(k) for k in self._kernels}
         self._others = [
             v for v in model.trainable_variables if id(v) not in inside
@@ -202,7 +207,8 @@ def sparsity_report(
         tolerance: A weight counts as zero where `|w| < tolerance`, a neuron
             as dead where the mean of `|w|` over it is. `0` counts exact zeros.
         axis: The group axis for every kernel, or `None` for that of each
-            kernel's penalty and, where it has none, `"auto"`.
+            kernel's penalty and, where it has none, `"auto"`. What `-1` and
+            `"auto"` stand for depends on the layer, see `keras_sgl0.layouts`.
 
     Returns:
         A `SparsityReport`.
@@ -306,12 +312,12 @@ def thresholded(
             range for a kernel.
     """
     tolerance = finite_float("tolerance", tolerance, at_least=0)
-    neurons = {id(k): neuron_axis(k, axis) for k in _kernels(model)}
+    axes = neuron_axes(model, axis)
     for variable in model.trainable_variables:
         w = ops.convert_to_tensor(variable)
         w = ops.where(is_zero(w, tolerance), ops.zeros_like(w), w)
-        if id(variable) in neurons:
-            own = neurons[id(variable)]
+        if id(variable) in axes:
+            own = axes[id(variable)]
             dead = dead_groups(w, own, tolerance)
             dead = per_weight(dead, w.shape, own)
             w = ops.where(dead, ops.zeros_like(w), w)

@@ -57,6 +57,31 @@ def test_the_axis_of_the_penalty_is_the_default():
     assert [k.groups for k in ks.sparsity_report(model).kernels] == [12, 16]
 
 
+@pytest.mark.parametrize(
+    ("axis", "last"), [(None, 112), ("auto", 112), (-1, 2)]
+)
+def test_the_axis_is_the_one_that_the_layer_needs(axis, last):
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            keras.layers.DepthwiseConv2D(3),
+            keras.layers.Conv2DTranspose(5, 3),
+            keras.layers.SeparableConv2D(7, 3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    depthwise = model.layers[0].kernel
+    depthwise.assign(to_numpy(depthwise) * [[[[1], [0], [1]]]])
+    found = ks.sparsity_report(model, axis=axis).kernels
+    assert [k.groups for k in found] == [3, 5, 5, 7, last]
+    assert found[0].groups_alive == 2
+    ks.regularize(
+        model, ks.GroupLasso(1.0, axis="auto" if axis is None else axis)
+    )
+    assert ks.sparsity_report(model).kernels == found
+
+
 def test_zero_tolerance_counts_exact_zeros(model):
     assert ks.sparsity_report(model, 0).neurons_alive == (11, 16)
     assert ks.sparsity_report(model, 0, axis=-1).neurons_alive == (16, 3)

@@ -14,7 +14,7 @@ from keras_sgl0.groups import (
     upcast,
 )
 from keras_sgl0.regularizers import GroupLasso, SparseGroup
-from keras_sgl0.sparsity import kernels, neuron_axis, own_penalty
+from keras_sgl0.sparsity import kernels, neuron_axes, own_penalty
 from keras_sgl0.validation import InputError, require
 
 
@@ -37,6 +37,7 @@ class Weights:
 
     def __init__(self, target: float, model, penalised: list):
         self.target = target
+        self._axes = neuron_axes(model)
         self._penalised = penalised
         counted = {id(v): (v, price) for v, price in self._priced(model)}
         for variable in penalised:
@@ -133,7 +134,7 @@ class Weights:
         penalty, size = own_penalty(variable), ops.abs(upcast(variable))
         if not isinstance(penalty, GroupLasso | SparseGroup):
             return size
-        axis = neuron_axis(variable)
+        axis = penalty.axis
         means = group_means(variable, axis)
         means = per_weight(means, variable.shape, axis)
         if isinstance(penalty, SparseGroup):
@@ -182,7 +183,7 @@ class _Neurons(Weights):
         Args:
             variable: A kernel.
         """
-        return num_groups(variable.shape, neuron_axis(variable))
+        return num_groups(variable.shape, self._axes[id(variable)])
 
     def alive(self, variable, least: float):
         """Returns how many groups have a weight that is alive, as a tensor.
@@ -191,15 +192,15 @@ class _Neurons(Weights):
             variable: One of the penalised kernels.
             least: A weight that is not above this is dead.
         """
-        others = other_axes(variable.shape, neuron_axis(variable))
+        others = other_axes(variable.shape, self._axes[id(variable)])
         alive = ops.any(_is_alive(variable, least), axis=others)
         return ops.sum(ops.cast(alive, "int32"))
 
     def _size_of_units(self, variable):
-        return group_means(variable, neuron_axis(variable))
+        return group_means(variable, self._axes[id(variable)])
 
     def _of_weights(self, variable, kept, least):
-        kept = per_weight(kept, variable.shape, neuron_axis(variable))
+        kept = per_weight(kept, variable.shape, self._axes[id(variable)])
         alive = ops.logical_and(kept, _is_alive(variable, least))
         return ops.convert_to_numpy(alive)
 
