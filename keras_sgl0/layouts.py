@@ -28,6 +28,8 @@ from typing import NamedTuple
 
 import keras
 
+from keras_sgl0.groups import Axis
+
 Line = tuple[keras.layers.Layer, ...]
 
 
@@ -45,6 +47,14 @@ class Layout(NamedTuple):
     regularizer: str
     output: int
     auto: int
+
+    def meant(self, axis: Axis) -> Axis:
+        """Returns what a group axis stands for; any other is itself.
+
+        Args:
+            axis: An integer or `"auto"`.
+        """
+        return {-1: self.output, "auto": self.auto}.get(axis, axis)
 
 
 _ATTENTION = (
@@ -133,19 +143,18 @@ def layouts(line: Line) -> tuple[Layout, ...]:
     return next((rows for t, rows in _LAYOUTS if isinstance(layer, t)), ())
 
 
-def group_axes(model: keras.Model) -> dict[int, dict]:
-    """Returns what -1 and "auto" stand for, by the `id` of each kernel.
+def layouts_of(model: keras.Model) -> dict[int, Layout]:
+    """Returns the layout of each kernel of a model, by the kernel's `id`.
 
     Args:
         model: A built model. Kernels whose layout is not known are left out.
     """
-    axes = {}
+    found = {}
     for line in lines(model):
         for layout in layouts(line):
             kernel = getattr(line[-1], layout.kernel)
-            meant = {-1: layout.output, "auto": layout.auto}
-            axes.setdefault(id(kernel), meant)
-    return axes
+            found.setdefault(id(kernel), layout)
+    return found
 
 
 def _below(line, seen) -> Iterator[Line]:

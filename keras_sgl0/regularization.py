@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import keras
 
 from keras_sgl0.compilation import retrace
-from keras_sgl0.layouts import is_projection, layouts, lines, parts
+from keras_sgl0.layouts import Layout, is_projection, layouts, lines, parts
 from keras_sgl0.reports import LayerEntry, RegularizationReport
 from keras_sgl0.validation import require
 
@@ -85,8 +85,8 @@ def regularize(
         kernels = list(place.kernels())
         if not kernels:
             entries.append(LayerEntry(*place.label, note=place.reason()))
-        for kernel, *layout in kernels:
-            slot = _Slot(place, kernel, *layout)
+        for kernel, layout in kernels:
+            slot = _Slot(place, kernel, layout)
             if not slot.is_plain:
                 note = "its kernel is quantized or adapted (LoRA)"
             elif id(kernel) in shared:
@@ -143,9 +143,9 @@ class _Place:
         return self.line[:-1] if is_projection(self.line) else self.line
 
     def kernels(self):
-        """Yields kernel, name, regularizer attribute and the two axes."""
+        """Yields each kernel and its layout."""
         for layout in layouts(self.line):
-            yield getattr(self.layer, layout.kernel), *layout
+            yield getattr(self.layer, layout.kernel), layout
 
     def reason(self) -> str:
         """Returns why a layer without known kernel is left alone."""
@@ -161,14 +161,11 @@ class _Place:
 
 @dataclasses.dataclass(frozen=True)
 class _Slot:
-    """A kernel, the attribute of its regularizer, what -1 and "auto" mean."""
+    """A kernel and where it is."""
 
     place: _Place
     kernel: keras.Variable
-    name: str
-    attribute: str
-    output: int
-    auto: int
+    layout: Layout
 
     @property
     def is_plain(self) -> bool:
@@ -180,13 +177,13 @@ class _Slot:
     @property
     def unit(self):
         """What has one depth; all kernels of an attention layer have one."""
-        return id(self.place.keepers[-1]), self.attribute
+        return id(self.place.keepers[-1]), self.layout.regularizer
 
     def entry(self, penalty=None, note="") -> LayerEntry:
         """Returns the line of the report."""
         return LayerEntry(
             *self.place.label,
-            kernel=self.name,
+            kernel=self.layout.kernel,
             shape=tuple(getattr(self.kernel, "shape", ())),
             penalty="" if penalty is None else _describe(penalty),
             axis=getattr(penalty, "axis", None),
@@ -203,7 +200,7 @@ class _Slot:
         """Sets the penalty and returns what to know about it."""
         before = self.kernel.regularizer
         self.kernel.regularizer = penalty
-        setattr(self.place.layer, self.attribute, penalty)
+        setattr(self.place.layer, self.layout.regularizer, penalty)
         keeper = self.place.keepers[-1]
         for name in ("kernel_regularizer", "_kernel_regularizer"):
             if keeper is not self.place.layer and hasattr(keeper, name):
@@ -221,8 +218,7 @@ class _Slot:
         return adapted
 
     def _axis(self, axis):
-        if axis in (-1, "auto"):
-            axis = self.output if axis == -1 else self.auto
+        axis = self.layout.meant(axis)
         shape = tuple(self.kernel.shape)
         require(
             -len(shape) <= axis < len(shape),

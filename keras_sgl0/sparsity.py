@@ -31,7 +31,7 @@ from keras_sgl0.groups import (
     upcast,
     validate_axis,
 )
-from keras_sgl0.layouts import group_axes
+from keras_sgl0.layouts import layouts_of
 from keras_sgl0.reports import KernelSparsity, SparsityReport
 from keras_sgl0.validation import finite_float, require
 
@@ -91,12 +91,13 @@ def neuron_axes(model: keras.Model, axis: Axis | None = None) -> dict[int, int]:
     Raises:
         ValueError: If `axis` is unknown or out of range for a kernel.
     """
-    meant, axes = group_axes(model), {}
+    known, axes = layouts_of(model), {}
     for kernel in _kernels(model):
         own = penalty_axis(kernel) if axis is None else None
         if own is None:
             own = validate_axis("auto" if axis is None else axis)
-            own = meant.get(id(kernel), {}).get(own, own)
+            if id(kernel) in known:
+                own = known[id(kernel)].meant(own)
         axes[id(kernel)] = resolve_axis(kernel.shape, own)
     return axes
 

@@ -67,7 +67,6 @@ LIMITED = """
 import resource, sys
 sys.path.insert(0, {tests!r})
 from test_run_folder import SMALL
-from keras_sgl0.building import build
 from keras_sgl0.experiment import run
 from keras_sgl0.validation import RunError
 limit = {limit}

@@ -37,7 +37,6 @@ class Weights:
 
     def __init__(self, target: float, model, penalised: list):
         self.target = target
-        self._axes = neuron_axes(model)
         self._penalised = penalised
         counted = {id(v): (v, price) for v, price in self._priced(model)}
         for variable in penalised:
@@ -173,6 +172,10 @@ class _Neurons(Weights):
     """The groups of the trainable kernels, as `sparsity_report` counts them."""
 
     name = "neurons"
+
+    def __init__(self, target: float, model, penalised: list):
+        self._axes = neuron_axes(model)
+        super().__init__(target, model, penalised)
 
     def _priced(self, model):
         return [(kernel, 1) for kernel in kernels(model)]
