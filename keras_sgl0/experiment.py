@@ -17,7 +17,8 @@ from keras_sgl0.building import build, callbacks_for, compile_classifier, error
 from keras_sgl0.callbacks import ADMM
 from keras_sgl0.compilation import require_strategy_can_train, retrace
 from keras_sgl0.gates import fold_gates, gate_report, gates
-from keras_sgl0.recipe import TEST_GATES, Recipe
+from keras_sgl0.layers.hard_concrete import TEST_GATES
+from keras_sgl0.recipe import Recipe
 from keras_sgl0.run_folder import MODEL, SHRUNK, Recorder, RunFolder
 from keras_sgl0.shrinking import shrink
 from keras_sgl0.sparsity import apply_threshold, kernels, sparsity_report
@@ -150,6 +151,7 @@ def _finish(recipe, folder, dataset, scale):
     """Measures the trained network and writes what a run leaves."""
     test = dataset.test_batches()
     model, averaged = _trained(recipe, folder, dataset, scale)
+    uncut = sparsity_report(model, 0.0, recipe.axis)
     weights = model.get_weights()
     model.set_weights(averaged)
     unthresholded = percent_wrong(model, test)
@@ -167,6 +169,8 @@ def _finish(recipe, folder, dataset, scale):
         "weight_sparsity_kernels": _percent(report.weight_sparsity_kernels),
         "neuron_sparsity": _percent(report.neuron_sparsity),
         "test_error": thresholded,
+        "weight_sparsity_unthresholded": _percent(uncut.weight_sparsity),
+        "neuron_sparsity_unthresholded": _percent(uncut.neuron_sparsity),
         "test_error_unthresholded": unthresholded,
         "best_test_error": _percent(min(folder.column("val_error"))),
         "parameters": report.parameters,

@@ -77,6 +77,12 @@ COLUMNS = {
     "neuron sparsity": _measured(lambda r: [r["neuron_sparsity"]]),
     "test error": _error("test_error"),
     "last error": _error("test_error_unthresholded"),
+    "uncut weight sparsity": _measured(
+        lambda r: [r["weight_sparsity_unthresholded"]]
+    ),
+    "uncut neuron sparsity": _measured(
+        lambda r: [r["neuron_sparsity_unthresholded"]]
+    ),
     "best error": _error("best_test_error"),
     "validation error": _error("test_error", held_out=True),
     "expected density": _measured(_expected_densities),

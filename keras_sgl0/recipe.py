@@ -3,9 +3,13 @@
 import dataclasses
 import inspect
 
+from keras_sgl0.callbacks.counted import COUNTED
+from keras_sgl0.callbacks.lagrangian import SCOPES
+from keras_sgl0.callbacks.splitting import REFRESHES
 from keras_sgl0.datasets import AUGMENTATIONS, DATASETS
 from keras_sgl0.groups import Axis, validate_axis
 from keras_sgl0.layers import ExpectedL0
+from keras_sgl0.layers.hard_concrete import TEST_GATES
 from keras_sgl0.models import MLP, LeNet5Caffe, MobileNetV2, WideResNet
 from keras_sgl0.models.gated_layers import FANS
 from keras_sgl0.regularizers import (
@@ -57,11 +61,7 @@ TRAININGS = {
     "l0_gates": ("subgradient",),
 }
 OPTIMIZERS = ("adam", "sgd")
-REFRESHES = ("step", "batch")
 GROWING = ("all", "convolutions")
-SCOPES = ("model", "layer")
-DENSITIES = ("weights", "parameters", "macs", "neurons")
-TEST_GATES = ("median", "mean")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 JIT_COMPILE = ("auto", "on", "off")
 _FOR_GATES = (
@@ -204,7 +204,7 @@ class Recipe:
     density_of: str = _field(
         "weights",
         "What a target density counts; for all penalties but l0_gates.",
-        DENSITIES,
+        tuple(COUNTED),
     )
     settle: float = _field(
         0.3,
@@ -422,6 +422,25 @@ class Recipe:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
         }
+
+
+def of_today(settings: dict) -> dict:
+    """Returns the settings of a run of any age as a recipe has them today.
+
+    Those that came after the run get their defaults, by which nothing is
+    different from what was before.
+
+    Args:
+        settings: What `Recipe.to_dict` returned when the run was made.
+
+    Raises:
+        KeyError: If they never were those of a recipe.
+    """
+    settings = dict(settings)
+    if "beta" in settings:  # until beta_ratio took its place
+        ratio = settings.pop("beta") / settings["factor"]
+        settings["beta_ratio"] = round(ratio, 9)
+    return Recipe().to_dict() | settings
 
 
 def _pairs():

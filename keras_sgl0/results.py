@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable
 
-from keras_sgl0.recipe import Recipe
+from keras_sgl0.recipe import of_today
 from keras_sgl0.reports.sweep import FIGURES
 from keras_sgl0.run_folder import HISTORY, RESULT, RunFolder
 from keras_sgl0.validation import InputError, require
@@ -40,7 +40,7 @@ def read_result(folder: str | os.PathLike) -> dict:
     )
     try:
         result = json.loads(path.read_text())
-        result["recipe"] = _of_today(result["recipe"])
+        result["recipe"] = of_today(result["recipe"])
         for name in FIGURES:
             float(result[name])
         if "best_test_error" not in result:
@@ -53,13 +53,6 @@ def read_result(folder: str | os.PathLike) -> dict:
             f"The file {path} cannot be read as a result: {problem!r}"
         ) from problem
     return result
-
-
-def _of_today(recipe):
-    if "beta" in recipe:  # until beta_ratio took its place
-        ratio = round(recipe.pop("beta") / recipe["factor"], 9)
-        recipe["beta_ratio"] = ratio
-    return Recipe().to_dict() | recipe
 
 
 def read_results(folders: Iterable[str | os.PathLike]) -> dict[str, dict]:

@@ -10,6 +10,7 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_sgl0.recipe import of_today
 from keras_sgl0.validation import InputError, RunError
 
 RECIPE, CHECKPOINT = "recipe.json", "checkpoint.keras"
@@ -53,6 +54,8 @@ class RunFolder:
     def require_same_recipe(self, recipe: dict):
         """Raises if the folder belongs to another recipe.
 
+        A setting that came after the run in the folder has its default there.
+
         Args:
             recipe: The settings, ready for JSON.
 
@@ -61,7 +64,10 @@ class RunFolder:
         """
         if not os.path.exists(self.file(RECIPE)):
             return
-        there = self._read_json(RECIPE)
+        try:
+            there = of_today(self._read_json(RECIPE))
+        except (KeyError, TypeError) as problem:
+            raise self._unreadable("file", RECIPE, problem) from problem
         different = {
             name: (there.get(name), recipe.get(name))
             for name in sorted(there.keys() | recipe.keys())

@@ -11,6 +11,7 @@ import signal
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import keras_sgl0 as ks
 from keras_sgl0 import datasets, experiment
@@ -57,6 +58,8 @@ PERCENT = {
     "neuron_sparsity",
     "test_error",
     "test_error_unthresholded",
+    "weight_sparsity_unthresholded",
+    "neuron_sparsity_unthresholded",
     "best_test_error",
 }
 
@@ -208,6 +211,19 @@ def test_result_is_in_percent_and_that_of_the_saved_model(uninterrupted):
         100 * errors[-1], abs=0.01
     )
     assert result["best_test_error"] == pytest.approx(100 * min(errors))
+
+
+def test_result_has_the_exact_zeros_from_before_the_cut(uninterrupted):
+    workdir, result = uninterrupted
+    model = keras.saving.load_model(workdir / "checkpoint.keras")
+    weights = [ops.convert_to_numpy(v) for v in model.trainable_variables]
+    zeros = sum(int((w == 0).sum()) for w in weights)
+    total = sum(w.size for w in weights)
+    assert result["weight_sparsity_unthresholded"] == pytest.approx(
+        100 * zeros / total, abs=1e-4
+    )
+    assert zeros < 0.01 * result["weight_sparsity"] * total
+    assert result["neuron_sparsity_unthresholded"] == 0
 
 
 def test_the_shrunk_model_is_the_saved_one_without_its_zeros(uninterrupted):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -98,6 +99,24 @@ def test_a_run_whose_files_find_no_space_goes_on_later(
     again = run(SMALL, str(tmp_path), progress=False)
     assert again["test_error"] == uninterrupted[1]["test_error"]
     assert again["weight_sparsity"] == uninterrupted[1]["weight_sparsity"]
+
+
+def test_a_run_from_before_a_setting_goes_on(tmp_path):
+    old = SMALL.to_dict()
+    old["beta"] = old.pop("beta_ratio") * SMALL.factor
+    del old["dense_fan"]
+    (tmp_path / "recipe.json").write_text(json.dumps(old))
+    folder = RunFolder(str(tmp_path))
+    folder.require_same_recipe(SMALL.to_dict())
+    other = SMALL.to_dict() | {"dense_fan": "fan_out"}
+    with pytest.raises(ValueError, match=r"`workdir`.*'dense_fan': .'fan_in'"):
+        folder.require_same_recipe(other)
+
+
+def test_settings_that_never_were_a_recipe_are_damaged(tmp_path):
+    (tmp_path / "recipe.json").write_text('{"beta": 1.0}')
+    with pytest.raises(ValueError, match=r"recipe\.json cannot be read"):
+        RunFolder(str(tmp_path)).require_same_recipe(SMALL.to_dict())
 
 
 class Spoil(keras.callbacks.Callback):

@@ -17,6 +17,8 @@ from keras_sgl0.validation import (
     require,
 )
 
+SCOPES = ("model", "layer")
+
 
 class Constraint:
     """`density <= target` for one set of gates, and its multiplier.
@@ -150,7 +152,7 @@ class L0Constraint(LendingCallback):
         restart: bool = True,
     ):
         super().__init__()
-        self.scope = choice("scope", scope, ("model", "layer"))
+        self.scope = choice("scope", scope, SCOPES)
         single = isinstance(density, numbers.Real)
         require(
             single or scope == "layer",

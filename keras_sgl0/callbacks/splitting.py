@@ -17,6 +17,8 @@ from keras_sgl0.validation import (
     require,
 )
 
+REFRESHES = ("step", "batch")
+
 
 class SplitPenalty(Lent, keras.regularizers.Regularizer):
     """The W-part of `F_beta(V, W)` for one kernel, with V computed or held.
@@ -280,7 +282,7 @@ class VariableSplitting(Splitting):
         super().__init__(beta, growth, every)
         require(grows is None or callable(grows), "grows", "a function", grows)
         self.grows = grows
-        self.refresh = choice("refresh", refresh, ("step", "batch"))
+        self.refresh = choice("refresh", refresh, REFRESHES)
         if self.refresh == "batch":
             # Not a method: a batch hook, even an empty one, costs every step.
             self.on_train_batch_end = lambda batch, logs=None: self._update_v()

@@ -25,6 +25,7 @@ from keras_sgl0.validation import (
     require,
 )
 
+TEST_GATES = ("median", "mean")
 TEMPERATURE = 2 / 3
 STRETCH = (-0.1, 1.1)
 # P(z != 0) stays between .05 and .998, so every gate can still change.
@@ -197,7 +198,7 @@ class HardConcrete(keras.layers.Layer):
         self.droprate_init = finite_float(
             "droprate_init", droprate_init, at_least=0.01, at_most=0.99
         )
-        self.test_gate = choice("test_gate", test_gate, ("median", "mean"))
+        self.test_gate = choice("test_gate", test_gate, TEST_GATES)
         self.temperature = finite_float("temperature", temperature, above=0)
         self.stretch = _stretch(stretch)
         self.regularizer = keras.regularizers.get(regularizer)
