@@ -62,6 +62,46 @@ def optimizers(optimizer: keras.optimizers.Optimizer) -> list:
     ]
 
 
+def optimizer_of(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that trains a variable.
+
+    Args:
+        optimizer: It may wrap one for loss scaling, or be of several.
+        variable: A trainable variable.
+    """
+    if inner := getattr(optimizer, "inner_optimizer", None):
+        return optimizer_of(inner, variable)
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        # Private: there is no public way from a variable to its optimizer.
+        return optimizer_of(optimizer._optimizer_map(variable), variable)
+    return optimizer
+
+
+def require_no_accumulation(
+    optimizer: keras.optimizers.Optimizer, callback: str, why: str
+):
+    """Raises where an optimizer accumulates gradients over batches.
+
+    Args:
+        optimizer: It may wrap one for loss scaling, or be of several.
+        callback: The name of the callback that cannot work then.
+        why: The reason.
+
+    Raises:
+        ValueError: If it does.
+    """
+    for one in optimizers(optimizer):
+        accumulated = one.gradient_accumulation_steps
+        if accumulated:
+            raise InputError(
+                f"`{callback}` cannot be used with an optimizer that "
+                f"accumulates gradients, since {why} at every batch. Received: "
+                f"gradient_accumulation_steps={accumulated}"
+            )
+
+
 def require_strategy_can_train(model: keras.Model):
     """Raises where Keras itself fails to train under a strategy.
 

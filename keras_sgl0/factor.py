@@ -59,7 +59,9 @@ def factor_max(model: keras.Model, data, batch_size: int = 128) -> float:
             arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or another
             finite iterable of batches. It is read once.
         batch_size: How many examples of arrays to take at a time, which
-            changes nothing but memory and time. At least 1.
+            changes nothing but memory and time where the loss of a batch is
+            the mean over its examples, as Keras's losses are by default. At
+            least 1.
 
     Returns:
         The factor, in units of the loss; weighted, where batches differ, by

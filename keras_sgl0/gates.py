@@ -6,7 +6,7 @@ from keras import layers, ops
 
 from keras_sgl0.layers import ExpectedL0, HardConcrete, gated_by
 from keras_sgl0.reports import GateReport, GatesOfLayer
-from keras_sgl0.validation import InputError, require
+from keras_sgl0.validation import InputError, require, require_built
 
 # What keeps channels apart, so that a closed gate stays closed behind it.
 _CHANNELWISE = (
@@ -42,12 +42,7 @@ def gates(model: keras.Model) -> list[HardConcrete]:
     Raises:
         ValueError: If the model is not built or has no gates.
     """
-    require(
-        isinstance(model, keras.Model) and model.built,
-        "model",
-        "a built model",
-        model,
-    )
+    require_built(model)
     found = [
         layer
         for layer in model._flatten_layers()
@@ -157,9 +152,10 @@ def fold_gates(model: keras.Model) -> keras.Model:
                 foldable[id(gate)] = gated
     clones = []
     result = _without_gates(model, foldable, clones)
-    for layer, clone in clones:
-        if not isinstance(layer, HardConcrete):
-            clone.set_weights(layer.get_weights())
+    for original, clone in clones:
+        stays = not isinstance(original, HardConcrete)
+        if stays and isinstance(original, layers.Layer):
+            clone.set_weights(original.get_weights())
     copies = {id(layer): clone for layer, clone in clones}
     for gate in all_gates:
         if id(gate) in foldable:
@@ -175,8 +171,10 @@ def _results(model):
     return {id(tensor._keras_history.operation) for tensor in outputs}
 
 
-def _has_gates(layer):
-    return any(isinstance(x, HardConcrete) for x in layer._flatten_layers())
+def _has_gates(operation):
+    return isinstance(operation, layers.Layer) and any(
+        isinstance(x, HardConcrete) for x in operation._flatten_layers()
+    )
 
 
 def _scale(layer, gated, values):

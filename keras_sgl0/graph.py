@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 from keras import tree
 
-from keras_sgl0.validation import require
+from keras_sgl0.validation import require, require_built
 
 
 @dataclasses.dataclass(eq=False)
@@ -138,12 +138,7 @@ def functional(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: If the model is not built, or is subclassed.
     """
-    require(
-        isinstance(model, keras.Model) and model.built,
-        "model",
-        "a built model",
-        model,
-    )
+    require_built(model)
     view = _functional(model)
     require(
         view is not None,

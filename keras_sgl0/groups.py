@@ -131,8 +131,17 @@ def upcast(x):
     Args:
         x: A tensor or variable of any floating dtype.
     """
+    return ops.cast(x, wide_dtype(x))
+
+
+def wide_dtype(x) -> str:
+    """Returns the dtype of `x`, or float32 where it has less than that.
+
+    Args:
+        x: A tensor, variable or layer of any floating dtype.
+    """
     dtype = keras.backend.standardize_dtype(x.dtype)
-    return ops.cast(x, "float64" if dtype == "float64" else "float32")
+    return "float64" if dtype == "float64" else "float32"
 
 
 def safe_norm(x, axis=None):

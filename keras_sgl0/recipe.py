@@ -367,8 +367,6 @@ class Recipe:
             for name, argument in _OF_MODELS.items()
             if argument not in known
         }
-        if (gated or self.density) and self.precision == "float64":
-            unused["precision"] = "with gates or a density, which are float32"
         if self.penalty == "none":
             unused |= dict.fromkeys(
                 ("density", "share_of_max", "layer_factors"),

@@ -14,7 +14,7 @@ import keras
 from keras_sgl0.compilation import retrace
 from keras_sgl0.layouts import Layout, is_projection, layouts, lines, parts
 from keras_sgl0.reports import LayerEntry, RegularizationReport
-from keras_sgl0.validation import require
+from keras_sgl0.validation import require, require_built
 
 _Penalty = keras.regularizers.Regularizer
 _Selection = Iterable[str | keras.layers.Layer] | Callable | None
@@ -71,12 +71,7 @@ def regularize(
         Yoon, Hwang: Combined Group and Exclusive Sparsity for Deep Neural
         Networks, ICML 2017, where mu varies with the depth of the layer.
     """
-    require(
-        isinstance(model, keras.Model) and model.built,
-        "model",
-        "a built model",
-        model,
-    )
+    require_built(model)
     places = list(map(_Place, lines(model)))
     selected = _selector(places, layers)
     shared, trainable = {}, {id(v) for v in model.trainable_variables}

@@ -33,7 +33,7 @@ from keras_sgl0.groups import (
 )
 from keras_sgl0.layouts import layouts_of
 from keras_sgl0.reports import KernelSparsity, SparsityReport
-from keras_sgl0.validation import finite_float, require
+from keras_sgl0.validation import finite_float, require, require_built
 
 TOLERANCE = 1e-5
 _KERNEL_NAMES = ("kernel", "embeddings")
@@ -51,7 +51,7 @@ def kernels(model: keras.Model) -> list:
     Raises:
         ValueError: If the model is not built or has no trainable kernel.
     """
-    require(model.built, "model", "a built model", model)
+    require_built(model)
     found = _kernels(model)
     require(found, "model", "a model with a trainable kernel", model)
     return found

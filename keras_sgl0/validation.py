@@ -3,6 +3,8 @@
 import math
 import numbers
 
+import keras
+
 
 class InputError(ValueError):
     """What the caller passed cannot be used; the message says what could.
@@ -35,6 +37,23 @@ def require(condition: bool, name: str, expected: str, received: object):
             f"Invalid value for argument `{name}`. Expected {expected}. "
             f"Received: {name}={received!r}"
         )
+
+
+def require_built(model: object):
+    """Raises unless a model is one of Keras's and has its weights.
+
+    Args:
+        model: What the caller passed.
+
+    Raises:
+        ValueError: If it is something else, or not built.
+    """
+    require(
+        isinstance(model, keras.Model) and model.built,
+        "model",
+        "a built model, which begins with a `keras.Input` or was called once",
+        model,
+    )
 
 
 def finite_float(

@@ -137,3 +137,23 @@ def assert_same_outputs(model, small, tolerance=1e-5, inputs=None, seed=0):
         a, b = to_numpy(a), to_numpy(b)
         assert a.shape == b.shape
         assert abs(a - b).max() <= tolerance * abs(a).max()
+
+
+def two_towers(penalty=None, gate=None, optimizer="sgd"):
+    """Returns a compiled classifier of two models whose layers share a name.
+
+    Keras gives both kernels the path `fc/kernel`.
+    """
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12,))
+    outputs = []
+    for units, name in ((5, "left"), (7, "right")):
+        x = keras.Input((12,))
+        fc = layers.Dense(units, kernel_regularizer=penalty, name="fc")
+        tower = keras.Model(x, fc(gate()(x) if gate else x), name=name)
+        outputs.append(tower(inputs))
+    last = layers.Dense(3, name="last")(layers.Concatenate()(outputs))
+    model = keras.Model(inputs, last)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, **QUICK)
+    return model

@@ -3,7 +3,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from helpers import QUICK, to_numpy, two_layers
+from helpers import QUICK, to_numpy, two_layers, two_towers
 
 import keras_sgl0 as ks
 
@@ -137,3 +137,65 @@ def test_beta_too_small_for_a_penalty_is_refused(images):
     model = two_layers(ks.MCP(0.1, gamma=3.0))
     with pytest.raises(ValueError, match=r"`beta` greater than 0\.333"):
         model.fit(*images, verbose=0, callbacks=[ks.ADMM(beta=0.3)])
+
+
+def test_kernels_of_one_path_have_a_dual_each(images):
+    admm = ks.ADMM(0.05, growth=4.0, every=1)
+    model = two_towers(ks.SGL0(FACTOR))
+    fit = {"batch_size": 16, "shuffle": False, "verbose": 0}
+    model.fit(*images, epochs=1, callbacks=[admm], **fit)
+    assert list(admm.u) == list(admm.v) == ["fc/kernel", "fc/kernel_1"]
+    store = {}
+    admm.save_own_variables(store)
+    again = ks.ADMM(0.05, growth=4.0, every=1)
+    again.load_own_variables(store)
+    halves = []
+
+    def look(epoch, logs):
+        halves.extend(to_numpy(u) for u in again.u.values())
+
+    look = keras.callbacks.LambdaCallback(on_epoch_begin=look)
+    model.fit(
+        *images, epochs=2, initial_epoch=1, callbacks=[again, look], **fit
+    )
+    for name, half in zip(("fc/kernel", "fc/kernel_1"), halves, strict=True):
+        assert store[f"u/{name}"].any()
+        np.testing.assert_allclose(half, store[f"u/{name}"] / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+def test_v_follows_weights_that_are_restored_as_fit_begins(
+    images, tmp_path, first
+):
+    def fit(model, *more):
+        admm = ks.ADMM(5.0, growth=2.0, every=1)
+        backup = keras.callbacks.BackupAndRestore(
+            tmp_path, delete_checkpoint=False
+        )
+        callbacks = [backup, admm] if first else [admm, backup]
+        model.fit(*images, epochs=3, verbose=0, callbacks=[*callbacks, *more])
+        return admm
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(epoch, logs):
+        if epoch == 2:
+            raise StoppedError
+
+    stop = keras.callbacks.LambdaCallback(on_epoch_begin=stop)
+    with pytest.raises(StoppedError):
+        fit(two_layers(ks.SGL0(FACTOR)), stop)
+    found = {}
+
+    def look(epoch, logs):
+        kernel = model.layers[0].kernel
+        penalty = kernel.regularizer
+        found["v"] = to_numpy(penalty.held)
+        found["expected"] = to_numpy(penalty.v_step(kernel))
+
+    look = keras.callbacks.LambdaCallback(on_epoch_begin=look)
+    model = two_layers(ks.SGL0(FACTOR), seed=5)
+    fit(model, look)
+    np.testing.assert_array_equal(found["v"], found["expected"])
+    assert 0 < np.count_nonzero(found["v"]) < found["v"].size

@@ -9,7 +9,7 @@ from helpers import QUICK, to_numpy
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
-from keras import layers
+from keras import layers, ops
 
 import keras_sgl0 as ks
 from keras_sgl0.gates import gates
@@ -112,6 +112,12 @@ def gate_is_read_twice(x, conv, gate, flatten, dense):
     return layers.Add()([dense(gated), layers.Dense(3)(gated)])
 
 
+@graph
+def operations_between(x, conv, gate, flatten, dense):
+    maps = ops.relu(gate(2.0 * conv(x)))
+    return dense(flatten(maps + 1.0))
+
+
 def lenet(gate):
     return ks.models.LeNet5Caffe(gate=lambda *_: gate())
 
@@ -137,6 +143,7 @@ MODELS = {
         0,
     ),
     "nested": (nested, 1),
+    "operations_between": (operations_between, 1),
     "gate_and_dense_are_shared": (gate_and_dense_are_shared, 0),
     "tanh": (sequence(conv(activation="tanh"), GATE), 1),
     "gate_alone": (sequence(GATE, layers.Flatten, shape=(8,)), 1),

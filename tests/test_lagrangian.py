@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import BACKEND
-from helpers import QUICK, to_numpy, two_gated_layers
+from helpers import QUICK, to_numpy, two_gated_layers, two_towers
 from keras import layers, ops
 
 import keras_sgl0 as ks
@@ -468,3 +468,23 @@ def test_the_whole_message():
         "Invalid value for argument `density`. Expected one number, unless "
         "scope=\"layer\". Received: density={'conv1': 0.1}"
     )
+
+
+def test_layers_of_one_name_have_a_constraint_each(images):
+    constraint = ks.L0Constraint((0.3, 0.5), "layer")
+    model = two_towers(gate=lambda: ks.HardConcrete(seed=1), optimizer="adam")
+    logs = model.fit(*images, verbose=0, callbacks=[constraint]).history
+    found = [(c.name, c.target, len(c.gates)) for c in constraint.constraints]
+    assert found == [("fc", 0.3, 1), ("fc_1", 0.5, 1)]
+    assert {f"{name}_fc_1" for name in NAMES} <= logs.keys()
+
+
+@pytest.mark.tensorflow
+def test_a_model_that_is_not_built_is_refused_and_not_spoilt(images):
+    model = keras.Sequential([ks.HardConcrete(seed=0), layers.Dense(3)])
+    model.compile("adam", LOSS, **QUICK)
+    with pytest.raises(ValueError, match="Expected a built model"):
+        model.fit(*images, verbose=0, callbacks=[ks.L0Constraint(0.5)])
+    model(images[0])
+    logs = model.fit(*images, verbose=0, callbacks=[ks.L0Constraint(0.5)])
+    assert 0.5 < logs.history["density"][0] < 1

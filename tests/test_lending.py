@@ -7,6 +7,7 @@ from densities import WAYS, build, density_of, run, sgd, state, train
 from helpers import QUICK, to_numpy, two_gated_layers, two_layers
 
 import keras_sgl0 as ks
+from keras_sgl0.callbacks.lending import unique
 from keras_sgl0.callbacks.splitting import SplitPenalty
 
 
@@ -22,10 +23,12 @@ def stop_before(epoch):
     return keras.callbacks.LambdaCallback(on_epoch_begin=stop)
 
 
+@pytest.mark.parametrize("of", ["weights", "neurons"])
 @pytest.mark.parametrize("way", ["group_lasso", "sgl0_splitting"])
-def test_a_resumed_run_is_the_uninterrupted_one(images, tmp_path, way):
+def test_a_resumed_run_is_the_uninterrupted_one(images, tmp_path, way, of):
+    target = ks.TargetDensity(0.2 if of == "weights" else 0.5, of)
     save = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
-    whole, logs = run(way, images, ks.TargetDensity(0.2), save)
+    whole, logs = run(way, images, target, save)
     assert (logs["strength"][1] > 0, logs["strength"][7]) == (True, 0)
     for epoch in (2, 8):
         model = keras.saving.load_model(tmp_path / f"{epoch}.keras")
@@ -33,7 +36,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(images, tmp_path, way):
         resumed = train(
             model,
             images,
-            ks.TargetDensity(0.2),
+            ks.TargetDensity(target.density, of),
             before=WAYS[way][2](),
             initial_epoch=epoch,
         )
@@ -186,3 +189,54 @@ def test_gates_and_a_penalty_in_one_fit(images, constraint_first):
     assert {
         type(v.regularizer).__name__ for v in model.trainable_variables
     } == {"SGL0", "NoneType"}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "callback",
+    [
+        ks.VariableSplitting(0.1),
+        ks.ADMM(0.1),
+        ks.ProximalStep(),
+        ks.TargetDensity(0.5),
+        ks.SparsityMonitor(),
+    ],
+    ids=lambda callback: type(callback).__name__,
+)
+def test_a_model_that_is_not_built_is_refused(images, callback):
+    dense = keras.layers.Dense(3, kernel_regularizer=ks.SGL0(1e-3))
+    model = keras.Sequential([dense])
+    model.compile("sgd", "sparse_categorical_crossentropy", **QUICK)
+    with pytest.raises(ValueError, match="Expected a built model, which beg"):
+        model.fit(*images, verbose=0, callbacks=[callback])
+    model(images[0])
+    model.fit(*images, verbose=0, callbacks=[callback])
+
+
+def test_the_order_of_two_callbacks_is_named(images):
+    model = two_layers(ks.SGL0(1e-3))
+    callbacks = [ks.TargetDensity(0.5), ks.VariableSplitting(0.1)]
+    expected = "`VariableSplitting` found that a callback before it"
+    with pytest.raises(ValueError, match=expected):
+        model.fit(*images, verbose=0, callbacks=callbacks)
+
+
+def test_what_was_frozen_after_an_exception_is_given_back_too(images):
+    model = two_layers(ks.SGL0(1e-3))
+    callbacks = [ks.ProximalStep(), stop_before(1)]
+    with pytest.raises(StoppedError):
+        model.fit(*images, epochs=2, verbose=0, callbacks=callbacks)
+    model.layers[0].trainable = False
+    model.fit(*images, verbose=0, callbacks=[ks.ProximalStep()])
+    model.layers[0].trainable = True
+    assert_given_back(model, ks.SGL0)
+
+
+def test_names_are_made_unique():
+    assert unique(["a", "b", "a", "a_1", "a"]) == [
+        "a",
+        "b",
+        "a_1",
+        "a_1_1",
+        "a_2",
+    ]

@@ -241,3 +241,35 @@ def test_what_cannot_be_right_is_refused(images):
     model = two_layers(ks.L1(0.1), accumulating)
     with pytest.raises(ValueError, match="gradient_accumulation_steps=2"):
         model.fit(*images, verbose=0, callbacks=[ks.ProximalStep()])
+
+
+def test_each_kernel_takes_the_rate_of_its_own_optimizer(images):
+    rates = {"first": 0.1, "second": 0.02}
+    factor = 0.01
+    first, second = (keras.optimizers.SGD(rate) for rate in rates.values())
+    several = keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(first, {".*second/.*": second})
+    )
+    model = two_layers(ks.L1(factor), several)
+    before = [to_numpy(layer.kernel) for layer in model.layers]
+    # No gradient, so that only the penalty moves the kernels.
+    model.compile(several, lambda y, logits: 0.0 * logits, **QUICK)
+    model.fit(
+        *images,
+        batch_size=len(images[0]),
+        verbose=0,
+        callbacks=[ks.ProximalStep()],
+    )
+    for layer, old in zip(model.layers, before, strict=True):
+        expected = np.maximum(abs(old) - rates[layer.name] * factor, 0)
+        found = abs(to_numpy(layer.kernel))
+        np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_accumulation_is_refused_behind_loss_scaling_too(images):
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.1, gradient_accumulation_steps=4)
+    )
+    model = two_layers(ks.L1(0.01), optimizer)
+    with pytest.raises(ValueError, match="gradient_accumulation_steps=4"):
+        model.fit(*images, verbose=0, callbacks=[ks.ProximalStep()])

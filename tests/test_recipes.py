@@ -395,11 +395,6 @@ NONE = {"penalty": "none", "training": "subgradient"}
             "layer_factors",
             "(1.0,) with a density",
         ),
-        (
-            GATES | {"precision": "float64"},
-            "precision",
-            "'float32' with gates or a density, which are float32",
-        ),
         (GATES | {"scope": "layer"}, "scope", "'model' without a density"),
         (
             GATES | {"density": (0.1,), "weight_decay": 0.1},

@@ -1,8 +1,10 @@
+import copy
+
 import keras
 import numpy as np
 import pytest
 from conftest import BACKEND
-from helpers import QUICK, to_numpy, two_layers
+from helpers import QUICK, to_numpy, two_layers, two_towers
 from keras import ops
 
 import keras_sgl0 as ks
@@ -335,15 +337,18 @@ def test_resumed_run_is_the_uninterrupted_one(images):
     same((whole[0][3:], whole[1]), (resumed, model))
 
 
-def test_backup_and_restore(images, tmp_path):
+@every_refresh
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+def test_backup_and_restore(images, tmp_path, refresh, first):
     def fit(model, *more):
         backup = keras.callbacks.BackupAndRestore(
             tmp_path, delete_checkpoint=False
         )
-        splitting = ks.VariableSplitting(BETA, growth=2, every=2)
+        splitting = ks.VariableSplitting(BETA, 2, 2, refresh)
         options = {"batch_size": 16, "shuffle": False, "verbose": 0}
+        callbacks = [backup, splitting] if first else [splitting, backup]
         return model.fit(
-            *images, epochs=5, callbacks=[splitting, backup, *more], **options
+            *images, epochs=5, callbacks=[*callbacks, *more], **options
         ).history["loss"]
 
     def interrupt_late(epoch, logs):
@@ -402,3 +407,19 @@ def test_the_whole_message():
         "Invalid value for argument `growth`. Expected a finite number at "
         "least 1. Received: growth=0.5"
     )
+
+
+def test_a_copy_of_the_callback_has_variables_of_its_own(images):
+    for refresh in REFRESHES:
+        original = ks.VariableSplitting(BETA, refresh=refresh)
+        copied = copy.deepcopy(original)
+        whole = train(images, ks.SGL0(FACTOR), [original])
+        same(whole, train(images, ks.SGL0(FACTOR), [copied]))
+
+
+def test_kernels_of_one_path_have_a_v_each(images):
+    splitting = ks.VariableSplitting(BETA)
+    model = two_towers(ks.SGL0(FACTOR))
+    model.fit(*images, verbose=0, callbacks=[splitting])
+    shapes = {name: tuple(v.shape) for name, v in splitting.v.items()}
+    assert shapes == {"fc/kernel": (12, 5), "fc/kernel_1": (12, 7)}

@@ -468,3 +468,40 @@ def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError) as caught:
         ks.TargetDensity(**arguments)
     assert str(caught.value) == f"Invalid value for argument {message}"
+
+
+def test_it_cuts_the_weights_that_early_stopping_restores(images):
+    stopping = keras.callbacks.EarlyStopping(
+        "loss", mode="max", patience=3, restore_best_weights=True
+    )
+    model, logs = run("sgl0_splitting", images, stopping, ks.TargetDensity(0.2))
+    assert len(logs["loss"]) < 10
+    assert density_of(model) == pytest.approx(0.2, abs=2 / SIZE)
+
+
+def test_small_weights_stay_where_the_cut_has_been(images):
+    model = two_layers(ks.GroupLasso(0.01), keras.optimizers.SGD(0.0))
+    for kernel in (layer.kernel for layer in model.layers):
+        values = np.full(kernel.shape, 1e-6)
+        values[:, ::2] = 0.0
+        kernel.assign(values)
+    before = kernels_of(model)
+    target = ks.TargetDensity(0.6, "neurons")
+    train(model, images, target, epochs=2, initial_epoch=1)
+    for found, expected in zip(kernels_of(model), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_double_precision(images, way):
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    try:
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
+        model, _ = run(way, images, ks.TargetDensity(0.2))
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
+    if BACKEND != "jax":  # which has no float64 unless told so
+        assert model.layers[0].kernel.dtype == "float64"
+    assert density_of(model) <= 0.2

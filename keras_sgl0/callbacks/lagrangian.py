@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import keras
 from keras import ops
 
-from keras_sgl0.callbacks.lending import LendingCallback, Lent
-from keras_sgl0.compilation import optimizers
+from keras_sgl0.callbacks.lending import LendingCallback, Lent, unique
+from keras_sgl0.compilation import require_no_accumulation
 from keras_sgl0.gates import gate_group_size, gated_layer, gates
-from keras_sgl0.layers import HardConcrete
+from keras_sgl0.layers import HardConcrete, gated_by
 from keras_sgl0.validation import (
     InputError,
     choice,
@@ -189,20 +189,14 @@ class L0Constraint(LendingCallback):
 
     def on_train_begin(self, logs=None):
         """Makes the constraints and lends the Lagrangian."""
-        optimizer = self.model.optimizer
-        optimizer.build(self.model.trainable_variables)
-        for inner in optimizers(optimizer):
-            accumulated = inner.gradient_accumulation_steps
-            if accumulated:
-                raise InputError(
-                    "`L0Constraint` cannot be used with an optimizer that "
-                    "accumulates gradients, since the multipliers would move "
-                    "at every batch. Received: gradient_accumulation_steps="
-                    f"{accumulated}"
-                )
         trained = [g for g in gates(self.model) if g.log_alpha.trainable]
         if not trained:
             raise InputError(self.refuse([]))
+        optimizer = self.model.optimizer
+        optimizer.build(self.model.trainable_variables)
+        require_no_accumulation(
+            optimizer, "L0Constraint", "the multipliers would move"
+        )
         self.constraints = tuple(self._constraints(trained))
         super().on_train_begin(logs)
 
@@ -228,9 +222,13 @@ class L0Constraint(LendingCallback):
     def _constraints(self, trained):
         if self.scope == "model":
             return [Constraint("", trained, self.density)]
-        layers = {}
+        of_layers = {}
         for gate in trained:
-            layers.setdefault(gated_layer(gate), []).append(gate)
+            gated = gated_by(gate)
+            layer = gate if gated is None else gated.layer
+            of_layers.setdefault(id(layer), []).append(gate)
+        names = unique(gated_layer(gates[0]) for gates in of_layers.values())
+        layers = dict(zip(names, of_layers.values(), strict=True))
         known = tuple(layers)
         if isinstance(self.density, dict):
             targets = self.density

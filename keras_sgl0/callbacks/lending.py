@@ -1,9 +1,42 @@
 """Lending variables a regularizer or constraint for the length of one `fit`."""
 
+from collections.abc import Iterable
+
 import keras
 
 from keras_sgl0.compilation import require_strategy_can_train, retrace
-from keras_sgl0.validation import InputError
+from keras_sgl0.validation import InputError, require_built
+
+
+def by_path(pairs: Iterable[tuple]) -> dict:
+    """Returns values by the path of their variable.
+
+    Args:
+        pairs: Variables and values.
+    """
+    pairs = list(pairs)
+    paths = unique(variable.path for variable, _ in pairs)
+    values = [value for _, value in pairs]
+    return dict(zip(paths, values, strict=True))
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """Returns names of which none is there twice.
+
+    Layers of two nested models may have the same name: the second one's gets
+    the ending `_1` here, and so on.
+
+    Args:
+        names: Any.
+    """
+    found = {}
+    for name in names:
+        number, result = 0, name
+        while result in found:
+            number += 1
+            result = f"{name}_{number}"
+        found[result] = None
+    return list(found)
 
 
 class Lent:
@@ -64,6 +97,11 @@ class LendingCallback(keras.callbacks.Callback):
         Args:
             originals: The regularizers that the trainable variables have.
         """
+        if any(isinstance(r, Lent) for r in originals):
+            return (
+                f"`{type(self).__name__}` found that a callback before it has "
+                "taken the penalties. List it before that one."
+            )
         found = sorted({type(r).__name__ for r in originals})
         return (
             f"`{type(self).__name__}` found no trainable variable with a "
@@ -74,9 +112,10 @@ class LendingCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Lends."""
+        require_built(self.model)
         require_strategy_can_train(self.model)
         variables = self.model.trainable_variables
-        for variable in variables:
+        for variable in self.model.variables:  # one may be frozen since then
             _undo(variable, but=self.params)
         loans = [(v, self.lend(v, v.regularizer)) for v in variables]
         self._loans = tuple((v, lent) for v, lent in loans if lent)

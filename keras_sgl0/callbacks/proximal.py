@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
+from keras_sgl0.compilation import optimizer_of, require_no_accumulation
+from keras_sgl0.groups import wide_dtype
 from keras_sgl0.regularizers import (
     ElementwisePenalty,
     GroupPenalty,
@@ -28,7 +30,8 @@ class _ProximalConstraint(Lent):
         self.optimizer = optimizer
 
     def __call__(self, w, strength=1.0):
-        return self.penalty.prox(w, self.optimizer.learning_rate * strength)
+        rate = ops.cast(self.optimizer.learning_rate, wide_dtype(w))
+        return self.penalty.prox(w, rate * strength)
 
 
 class ProximalStep(LendingCallback):
@@ -37,7 +40,8 @@ class ProximalStep(LendingCallback):
     During `fit` the penalty of every kernel that has a proximal operator is
     taken out of the gradient. Instead, after each optimizer step,
 
-    `W <- prox(W, step)`, `step` being the optimizer's current learning rate.
+    `W <- prox(W, step)`, `step` being the optimizer's current learning rate
+    (that of the kernel's own optimizer, in a `MultiOptimizer`).
 
     This happens inside the compiled step, through Keras's own constraints, so
     it works with `steps_per_execution`, `jit_compile`, on every backend, and
@@ -50,14 +54,15 @@ class ProximalStep(LendingCallback):
     here. Prefer SGD, or a factor larger by orders of magnitude.
 
     Raises:
-        ValueError: When `fit` begins, if no trainable variable has a penalty
-            with a proximal operator, if that operator is not known or not
-            defined at the learning rate, if a kernel has a constraint already,
-            or if the optimizer accumulates gradients.
+        ValueError: When `fit` begins, if the model is not built, if no
+            trainable variable has a penalty with a proximal operator, if that
+            operator is not known or not defined at the learning rate, if a
+            kernel has a constraint already, or if the optimizer accumulates
+            gradients.
 
     Example:
         >>> layer = keras.layers.Dense(10, kernel_regularizer=GroupLasso(1e-3))
-        >>> model = keras.Sequential([layer])
+        >>> model = keras.Sequential([keras.Input((784,)), layer])
         >>> model.compile(keras.optimizers.SGD(0.1), "mse")
         >>> model.fit(x, y, callbacks=[ProximalStep()])
 
@@ -67,13 +72,9 @@ class ProximalStep(LendingCallback):
 
     def on_train_begin(self, logs=None):
         """Lends the constraints."""
-        accumulated = self.model.optimizer.gradient_accumulation_steps
-        if accumulated:
-            raise InputError(
-                "`ProximalStep` cannot be used with an optimizer that "
-                "accumulates gradients, since Keras runs constraints at every "
-                f"batch. Received: gradient_accumulation_steps={accumulated}"
-            )
+        require_no_accumulation(
+            self.model.optimizer, "ProximalStep", "Keras runs constraints"
+        )
         super().on_train_begin(logs)
 
     def lend(self, variable, original):
@@ -87,9 +88,10 @@ class ProximalStep(LendingCallback):
                 f"`ProximalStep` cannot train {variable.path}, which has a "
                 f"constraint of its own. Received: {variable.constraint}"
             )
-        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        optimizer = optimizer_of(self.model.optimizer, variable)
+        rate = float(ops.convert_to_numpy(optimizer.learning_rate))
         original.prox(variable, rate)  # raises if unknown or undefined there
-        constraint = _ProximalConstraint(original, self.model.optimizer)
+        constraint = _ProximalConstraint(original, optimizer)
         return {
             "regularizer": _ShownPenalty(original),
             "constraint": constraint,

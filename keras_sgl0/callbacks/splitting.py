@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from keras_sgl0.callbacks.lending import LendingCallback, Lent
+from keras_sgl0.callbacks.lending import LendingCallback, Lent, by_path
 from keras_sgl0.compilation import compiled, scope_of
 from keras_sgl0.groups import upcast
 from keras_sgl0.regularizers import ElementwisePenalty, SparseGroup
@@ -101,7 +101,7 @@ class Splitting(LendingCallback):
     @property
     def v(self) -> dict:
         """Maps each split kernel's path to the variable that holds its V."""
-        return {w.path: held for w, held in self._held.values()}
+        return by_path(self._held.values())
 
     def beta_at(self, epoch: int) -> float:
         """Returns the beta of an epoch, counted from 0."""
@@ -139,22 +139,27 @@ class Splitting(LendingCallback):
         return SplitPenalty(original, beta, held)
 
     def on_train_begin(self, logs=None):
-        """Makes beta and V and lends the split penalties."""
+        """Makes beta and room for V and lends the split penalties."""
         self._held = {}
         with scope_of(self.model):
             self.beta = self.make_beta("splitting_beta")
             super().on_train_begin(logs)
         self._update_v = compiled(self._assign_v)
-        self._update_v()
+        self._has_v = False
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Sets the epoch's beta."""
-        beta = self.beta_at(epoch)
+        """Sets the epoch's beta, and V in the first one."""
         before = float(ops.convert_to_numpy(self.beta))
-        self.beta.assign(beta)
-        if before != float(ops.convert_to_numpy(self.beta)):
+        self.beta.assign(self.beta_at(epoch))
+        is_new = before != float(ops.convert_to_numpy(self.beta))
+        if is_new:
             self.on_beta_change(before)
+        if not self._has_v:
+            # Only now, since a later callback may have restored the weights.
+            self._update_v()
+        if is_new or not self._has_v:
             self.retrace_constants()
+        self._has_v = True
 
     def on_beta_change(self, before: float):
         """Follows a change of beta at the beginning of an epoch.
@@ -195,12 +200,11 @@ class Splitting(LendingCallback):
             held.assign(lent["regularizer"].v_step(upcast(variable)))
 
     def _thresholds(self):
-        values = {
-            f"threshold/{variable.path}": float(
-                ops.convert_to_numpy(lent["regularizer"].threshold())
-            )
-            for variable, lent in self._loans
-        }
+        thresholds = by_path(
+            (w, float(ops.convert_to_numpy(lent["regularizer"].threshold())))
+            for w, lent in self._loans
+        )
+        values = {f"threshold/{path}": t for path, t in thresholds.items()}
         betas = {id(lent["regularizer"].beta) for _, lent in self._loans}
         if len(set(values.values())) == len(betas) == 1:
             return {"threshold": next(iter(values.values()))}
@@ -285,7 +289,7 @@ class VariableSplitting(Splitting):
         self.refresh = choice("refresh", refresh, REFRESHES)
         if self.refresh == "batch":
             # Not a method: a batch hook, even an empty one, costs every step.
-            self.on_train_batch_end = lambda batch, logs=None: self._update_v()
+            self.on_train_batch_end = self._after_batch
 
     def beta_of(self, kernel):
         """Returns the variable that holds the beta of a kernel."""
@@ -316,6 +320,9 @@ class VariableSplitting(Splitting):
         if self.refresh == "step":
             self._update_v()
         super().on_epoch_end(epoch, logs)
+
+    def _after_batch(self, batch, logs=None):
+        self._update_v()
 
     def _require_batch_refresh_is_right(self):
         steps = self.model.steps_per_execution
@@ -384,7 +391,7 @@ class ADMM(Splitting):
     @property
     def u(self) -> dict:
         """Maps each split kernel's path to its scaled dual variable."""
-        return {w.path: lent["regularizer"].dual for w, lent in self._trained}
+        return by_path((w, p["regularizer"].dual) for w, p in self._trained)
 
     def split(self, original, beta, held):
         """Returns the penalty to lend to a kernel."""
@@ -404,6 +411,7 @@ class ADMM(Splitting):
         for name, variable in self._own_variables():
             if name in self._kept:
                 variable.assign(self._kept[name])
+        self._has_v = bool(self._kept)
         self._kept = {}
 
     def on_beta_change(self, before):

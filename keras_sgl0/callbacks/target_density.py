@@ -3,11 +3,13 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sgl0.callbacks.counted import COUNTED
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
 from keras_sgl0.compilation import compiled, retrace, scope_of
+from keras_sgl0.groups import wide_dtype
 from keras_sgl0.regularizers import (
     ElementwisePenalty,
     GroupPenalty,
@@ -33,7 +35,7 @@ class _Steered(Lent, keras.regularizers.Regularizer):
 
     def __call__(self, w):
         if self.target.settled:
-            return ops.zeros((), "float32")
+            return ops.zeros((), wide_dtype(self.kernel))
         return self.target.strength_for(self.kernel) * self.original(w)
 
 
@@ -95,6 +97,10 @@ class TargetDensity(LendingCallback):
 
     Nothing is remembered from epoch to epoch: a resumed run goes on as the
     uninterrupted one.
+
+    List it after callbacks that restore weights as `fit` ends, such as
+    `EarlyStopping(restore_best_weights=True)`: of those before it, it cuts the
+    weights they restored; those after it bring back weights it had cut.
 
     Each epoch's `logs` get `density`, what counts in `of` and is not zero, and
     `strength`.
@@ -159,7 +165,7 @@ class TargetDensity(LendingCallback):
 
     def prepare(self, variables):
         """Makes the strength, and finds out what a weight of each costs."""
-        self.settled = False
+        self.settled = self._has_begun = False
         self._kernels = variables
         self._counted = COUNTED[self.of](self.density, self.model, variables)
         relative = self._counted.relative_prices()
@@ -179,11 +185,15 @@ class TargetDensity(LendingCallback):
         Args:
             kernel: A kernel with a penalty.
         """
-        return self.strength * self._relative_prices[id(kernel)]
+        strength = self.strength * self._relative_prices[id(kernel)]
+        return ops.cast(strength, wide_dtype(kernel))
 
     def on_epoch_begin(self, epoch, logs=None):
         """Sets the strength, or begins the second phase."""
         self._epoch, self._updates = epoch, 0
+        if epoch and not self._has_begun:
+            self._resume()
+        self._has_begun = True
         self._steer(epoch / self.params["epochs"])
 
     def on_epoch_end(self, epoch, logs=None):
@@ -195,7 +205,7 @@ class TargetDensity(LendingCallback):
 
     def on_train_end(self, logs=None):
         """Cuts a run stopped early, or weights restored or averaged."""
-        self._fix_support()
+        self._cut()
         super().on_train_end(logs)
 
     def _between_batches(self, batch, logs=None):
@@ -214,16 +224,26 @@ class TargetDensity(LendingCallback):
             return
         density, rest = self._density(), max(0.0, 1 - done / self.settle)
         if density <= self.density or not rest:
-            self._fix_support()
+            self._cut()
             return
         path = self.density + (1 - self.density) * rest**3
         self.strength.assign(min((density / path) ** _GAIN, _STRONGEST))
         if keras.backend.backend() == "jax":
             retrace(self.model)  # it is a constant of the step there
 
-    def _fix_support(self):
+    def _resume(self):
+        """Fixes the support of a run that was in its second phase."""
+        alive = [int(self._counted.alive(k, 0.0)) for k in self._kernels]
+        if self._counted.density(np.array(alive)) <= self.density < 1:
+            self._fix_support(
+                [ops.convert_to_numpy(kernel) != 0 for kernel in self._kernels]
+            )
+
+    def _cut(self):
         """Keeps the largest that the target pays for, for good."""
-        supports = self._counted.supports(self._least())
+        self._fix_support(self._counted.supports(self._least()))
+
+    def _fix_support(self, supports):
         for (kernel, lent), support in zip(self._loans, supports, strict=True):
             kernel.assign(ops.convert_to_numpy(kernel) * support)
             lent["constraint"].support = support

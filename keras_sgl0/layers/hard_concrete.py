@@ -16,6 +16,7 @@ import numbers
 import keras
 from keras import ops
 
+from keras_sgl0.groups import wide_dtype
 from keras_sgl0.layers.gated import gated_by
 from keras_sgl0.validation import (
     InputError,
@@ -165,7 +166,7 @@ class HardConcrete(keras.layers.Layer):
         **kwargs: Those of `keras.layers.Layer`, such as `name`.
 
     Attributes:
-        log_alpha: Trainable vector in float32.
+        log_alpha: Trainable vector in at least float32.
         multiplier: The Lagrange multiplier of the constraint these gates are
             under (see `L0Constraint`), 0 without one. A weight that is not
             trained, so that it is saved with the model.
@@ -224,7 +225,7 @@ class HardConcrete(keras.layers.Layer):
         self.log_alpha = self.add_weight(
             name="log_alpha",
             shape=(gates,),
-            dtype="float32",
+            dtype=wide_dtype(self),
             autocast=False,
             initializer=keras.initializers.RandomNormal(
                 math.log((1 - p) / p), 0.01, seed=self.seed
@@ -235,7 +236,7 @@ class HardConcrete(keras.layers.Layer):
         self.multiplier = self.add_weight(
             name="multiplier",
             shape=(),
-            dtype="float32",
+            dtype=wide_dtype(self),
             autocast=False,
             initializer="zeros",
             trainable=False,
@@ -255,7 +256,7 @@ class HardConcrete(keras.layers.Layer):
             self.log_alpha.shape,
             _SMALLEST_U,
             1 - _SMALLEST_U,
-            dtype="float32",
+            dtype=wide_dtype(self),
             seed=self.seed_generator,
         )
         noise = ops.log(u) - ops.log(1 - u)

@@ -10,7 +10,7 @@ import abc
 import keras
 from keras import ops
 
-from keras_sgl0.groups import safe_norm, upcast
+from keras_sgl0.groups import safe_norm, upcast, wide_dtype
 from keras_sgl0.validation import finite_float
 
 
@@ -100,6 +100,7 @@ class L0(ElementwisePenalty):
     def prox(self, w, step):
         """Returns `w` with every `|w| <= threshold(step)` set to zero."""
         w = ops.convert_to_tensor(w)
+        step = ops.convert_to_tensor(step, wide_dtype(w))
         kept = ops.abs(upcast(w)) > self.threshold(step)
         return ops.where(kept, w, ops.zeros_like(w))
 
@@ -186,6 +187,7 @@ class TransformedL1(ElementwisePenalty):
         """Returns the minimiser, 0 up to `threshold(step)`."""
         wide = upcast(w)
         size = ops.abs(wide)
+        step = ops.convert_to_tensor(step, wide_dtype(w))
         t, shifted = self.factor * step, self.a + size
         q = 6.75 * t * self.a * (self.a + 1) / shifted**3
         q = ops.minimum(q, 1.0)  # it is less than 1 above the threshold
@@ -239,6 +241,7 @@ class LHalf(ElementwisePenalty):
     def prox(self, w, step):
         """Returns the minimiser, 0 up to `threshold(step)`."""
         wide = upcast(w)
+        step = ops.convert_to_tensor(step, wide_dtype(w))
         size, threshold = ops.abs(wide), self.threshold(step)
         alive = size > threshold
         safe = ops.where(alive, size, ops.ones_like(size) * threshold)
