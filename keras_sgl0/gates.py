@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_sgl0.copying import from_config, refresh
 from keras_sgl0.layers import ExpectedL0, HardConcrete, gated_by
 from keras_sgl0.reports import GateReport, GatesOfLayer
 from keras_sgl0.validation import InputError, require, require_built
@@ -128,14 +129,16 @@ def fold_gates(model: keras.Model) -> keras.Model:
     Where neither is possible a stock `Rescaling` layer takes their place. So
     a closed gate becomes a group of exact zeros, and every tool that looks
     for zeros sees it. The result is not compiled, has no layer of this package
-    and shares no weights with `model`, which is not changed.
+    and shares no weights with `model`, which is not changed; but a layer that
+    cannot be made from its config, such as `Lambda`, is in both models.
 
     Args:
         model: A built Functional or Sequential model, or one nested of them.
 
     Raises:
         ValueError: If the model is not built, has no gates or is a subclassed
-            model.
+            model, or if a gate can only become a `Rescaling` and Keras is set
+            to channels first.
 
     Example:
         >>> plain = fold_gates(model)
@@ -146,7 +149,7 @@ def fold_gates(model: keras.Model) -> keras.Model:
     foldable = {}
     for gate in all_gates:
         gated = gated_by(gate)
-        if gated is not None and gated.can_fold:
+        if gated is not None and gated.can_fold and _copy(gated.layer):
             ungated = gate if gated.axis == 0 else gated.layer
             if id(ungated) not in results:
                 foldable[id(gate)] = gated
@@ -156,6 +159,7 @@ def fold_gates(model: keras.Model) -> keras.Model:
         stays = not isinstance(original, HardConcrete)
         if stays and isinstance(original, layers.Layer):
             clone.set_weights(original.get_weights())
+            refresh(clone)
     copies = {id(layer): clone for layer, clone in clones}
     for gate in all_gates:
         if id(gate) in foldable:
@@ -191,13 +195,11 @@ def _without_gates(model, foldable, clones):
     def clone(layer):
         is_gate = isinstance(layer, HardConcrete)
         if is_gate and id(layer) not in foldable:
-            copy = layers.Rescaling(
-                _test_gates(layer), name=layer.name, dtype=layer.dtype_policy
-            )
+            copy = _rescaling(layer)
         elif not is_gate and _has_gates(layer):
             return _without_gates(layer, foldable, clones)
-        else:
-            copy = type(layer).from_config(layer.get_config())
+        elif (copy := _copy(layer)) is None:
+            return layer
         clones.append((layer, copy))
         return copy
 
@@ -224,8 +226,35 @@ def _without_gates(model, foldable, clones):
     return keras.Model(copy.input, copy.output, name=model.name)
 
 
+def _rescaling(gate):
+    """Returns a stock layer that does what a gate does at test time."""
+    if keras.config.image_data_format() == "channels_first":
+        raise InputError(
+            f"The gates `{gate.name}` cannot be folded into the layers around "
+            "them, and `Rescaling`, which would take their place, scales "
+            "another axis while keras.config.image_data_format() is "
+            "'channels_first'. Set 'channels_last' to fold."
+        )
+    return layers.Rescaling(
+        _test_gates(gate), name=gate.name, dtype=gate.dtype_policy
+    )
+
+
+def _copy(layer):
+    """Returns a new layer like another, `None` where that cannot be made."""
+    try:
+        return from_config(layer)
+    except Exception:  # whatever a config of others leads to
+        return None
+
+
 def _input(tensor):
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        sparse=tensor.sparse,
+        name=tensor.name,
+    )
 
 
 def _test_gates(gate):

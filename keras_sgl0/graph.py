@@ -18,10 +18,12 @@ class Tensor:
     Attributes:
         spec: Its shape and dtype, the batch axis first.
         axis: The axis of its channels, the last unless set otherwise.
+        optional: Whether the model may be called without it, as an input.
     """
 
     spec: keras.KerasTensor
     axis: int = -1
+    optional: bool = False
 
     def __post_init__(self):
         self.axis %= max(self.rank, 1)
@@ -114,14 +116,18 @@ def trace(model: keras.Model) -> Graph:
     """
     view = functional(model)
     nodes = []
-    names = {
-        id(layer.output): layer.name
+    layers = {
+        id(layer.output): layer
         for layer in view.layers
         if isinstance(layer, keras.layers.InputLayer)
     }
-    inputs = tree.map_structure(
-        lambda x: Tensor(_spec(x, names.get(id(x), x.name))), view.input
-    )
+
+    def tensor(x):
+        layer = layers.get(id(x))
+        name = layer.name if layer else x.name
+        return Tensor(_spec(x, name), optional=bool(layer and layer.optional))
+
+    inputs = tree.map_structure(tensor, view.input)
     outputs = _run(view, inputs, nodes, "", None)
     calls = collections.Counter(id(node.operation) for node in nodes)
     for node in nodes:
@@ -186,7 +192,7 @@ def _functional(model):
 
 
 def _spec(x, name=None) -> keras.KerasTensor:
-    return keras.KerasTensor(x.shape, x.dtype, name=name)
+    return keras.KerasTensor(x.shape, x.dtype, sparse=x.sparse, name=name)
 
 
 def _run(model, inputs, nodes, prefix, training):
@@ -199,7 +205,8 @@ def _run(model, inputs, nodes, prefix, training):
             mode = kwargs.get("training")
             mode = training if mode is None else mode
             return _run(inner, args[0], nodes, path + "/", mode)
-        if kwargs.get("training") is None and _has_mode(operation):
+        own = kwargs.get("training")
+        if training is not None and own is None and _has_mode(operation):
             kwargs = {**kwargs, "training": training}
         known = {x: x.spec for x in tensors((args, kwargs))}
         spec_args, spec_kwargs = fill((args, kwargs), known)
@@ -214,7 +221,10 @@ def _run(model, inputs, nodes, prefix, training):
 
 def _fits(model, args, kwargs) -> bool:
     """Whether a call hands a model just what its own inputs are like."""
-    given = {name for name, value in kwargs.items() if value is not None}
+    # For a structure of inputs Keras hands on one of masks that are `None`.
+    given = {
+        k for k, v in kwargs.items() if any(map(_is_given, tree.flatten(v)))
+    }
     if len(args) != 1 or given - {"training"}:
         return False
     if isinstance(args[0], dict) != isinstance(model.input, dict):
@@ -226,6 +236,10 @@ def _fits(model, args, kwargs) -> bool:
         and _is_exact(x.spec.dtype, y.dtype)
         for x, y in zip(given, own, strict=True)
     )
+
+
+def _is_given(value) -> bool:
+    return value is not None
 
 
 def _is_exact(given, wanted) -> bool:

@@ -1,11 +1,13 @@
 """Calling models on made-up inputs and holding their outputs together."""
 
+import contextlib
 from collections.abc import Iterable
 
 import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_sgl0.copying import parts
 from keras_sgl0.graph import functional
 from keras_sgl0.validation import InputError
 
@@ -64,12 +66,30 @@ def probe(
 def outputs(model: keras.Model, inputs: object) -> list[np.ndarray]:
     """Returns the outputs of a model at test time, as a flat list.
 
+    Stateful layers begin with zeros, and remember nothing of it.
+
     Args:
         model: A built model.
         inputs: What to call it on, structured as it wants them.
     """
-    flat = tree.flatten(model(inputs, training=False))
+    with _fresh_states(model):
+        flat = tree.flatten(model(inputs, training=False))
     return [ops.convert_to_numpy(y) for y in flat]
+
+
+@contextlib.contextmanager
+def _fresh_states(model):
+    """Lets stateful layers begin with zeros, and then go on where they were."""
+    states = tree.flatten([getattr(p, "states", None) for p in parts(model)])
+    states = [v for v in states if isinstance(v, keras.Variable)]
+    before = [ops.convert_to_numpy(v) for v in states]
+    try:
+        for variable in states:
+            variable.assign(ops.zeros_like(variable))
+        yield
+    finally:
+        for variable, value in zip(states, before, strict=True):
+            variable.assign(value)
 
 
 def largest_difference(

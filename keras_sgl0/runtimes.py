@@ -121,7 +121,9 @@ def _running_litert(path, named):
 
 def _position(name):
     """Sorts `output_10` behind `output_9`, and other names by letters."""
-    return (len(name) if name.startswith("output_") else 0), name
+    stem, _, number = name.rpartition("_")
+    is_numbered = stem == "output" and number.isdecimal()
+    return (int(number), "") if is_numbered else (0, name)
 
 
 def _litert_interpreter():

@@ -46,7 +46,7 @@ def dictionaries():
     x = keras.Input((4,), name="b")
     i = keras.Input((4,), name="a", dtype="int32")
     y = layers.Flatten()(layers.Embedding(3, 2)(i))
-    outputs = {"z": layers.Dense(2)(x), "y": layers.Dense(2)(y)}
+    outputs = {"output_c": layers.Dense(2)(x), "output_by": layers.Dense(2)(y)}
     return keras.Model({"u": x, "v": i}, outputs)
 
 

@@ -227,6 +227,7 @@ def test_what_was_frozen_after_an_exception_is_given_back_too(images):
     with pytest.raises(StoppedError):
         model.fit(*images, epochs=2, verbose=0, callbacks=callbacks)
     model.layers[0].trainable = False
+    model.compile("sgd", "sparse_categorical_crossentropy", **QUICK)
     model.fit(*images, verbose=0, callbacks=[ks.ProximalStep()])
     model.layers[0].trainable = True
     assert_given_back(model, ks.SGL0)

@@ -321,3 +321,27 @@ def test_mixed_precision(policy):
     assert filters(small) == 4
     assert small.get_layer("second").compute_dtype == policy[6:]
     assert report.relative_difference < 2e-2
+
+
+def test_an_array_with_one_entry_is_a_number():
+    x = inputs = keras.Input((9, 9, 3))
+    x = layers.Conv2D(6, 3, name="first")(x) * np.full((1, 1, 1, 1), 2.0, "f")
+    model = scramble(keras.Model(inputs, layers.Conv2D(4, 2)(x)))
+    small, _ = ks.shrink(model, 0)
+    assert filters(small) < 6
+    assert_same_outputs(model, small)
+
+
+@pytest.mark.tensorflow
+def test_constants_are_folded_in_the_precision_of_the_model():
+    keras.config.set_dtype_policy("float64")
+    try:
+        x = inputs = keras.Input((6,), dtype="float64")
+        x = layers.Dense(9, activation="sigmoid", name="first")(x)
+        model = keras.Model(inputs, layers.Dense(3)(x))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    scramble(model)
+    small, report = ks.shrink(model, 0)
+    assert small.get_layer("first").units < 9
+    assert report.relative_difference < 1e-14

@@ -169,3 +169,74 @@ def test_a_functional_model_by_another_name():
     small, _ = ks.shrink(model, 0)
     assert small.count_params() < model.count_params()
     assert_same_outputs(model, small)
+
+
+@pytest.mark.parametrize("structure", ["list", "dict"])
+def test_inner_models_with_several_inputs_are_unfolded(structure):
+    def pair():
+        a, b = keras.Input((6,), name="a"), keras.Input((4,), name="b")
+        return [a, b] if structure == "list" else {"a": a, "b": b}
+
+    own = pair()
+    outputs = [layers.Dense(5)(x) for x in keras.tree.flatten(own)]
+    inner = keras.Model(own, layers.Concatenate()(outputs), name="inner")
+    inputs = pair()
+    model = scramble(keras.Model(inputs, layers.Dense(2)(inner(inputs))))
+    small, report = ks.shrink(model, 0)
+    assert report.whole == ()
+    assert report.parameters_after < report.parameters
+    x = {"a": np.ones((2, 6)), "b": np.ones((2, 4))}
+    x = x if structure == "dict" else list(x.values())
+    assert_same_outputs(model, small, inputs=x)
+
+
+def test_an_outer_layer_keeps_its_name_before_one_of_an_inner_model():
+    x = inputs = keras.Input((6,))
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(5, name="a")])
+    x = inner(x)
+    outputs = [layers.Dense(2, name="a")(x), layers.Dense(1, name="b")(x)]
+    small, _ = ks.shrink(keras.Model(inputs, outputs))
+    assert small.output_names == ["a", "b"]
+    assert small.get_layer("a").units == 2
+
+
+@keras.saving.register_keras_serializable("tests")
+class Maybe(layers.Layer):
+    def call(self, x, y=None):
+        return x if y is None else x + y
+
+
+def test_an_optional_input_stays_optional():
+    a = keras.Input((6,), name="a")
+    b = keras.Input((6,), name="b", optional=True)
+    x = layers.Dense(8, activation="relu", name="first")(Maybe()(a, b))
+    model = scramble(keras.Model([a, b], layers.Dense(3)(x)))
+    for inputs in ([np.ones((2, 6)), None], [np.ones((2, 6))] * 2):
+        small, report = ks.shrink(model, 0, inputs=inputs)
+        assert report.relative_difference < 1e-5
+        assert small.get_layer("first").units < 8
+
+
+@pytest.mark.tensorflow
+def test_a_sparse_input_stays_sparse():
+    inputs = keras.Input((6,), sparse=True)
+    model = keras.Model(inputs, layers.Dense(3)(inputs))
+    small, _ = ks.shrink(model, verify=False)
+    assert small.inputs[0].sparse
+
+
+@keras.saving.register_keras_serializable("tests")
+class Twice(layers.Layer):
+    def call(self, x, training=None):
+        return 2 * x
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def test_a_layer_may_say_what_it_returns_without_a_mode():
+    x = inputs = keras.Input((6,))
+    x = Twice()(layers.Dense(8, name="first")(x))
+    model = scramble(keras.Model(inputs, layers.Dense(3)(x)))
+    assert ks.count_macs(model).macs == 72
+    assert_same_outputs(model, ks.shrink(model, 0)[0])

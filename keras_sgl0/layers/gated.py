@@ -54,10 +54,13 @@ class GatedWeights:
     def can_fold(self) -> bool:
         """Whether gates may be multiplied into the weights.
 
-        A dense layer must have no inputs but gated ones. A gate behind a
+        The kernel must be a weight, which one that is quantized or has LoRA is
+        not. A dense layer must have no inputs but gated ones. A gate behind a
         convolution must be its only reader, and stand behind no activation
         but one with `f(z x) = z f(x)`, such as ReLU.
         """
+        if all(self.layer.kernel is not v for v in self.layer.weights):
+            return False
         if self.axis == 0:
             return len(_parents(self.layer)) == 1
         homogeneous = self.layer.activation in _HOMOGENEOUS

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.graph import Tensor
+from keras_sgl0.groups import wide_dtype
 from keras_sgl0.shrinking.rules import (
     Rewrite,
     Rule,
@@ -82,6 +83,7 @@ class Elementwise(Tied):
                 self.layer, dict(zip(inputs, values, strict=True))
             ),
             *(given[x] for x in inputs),
+            dtype=wide_dtype(inputs[0].spec),
         )
         if self.node.type == "Multiply":
             result = np.where(np.any(np.equal(_spread(seen), 0), 0), 0, result)
@@ -272,7 +274,15 @@ class Concatenate(Tied):
 class BatchNorm(Tied):
     """Batch normalization at inference, a line for every channel."""
 
-    _VECTORS = ("gamma", "beta", "moving_mean", "moving_variance")
+    _VECTORS = (
+        "gamma",
+        "beta",
+        "moving_mean",
+        "moving_variance",
+        "moving_stddev",
+        "renorm_mean",
+        "renorm_stddev",
+    )
 
     def refusal(self):
         """Returns why the rule does not cover this call, empty if it does."""

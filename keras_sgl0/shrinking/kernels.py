@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 
+from keras_sgl0.groups import wide_dtype
 from keras_sgl0.shrinking.rules import (
     Rewrite,
     Rule,
@@ -31,6 +32,8 @@ class Kernel(Rule):
         """Returns why the rule does not cover this call, empty if it does."""
         if _is_altered(self.layer):
             return "its kernel is quantized or adapted (LoRA)"
+        if getattr(self.layer.activation, "weights", ()):
+            return "its activation has weights"
         if getattr(self.layer, "groups", 1) > 1:
             return "its channels are in groups"
         if self.node.inputs[0].axis != self.axis():
@@ -72,7 +75,9 @@ class Kernel(Rule):
         sums = np.where(self.links[unknown].any(0), np.nan, sums)
         if self.whole_outputs:
             return np.full_like(sums, np.nan)
-        return evaluate(self.layer.activation, sums)
+        return evaluate(
+            self.layer.activation, sums, dtype=wide_dtype(self.layer)
+        )
 
     def reads(self, live, seen):
         """Returns which inputs reach a live output."""
@@ -216,7 +221,9 @@ class DepthwiseConv(Tied):
         given = np.repeat(seen[0], self.layer.depth_multiplier)
         total = kernel.sum(0, dtype="float64")
         value = np.where(kernel.any(0), given * total, 0) + self._bias()
-        return evaluate(self.layer.activation, value)
+        return evaluate(
+            self.layer.activation, value, dtype=wide_dtype(self.layer)
+        )
 
     def reads(self, live, seen):
         """Returns which channels reach a live output."""

@@ -4,6 +4,7 @@ import itertools
 
 import keras
 
+from keras_sgl0.copying import from_config, refresh
 from keras_sgl0.graph import Graph, Node, fill, tensors
 from keras_sgl0.shrinking.liveness import Cuts
 from keras_sgl0.shrinking.rules import Rewrite, Values
@@ -47,12 +48,15 @@ class Rebuilt:
         self._values = values
         self._copies = {}
         self._names = {x.spec.name for x in tensors(graph.inputs)}
+        # Names of layers in inner models give way to these.
+        self._outer = {n.path for n in graph.nodes} - self._names
         self.layers, self.shared = {}, []
         made = {
             x: keras.Input(
                 batch_shape=x.shape,
                 dtype=x.spec.dtype,
                 sparse=x.spec.sparse,
+                optional=x.optional,
                 name=x.spec.name,
             )
             for x in tensors(graph.inputs)
@@ -102,25 +106,23 @@ class Rebuilt:
         if change is None:
             for a, b in zip(olds, news, strict=True):
                 b.assign(self._values(a))
-            # What `Normalization` uses is made from its weights.
-            getattr(new, "finalize_state", lambda: None)()
+            refresh(new)
 
     def _unused(self, node):
         """Returns a name for the layer of a call that no other has."""
         name, path = node.operation.name, node.path.replace("/", "_")
         numbered = (f"{path}_{i}" for i in itertools.count(1))
+        taken = self._names | (self._outer if name != node.path else set())
         names = itertools.chain((name, path), numbered)
-        return next(n for n in names if n not in self._names)
+        return next(n for n in names if n not in taken)
 
 
 def _copy(node, change: Rewrite | None, name):
     """Returns a new layer without penalties of ours."""
-    operation = node.operation
-    if hasattr(operation, "save_assets"):
-        raise NotImplementedError("its state is not in its config")
-    config = _without_ours(operation.get_config())
-    config.update(change.config if change else {}, name=name)
-    return type(operation).from_config(config)
+    own = (change.config if change else {}) | {"name": name}
+    return from_config(
+        node.operation, lambda config: _without_ours(config) | own
+    )
 
 
 def _without_ours(config):

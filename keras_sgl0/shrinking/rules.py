@@ -266,19 +266,23 @@ def is_elementwise(activation: Callable) -> bool:
         return False
 
 
-def evaluate(function: Callable, *arguments) -> np.ndarray:
+def evaluate(
+    function: Callable, *arguments: np.ndarray, dtype: str = "float32"
+) -> np.ndarray:
     """Returns what a function makes of constants, NaN where one is unknown.
 
     Args:
         function: Takes and returns tensors of the shape `(1, channels)`.
         arguments: The constants, vectors with NaN for unknown.
+        dtype: What to compute in.
     """
     unknown = np.isnan(np.sum(np.broadcast_arrays(*arguments), axis=0))
     if unknown.all():
         return np.full(unknown.shape, np.nan)
     known = [np.nan_to_num(x, nan=1.0)[None] for x in arguments]
-    known = [ops.convert_to_tensor(x.astype("float32")) for x in known]
-    result = ops.convert_to_numpy(ops.cast(function(*known), "float32"))[0]
+    known = [ops.convert_to_tensor(x, dtype) for x in known]
+    result = ops.convert_to_numpy(ops.cast(function(*known), dtype))
+    result = result.reshape(-1)  # a constant of more axes adds some in front
     return finite(np.where(unknown, np.nan, result))
 
 

@@ -1,0 +1,149 @@
+"""What a layer has beside its kernel, where `shrink` or folding copies it."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import assert_same_outputs, scramble, to_numpy
+from keras import layers
+
+import keras_sgl0 as ks
+
+
+def normal(*shape, mean=5.0):
+    return np.random.default_rng(0).normal(mean, 3, shape).astype("float32")
+
+
+def adapted(features=6):
+    layer = layers.Normalization()
+    layer.adapt(normal(50, features))
+    return layer
+
+
+def lookup():
+    layer = layers.IntegerLookup(output_mode="multi_hot")
+    layer.adapt(np.array([3, 5, 7, 9]))
+    return layer
+
+
+def discretization():
+    layer = layers.Discretization(num_bins=4, output_mode="multi_hot")
+    layer.adapt(normal(200, 1))
+    return layer
+
+
+NUMBERS = normal(4, 6)
+STATE = {
+    "normalization": (lambda: [adapted()], NUMBERS),
+    "inside_another": (
+        lambda: [
+            layers.TimeDistributed(adapted()),
+            layers.GlobalMaxPooling1D(),
+        ],
+        normal(4, 5, 6),
+    ),
+    "lookup": (lambda: [lookup()], np.array([[3, 5, 7, 1], [9, 9, 3, 4]])),
+    "discretization": (lambda: [discretization()], NUMBERS),
+    "lambda": (lambda: [layers.Lambda(lambda x: x * 2.0)], NUMBERS),
+    "lambda_activation": (
+        lambda: [layers.Dense(6, activation=lambda x: x * x)],
+        NUMBERS,
+    ),
+}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("gated", [False, True], ids=["shrunk", "folded"])
+@pytest.mark.parametrize("name", STATE)
+def test_state_that_is_no_kernel_is_kept(name, gated):
+    make, x = STATE[name]
+    gate = [ks.HardConcrete(seed=1)] if gated else []
+    model = keras.Sequential(
+        [
+            keras.Input(x.shape[1:], dtype=x.dtype, name="image"),
+            *make(),
+            layers.Dense(8, "relu"),
+            *gate,
+            layers.Dense(3),
+        ]
+    )
+    for layer in model.layers[-2 - gated :: 1 + gated]:
+        scramble(keras.Sequential([layer]))
+    small, report = ks.shrink(model)
+    for new in [small, ks.fold_gates(model)] if gated else [small]:
+        assert_same_outputs(model, new, inputs=x)
+        assert new.inputs[0].name == "image"
+    assert report.relative_difference < 1e-5
+
+
+def test_a_gate_before_a_layer_that_is_not_copied_is_not_folded_into_it():
+    dense = layers.Dense(5, activation=lambda x: x * x)
+    model = keras.Sequential(
+        [keras.Input((6,)), ks.HardConcrete(seed=1), dense]
+    )
+    before = to_numpy(dense.kernel)
+    assert_same_outputs(model, ks.fold_gates(model))
+    np.testing.assert_array_equal(to_numpy(dense.kernel), before)
+
+
+def test_a_gate_before_an_adapted_layer_is_not_folded_into_it():
+    dense = layers.Dense(5)
+    model = keras.Sequential(
+        [keras.Input((6,)), ks.HardConcrete(seed=1), dense]
+    )
+    dense.enable_lora(2)
+    plain = ks.fold_gates(model)
+    assert type(plain.layers[0]) is layers.Rescaling
+    assert_same_outputs(model, plain)
+
+
+def test_folding_needs_channels_last_where_it_scales():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        x = inputs = keras.Input((6,))
+        x = layers.BatchNormalization()(ks.HardConcrete(seed=1)(x))
+        model = keras.Model(inputs, x)
+        with pytest.raises(ValueError, match="Set 'channels_last' to fold"):
+            ks.fold_gates(model)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+def test_an_activation_with_weights_keeps_its_layer_whole():
+    x = inputs = keras.Input((4,))
+    x = layers.Dense(5, name="first")(x)
+    x = layers.Dense(3, activation=layers.PReLU(), name="second")(x)
+    model = keras.Model(inputs, x)
+    model(np.ones((1, 4)))
+    scramble(model)
+    model.get_layer("second").activation.alpha.assign([0.9, 0.8, 0.7])
+    small, report = ks.shrink(model, 0)
+    assert_same_outputs(model, small)
+    assert report.whole[0].note.startswith("its activation has weights")
+
+
+def test_renormalization_keeps_its_averages():
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(4, name="first")(x)
+    x = layers.BatchNormalization(renorm=True, name="norm")(x)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    kernel = normal(6, 4)
+    kernel[:, 0] = 0
+    model.get_layer("first").kernel.assign(kernel)
+    model.get_layer("norm").renorm_mean.assign([1.0, 2.0, 3.0, 4.0])
+    small, _ = ks.shrink(model)
+    found = to_numpy(small.get_layer("norm").renorm_mean)
+    assert found.tolist() == [2, 3, 4]
+
+
+def test_the_states_of_a_recurrent_layer_stay_where_they_are():
+    recurrent = layers.LSTM(4, stateful=True)
+    model = keras.Sequential(
+        [keras.Input((4, 3), batch_size=2), recurrent, layers.Dense(2)]
+    )
+    model(normal(2, 4, 3))
+    before = [to_numpy(v) for v in recurrent.states]
+    assert before[0].any()
+    _, report = ks.shrink(model)
+    assert report.relative_difference < 1e-6
+    for old, new in zip(before, recurrent.states, strict=True):
+        np.testing.assert_array_equal(to_numpy(new), old)
