@@ -22,6 +22,7 @@ is the figure some papers give.
 """
 
 import math
+import re
 
 import keras
 
@@ -223,7 +224,15 @@ def _elementwise(node) -> int:
     return size * sum(
         (
             getattr(layer, "bias", None) is not None,
-            is_active or isinstance(layer, _ACTIVATIONS),
+            is_active or _is_activation(node),
             isinstance(layer, _POOLING),
         )
     )
+
+
+def _is_activation(node) -> bool:
+    """Returns whether what is called is an activation: layer or operation."""
+    if isinstance(node.operation, keras.layers.Layer):
+        return isinstance(node.operation, _ACTIVATIONS)
+    name = re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", node.type).lower()
+    return hasattr(keras.activations, name)

@@ -3,7 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_sgl0 as ks
 
@@ -67,6 +67,8 @@ LAYERS = {
     "global_pooling": (layers.GlobalAveragePooling2D(), (8, 8, 2), 0, 2),
     "batch_norm": (layers.BatchNormalization(), (8, 8, 2), 0, 0),
     "prelu": (layers.PReLU(), (4, 2), 0, 8),
+    "operation": (ops.leaky_relu, (4, 2), 0, 8),
+    "no_activation": (ops.square, (4, 2), 0, 0),
 }
 
 
