@@ -86,9 +86,9 @@ def devices(strategy: str = "none") -> Devices:
 
     The devices train as one: the mean gradient of the shares of a batch is
     that of the batch, and `Devices.synchronize` does the same for batch
-    normalization. Only random numbers, of dropout and of gates, are drawn by
-    each TensorFlow device for itself. One GPU is better left without a
-    strategy: under any of them Keras switches XLA off.
+    normalization. Only dropout draws its numbers for the share of each
+    TensorFlow device. One GPU is better left without a strategy: under any of
+    them Keras switches XLA off.
 
     Stock Keras 3.15 cannot train with several workers: it averages the nested
     batch, and the scalar logs, in ways TensorFlow refuses. The strategy
@@ -102,9 +102,10 @@ def devices(strategy: str = "none") -> Devices:
             `TF_CONFIG` is missing or names no such worker.
 
     Example:
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         >>> with devices("mirrored").scope():
         ...     model = LeNet5Caffe(kernel_regularizer=SGL0(1e-6))
-        ...     model.compile("adam", "sparse_categorical_crossentropy")
+        ...     model.compile("adam", loss)
     """
     choice("strategy", strategy, STRATEGIES)
     if strategy == "none":

@@ -70,7 +70,7 @@ def factor_max(model: keras.Model, data, batch_size: int = 128) -> float:
     Raises:
         ValueError: If the model is not built, not compiled or has no trainable
             kernel with a group penalty, if `data` is empty or of another kind,
-            or if a gradient is not finite.
+            if `batch_size` is less than 1, or if a gradient is not finite.
 
     Example:
         >>> regularize(model, GroupLasso(1.0))

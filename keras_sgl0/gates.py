@@ -97,7 +97,7 @@ def gate_report(model: keras.Model) -> GateReport:
         model: A built model with gates.
 
     Returns:
-        A `GateReport`; its `architecture` is the papers' 20-21-34-407.
+        A `GateReport`; its `architecture` reads like the papers' 20-21-34-407.
 
     Raises:
         ValueError: If the model is not built or has no gates, or if it is not

@@ -55,6 +55,22 @@ def as_text(value: object) -> str:
     return str(value).removesuffix(".0")
 
 
+def run_name(base: str, seed: int, settings: dict) -> str:
+    """Returns the name of a run's folder: recipe, seed and what else is set.
+
+    Args:
+        base: The name of the recipe that the run begins with.
+        seed: The seed.
+        settings: What is set beside it, by name.
+
+    Example:
+        >>> run_name("digits", 0, {"factor": 0.1})
+        'digits-0-factor=0.1'
+    """
+    ends = (f"-{name}={as_text(value)}" for name, value in settings.items())
+    return f"{base}-{seed}{''.join(ends)}"
+
+
 def _value(kind, given):
     """Returns a value of that kind, or what was given.
 

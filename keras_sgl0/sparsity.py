@@ -238,6 +238,9 @@ def weight_sparsity(model: keras.Model, tolerance: float = TOLERANCE) -> float:
 
     Raises:
         ValueError: As in `sparsity_report`.
+
+    Example:
+        >>> weight_sparsity(apply_threshold(model), tolerance=0)
     """
     return sparsity_report(model, tolerance).weight_sparsity
 
@@ -259,6 +262,9 @@ def neuron_sparsity(
 
     Raises:
         ValueError: As in `sparsity_report`.
+
+    Example:
+        >>> neuron_sparsity(apply_threshold(model), tolerance=0)
     """
     return sparsity_report(model, tolerance, axis).neuron_sparsity
 

@@ -21,7 +21,7 @@ from keras_sgl0.reports import SweepReport, SweepRow
 from keras_sgl0.reports.sweep import FIGURES
 from keras_sgl0.results import read_result, settings
 from keras_sgl0.run_folder import RESULT, RunFolder
-from keras_sgl0.settings import as_text, with_settings
+from keras_sgl0.settings import run_name, with_settings
 from keras_sgl0.validation import InputError, choice, integer, require
 
 MARKDOWN, CSV = "sweep.md", "sweep.csv"
@@ -49,8 +49,7 @@ class Run:
     @property
     def name(self) -> str:
         """The name of its folder: the recipe, the seed and what else is set."""
-        ends = (f"-{name}={as_text(v)}" for name, v in self.settings.items())
-        return f"{self.base}-{self.recipe.seed}{''.join(ends)}"
+        return run_name(self.base, self.recipe.seed, self.settings)
 
 
 def plan(

@@ -17,7 +17,7 @@ from keras_sgl0.experiment import run
 from keras_sgl0.recipe import Recipe
 from keras_sgl0.recipes import RECIPES
 from keras_sgl0.run_folder import MODEL
-from keras_sgl0.settings import with_settings
+from keras_sgl0.settings import run_name, with_settings
 from keras_sgl0.sparsity import sparsity_report
 from keras_sgl0.validation import InputError, RunError
 
@@ -31,7 +31,10 @@ flags.register_validator(
     "recipe", RECIPES.__contains__, f"expected one of: {', '.join(RECIPES)}"
 )
 flags.DEFINE_string(
-    "workdir", None, "Where the files go. Default: runs/RECIPE-SEED."
+    "workdir",
+    None,
+    "Where the files go. Default: runs/RECIPE-SEED, followed by all else that "
+    "is set, as in runs/digits-0-factor=0.1.",
 )
 flags.DEFINE_string(
     "data_dir",
@@ -68,14 +71,17 @@ def _define_recipe_flags():
             define(field.name, None, text)
 
 
-def recipe_from_flags(values) -> Recipe:
-    """Returns the recipe that the command line describes."""
+def recipe_from_flags(values) -> tuple[Recipe, str]:
+    """Returns the recipe that the command line describes, and a name for it."""
+    base = values["recipe"].value
     overrides = {
         field.name: values[field.name].value
         for field in dataclasses.fields(Recipe)
         if values[field.name].value is not None
     }
-    return with_settings(RECIPES[values["recipe"].value], overrides)
+    recipe = with_settings(RECIPES[base], overrides)
+    settings = {k: getattr(recipe, k) for k in overrides if k != "seed"}
+    return recipe, run_name(base, recipe.seed, settings)
 
 
 def _shrunk(result, error):
@@ -94,11 +100,10 @@ def main(argv):
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     values = flags.FLAGS
     try:
-        recipe = recipe_from_flags(values)
-        workdir = values.workdir or os.path.join(
-            "runs", f"{values.recipe}-{recipe.seed}"
+        recipe, name = recipe_from_flags(values)
+        workdir = os.path.expanduser(
+            values.workdir or os.path.join("runs", name)
         )
-        workdir = os.path.expanduser(workdir)
         result = run(
             recipe,
             workdir,

@@ -256,6 +256,22 @@ def test_data_set_missing_from_the_default_folder(tmp_path):
     assert f"tfds build mnist --data_dir={folder}" in output
 
 
+def test_the_folder_is_named_after_what_is_set(tmp_path):
+    process = run_script(
+        tmp_path,
+        "train.py",
+        "--seed=3",
+        "--model=mlp",
+        "--epochs=1",
+        "--batch_size=500",
+        "--milestones=.25,.5",
+    )
+    assert process.returncode == 0, process.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    name = "digits-3-model=mlp-milestones=0.25+0.5-epochs=1-batch_size=500"
+    assert folder.name == name
+
+
 def test_workdir_may_begin_with_a_tilde(tmp_path):
     process = run_script(
         tmp_path,

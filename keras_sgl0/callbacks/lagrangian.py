@@ -100,11 +100,13 @@ class L0Constraint(LendingCallback):
     `steps_per_execution`, `jit_compile`, and on every backend.
 
     The density is held, not the number of gates open at test time: those with
-    `P(z != 0) > 1/2` (see `HardConcrete`), which comes close.
+    `P(z != 0) > 1/2` (see `HardConcrete`), which comes close but for small
+    targets: of many nearly closed gates each adds its share, so that at a
+    density of .1 half of it may be open.
 
     *A target that is met from the start* leaves the multipliers at 0: nothing
     is pruned, nothing added. *A target out of reach* lets them grow without
-    bound: `log_alpha` is clamped, so no density falls below .05.
+    bound: `log_alpha` is clamped, so no density falls below .047.
 
     An evaluation takes no dual step: neither the validation of `fit` nor one by
     a callback at an epoch's end, if that is listed after this one.
@@ -136,7 +138,8 @@ class L0Constraint(LendingCallback):
     Example:
         >>> gate = lambda layer, group_size: HardConcrete()
         >>> model = MLP((784,), 10, gate=gate)
-        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> model.compile("adam", loss)
         >>> model.fit(x, y, epochs=200, callbacks=[L0Constraint(density=0.33)])
 
     Reference:

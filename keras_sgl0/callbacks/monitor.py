@@ -20,7 +20,8 @@ class SparsityMonitor(keras.callbacks.Callback):
 
     Raises:
         ValueError: If `tolerance` is negative or `axis` unknown; when `fit`
-            begins, if the model has no trainable kernel.
+            begins, if the model is not built or has no trainable kernel, or
+            if a kernel has no such axis.
 
     Example:
         >>> logger = keras.callbacks.CSVLogger("history.csv")

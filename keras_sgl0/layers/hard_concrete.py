@@ -29,7 +29,7 @@ from keras_sgl0.validation import (
 TEST_GATES = ("median", "mean")
 TEMPERATURE = 2 / 3
 STRETCH = (-0.1, 1.1)
-# P(z != 0) stays between .05 and .998, so every gate can still change.
+# P(z != 0) stays between .047 and .998, so every gate can still change.
 LOG_ALPHA_RANGE = (math.log(0.01), math.log(100.0))
 _SMALLEST_U = 1e-6
 _SEED = "seed_generator"
@@ -146,7 +146,7 @@ class HardConcrete(keras.layers.Layer):
     * `"median"` (default): `clip(sigmoid(log_alpha / temperature) * (high -
       low) + low, 0, 1)`, the median of z. It is 0 exactly where
       `P(z != 0) <= 1/2`: what is off more often than on in training is off in
-      the network one ships, so what is counted there is what is controlled.
+      the network one ships.
     * `"mean"`: `clip(s * (high - low) + low, 0, 1)`, which Louizos et al. take
       for the mean. It is 0 only where `P(z != 0) <= .31` (for the default
       temperature and stretch), so it prunes less of the same `log_alpha`.
@@ -173,8 +173,9 @@ class HardConcrete(keras.layers.Layer):
 
     Raises:
         ValueError: If an argument is out of range or the regularizer's
-            temperature or stretch is another; when called, if the regularizer
-            has a weight decay and the weights are not to be found.
+            temperature or stretch is another; when built, if the last axis is
+            not known; when called, if the regularizer has a weight decay and
+            the weights are not to be found.
 
     Example:
         >>> inputs = keras.Input((784,))

@@ -217,7 +217,7 @@ class LHalf(ElementwisePenalty):
 
     Example:
         >>> LHalf(1.0).prox(keras.ops.array([1.5, 3.0]), step=1.0)
-        [0., 2.3696]
+        [0., 2.6954532]
 
     Reference:
         Xu, Chang, Xu, Zhang: L1/2 regularization, a thresholding

@@ -168,8 +168,8 @@ class CGES(GroupPenalty):
         ValueError: As in `GroupPenalty`, or if `mu` is not in [0, 1].
 
     Example:
-        >>> for k, layer in enumerate(layers):
-        ...     layer.kernel_regularizer = CGES(1e-5, mu=k / len(layers))
+        >>> model = keras.applications.MobileNetV2(weights=None)
+        >>> regularize(model, lambda depth: CGES(1e-5, mu=depth))
 
     Reference:
         Yoon, Hwang, ICML 2017, eq. 5; Bui et al., arXiv 1912.07868, section 5.

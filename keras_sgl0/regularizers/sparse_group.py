@@ -25,10 +25,12 @@ from keras_sgl0.validation import InputError, finite_float, require
 class SparseGroup(keras.regularizers.Regularizer):
     """Any sparse group penalty, held as its two parts: `group + element`.
 
-    It can be trained by its subgradient and by `VariableSplitting` whatever
-    its parts, and by `ProximalStep` where `prox` is known: for `GroupLasso`
-    with `L1` (soft thresholding, then the groups) and with `L0` (each group
-    keeps its `k` largest weights, the best `k` being found exactly).
+    `VariableSplitting` trains it whatever its parts (with `SCAD` and `MCP` if
+    beta is large enough), `fit` alone by its subgradient unless `element` is
+    `L0`, which has none, and `ProximalStep` where `prox` is known: for
+    `GroupLasso` with `L1` (soft thresholding, then the groups) and with `L0`
+    (each group keeps its `k` largest weights, the best `k` being found
+    exactly).
 
     Args:
         group: The penalty on groups, e.g. `GroupLasso(factor)`.
@@ -203,7 +205,8 @@ class SGL0(_OneFactor):
     Example:
         >>> penalty = SGL0(0.1 / 60000, axis="auto")
         >>> model = LeNet5Caffe((28, 28, 1), 10, kernel_regularizer=penalty)
-        >>> model.compile("adam", "sparse_categorical_crossentropy")
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> model.compile("adam", loss)
         >>> splitting = VariableSplitting(beta=25 * penalty.factor)
         >>> model.fit(images, labels, callbacks=[splitting])
 
@@ -220,6 +223,8 @@ class SGL0(_OneFactor):
 @keras.saving.register_keras_serializable("keras_sgl0")
 class SparseGroupTransformedL1(_OneFactor):
     """Group lasso plus transformed l1, with one factor.
+
+    `factor * [sum_g sqrt(|g|) ||w_g||_2 + sum_i (a + 1) |w_i| / (a + |w_i|)]`
 
     Args:
         factor: The coefficient of both parts. Greater than 0.
@@ -246,6 +251,8 @@ class SparseGroupTransformedL1(_OneFactor):
 class SparseGroupLHalf(_OneFactor):
     """Group lasso plus the l1/2 penalty, with one factor.
 
+    `factor * [sum_g sqrt(|g|) ||w_g||_2 + sum_i |w_i|^(1/2)]`
+
     Args:
         factor: The coefficient of both parts. Greater than 0.
         axis: The group axis of the kernel, as in `GroupLasso`.
@@ -269,6 +276,8 @@ class SparseGroupLHalf(_OneFactor):
 @keras.saving.register_keras_serializable("keras_sgl0")
 class SparseGroupL1MinusL2(_OneFactor):
     """Group lasso plus l1-l2, with one factor.
+
+    `factor * [sum_g sqrt(|g|) ||w_g||_2 + ||W||_1 - alpha ||W||_2]`
 
     Args:
         factor: The coefficient of both parts. Greater than 0.
