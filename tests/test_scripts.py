@@ -131,7 +131,7 @@ def digits(tmp_path_factory):
 def test_train_needs_no_arguments_but_fewer_epochs(digits):
     folder, process = digits
     assert process.returncode == 0, process.stderr
-    workdir = folder / "runs" / "digits-0"
+    workdir = folder / "runs" / "digits-0-epochs=1"
     assert {path.name for path in workdir.iterdir()} == {
         "recipe.json",
         "checkpoint.keras",
@@ -149,7 +149,7 @@ def test_train_ends_with_the_table_and_both_errors(digits):
     output = process.stdout
     for kernel in ("conv1", "conv2", "fc1", "fc2"):
         assert f"{kernel}/kernel" in output
-    path = folder / "runs" / "digits-0" / "result.json"
+    path = folder / "runs" / "digits-0-epochs=1" / "result.json"
     result = json.loads(path.read_text())
     alive = f"{sum(result['neurons_alive']):,} / 1,370"
     assert alive in output
@@ -163,7 +163,7 @@ def test_train_ends_with_the_table_and_both_errors(digits):
         f"and 2,293,000 -> {shrunk['macs_after']:,} MACs, test error "
         f"{shrunk['test_error']:.2f}%\n"
     ) in output
-    assert "files in runs/digits-0" in output.replace(os.sep, "/")
+    assert "files in runs/digits-0-epochs=1" in output.replace(os.sep, "/")
 
 
 def test_train_shows_progress(digits):
@@ -291,7 +291,7 @@ def shrunk(digits):
     return run_script(
         folder,
         "shrink.py",
-        "--model=runs/digits-0/model.keras",
+        "--model=runs/digits-0-epochs=1/model.keras",
         "--output=small",
         "--dataset=digits",
         "--rounds=2",
@@ -331,7 +331,7 @@ def test_shrink_prints_one_table(digits, shrunk):
         "litert, batch 128",
     ]
     result = json.loads(
-        (digits[0] / "runs" / "digits-0" / "result.json").read_text()
+        (digits[0] / "runs" / "digits-0-epochs=1" / "result.json").read_text()
     )
     assert changes[0]["after"] == result["shrunk"]["parameters_after"]
     assert changes[1]["after"] == result["shrunk"]["macs_after"]
