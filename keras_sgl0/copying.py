@@ -26,10 +26,11 @@ def from_config(
         change: Takes the config and returns the one to use.
 
     Raises:
-        Exception: Whatever a config of others leads to.
+        ValueError: If it has state that is not in its config, as a lookup
+            has. A config of others may lead to any other error.
     """
     if any(hasattr(part, "save_assets") for part in parts(operation)):
-        raise NotImplementedError("its state is not in its config")
+        raise ValueError("Its state is not in its config.")
     return type(operation).from_config(change(operation.get_config()))
 
 
