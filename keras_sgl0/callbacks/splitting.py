@@ -267,7 +267,7 @@ class VariableSplitting(Splitting):
 
     Example:
         >>> layer = keras.layers.Dense(10, kernel_regularizer=SGL0(1e-5))
-        >>> model = keras.Sequential([layer])
+        >>> model = keras.Sequential([keras.Input((784,)), layer])
         >>> model.compile("adam", "mse")
         >>> model.fit(x, y, callbacks=[VariableSplitting(beta=25e-5)])
 
