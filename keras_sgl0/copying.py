@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 
 
-def parts(operation: keras.Operation) -> list[keras.layers.Layer]:
+def all_layers(operation: keras.Operation) -> list[keras.layers.Layer]:
     """Returns a layer and all layers in it; none for other operations.
 
     Args:
@@ -29,7 +29,7 @@ def from_config(
         ValueError: If it has state that is not in its config, as a lookup
             has. A config of others may lead to any other error.
     """
-    if any(hasattr(part, "save_assets") for part in parts(operation)):
+    if any(hasattr(part, "save_assets") for part in all_layers(operation)):
         raise ValueError("Its state is not in its config.")
     return type(operation).from_config(change(operation.get_config()))
 
@@ -42,6 +42,6 @@ def refresh(layer: keras.Operation):
     Args:
         layer: It may have others in it.
     """
-    for part in parts(layer):
+    for part in all_layers(layer):
         if isinstance(part, keras.layers.Normalization):
             part.finalize_state()

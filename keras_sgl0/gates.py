@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_sgl0.copying import from_config, refresh
+from keras_sgl0.copying import all_layers, from_config, refresh
 from keras_sgl0.layers import ExpectedL0, HardConcrete, gated_by
 from keras_sgl0.reports import GateReport, GatesOfLayer
 from keras_sgl0.validation import InputError, require, require_built
@@ -45,12 +45,20 @@ def gates(model: keras.Model) -> list[HardConcrete]:
     """
     require_built(model)
     found = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, HardConcrete)
+        layer for layer in all_layers(model) if isinstance(layer, HardConcrete)
     ]
     require(found, "model", "a model with `HardConcrete` gates", model)
     return found
+
+
+def ruled_by(gate: HardConcrete) -> keras.layers.Layer:
+    """Returns the layer that a gate rules, else the gate itself.
+
+    Args:
+        gate: A gate layer of a model.
+    """
+    gated = gated_by(gate)
+    return gate if gated is None else gated.layer
 
 
 def gated_layer(gate: HardConcrete) -> str:
@@ -59,8 +67,7 @@ def gated_layer(gate: HardConcrete) -> str:
     Args:
         gate: A gate layer of a model.
     """
-    gated = gated_by(gate)
-    return gate.name if gated is None else gated.layer.name
+    return ruled_by(gate).name
 
 
 def gate_group_size(gate: HardConcrete) -> int:
@@ -155,11 +162,9 @@ def fold_gates(model: keras.Model) -> keras.Model:
                 foldable[id(gate)] = gated
     clones = []
     result = _without_gates(model, foldable, clones)
-    for original, clone in clones:
-        stays = not isinstance(original, HardConcrete)
-        if stays and isinstance(original, layers.Layer):
-            clone.set_weights(original.get_weights())
-            refresh(clone)
+    for layer, clone in clones:
+        clone.set_weights(layer.get_weights())
+        refresh(clone)
     copies = {id(layer): clone for layer, clone in clones}
     for gate in all_gates:
         if id(gate) in foldable:
@@ -170,15 +175,13 @@ def fold_gates(model: keras.Model) -> keras.Model:
 
 def _results(model):
     """Returns the ids of the layers whose outputs are a model's outputs."""
-    models = [m for m in model._flatten_layers() if hasattr(m, "outputs")]
+    models = [m for m in all_layers(model) if hasattr(m, "outputs")]
     outputs = [tensor for m in models for tensor in m.outputs]
     return {id(tensor._keras_history.operation) for tensor in outputs}
 
 
 def _has_gates(operation):
-    return isinstance(operation, layers.Layer) and any(
-        isinstance(x, HardConcrete) for x in operation._flatten_layers()
-    )
+    return any(isinstance(x, HardConcrete) for x in all_layers(operation))
 
 
 def _scale(layer, gated, values):
@@ -200,7 +203,8 @@ def _without_gates(model, foldable, clones):
             return _without_gates(layer, foldable, clones)
         elif (copy := _copy(layer)) is None:
             return layer
-        clones.append((layer, copy))
+        if not is_gate and isinstance(layer, layers.Layer):
+            clones.append((layer, copy))
         return copy
 
     def call(layer, *args, **kwargs):

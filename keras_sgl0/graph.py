@@ -223,7 +223,9 @@ def _fits(model, args, kwargs) -> bool:
     """Whether a call hands a model just what its own inputs are like."""
     # For a structure of inputs Keras hands on one of masks that are `None`.
     given = {
-        k for k, v in kwargs.items() if any(map(_is_given, tree.flatten(v)))
+        name
+        for name, value in kwargs.items()
+        if any(x is not None for x in tree.flatten(value))
     }
     if len(args) != 1 or given - {"training"}:
         return False
@@ -236,10 +238,6 @@ def _fits(model, args, kwargs) -> bool:
         and _is_exact(x.spec.dtype, y.dtype)
         for x, y in zip(given, own, strict=True)
     )
-
-
-def _is_given(value) -> bool:
-    return value is not None
 
 
 def _is_exact(given, wanted) -> bool:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_sgl0.copying import parts
+from keras_sgl0.copying import all_layers
 from keras_sgl0.graph import functional
 from keras_sgl0.validation import InputError
 
@@ -80,7 +80,9 @@ def outputs(model: keras.Model, inputs: object) -> list[np.ndarray]:
 @contextlib.contextmanager
 def _fresh_states(model):
     """Lets stateful layers begin with zeros, and then go on where they were."""
-    states = tree.flatten([getattr(p, "states", None) for p in parts(model)])
+    states = tree.flatten(
+        [getattr(p, "states", None) for p in all_layers(model)]
+    )
     states = [v for v in states if isinstance(v, keras.Variable)]
     before = [ops.convert_to_numpy(v) for v in states]
     try:

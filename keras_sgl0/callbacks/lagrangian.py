@@ -8,8 +8,8 @@ from keras import ops
 
 from keras_sgl0.callbacks.lending import LendingCallback, Lent, unique
 from keras_sgl0.compilation import require_no_accumulation
-from keras_sgl0.gates import gate_group_size, gated_layer, gates
-from keras_sgl0.layers import HardConcrete, gated_by
+from keras_sgl0.gates import gate_group_size, gates, ruled_by
+from keras_sgl0.layers import HardConcrete
 from keras_sgl0.validation import (
     InputError,
     choice,
@@ -227,10 +227,8 @@ class L0Constraint(LendingCallback):
             return [Constraint("", trained, self.density)]
         of_layers = {}
         for gate in trained:
-            gated = gated_by(gate)
-            layer = gate if gated is None else gated.layer
-            of_layers.setdefault(id(layer), []).append(gate)
-        names = unique(gated_layer(gates[0]) for gates in of_layers.values())
+            of_layers.setdefault(id(ruled_by(gate)), []).append(gate)
+        names = unique(ruled_by(g[0]).name for g in of_layers.values())
         layers = dict(zip(names, of_layers.values(), strict=True))
         known = tuple(layers)
         if isinstance(self.density, dict):

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_sgl0.callbacks.lending import LendingCallback, Lent, by_path
 from keras_sgl0.compilation import compiled, scope_of
-from keras_sgl0.groups import upcast
+from keras_sgl0.groups import upcast, wide_dtype
 from keras_sgl0.regularizers import ElementwisePenalty, SparseGroup
 from keras_sgl0.validation import (
     InputError,
@@ -155,7 +155,7 @@ class Splitting(LendingCallback):
         if is_new:
             self.on_beta_change(before)
         if not self._has_v:
-            # Only now, since a later callback may have restored the weights.
+            # Not before, as a later callback may have restored the weights.
             self._update_v()
         if is_new or not self._has_v:
             self.retrace_constants()
@@ -181,7 +181,7 @@ class Splitting(LendingCallback):
         held = keras.Variable(
             ops.convert_to_numpy(upcast(variable)),
             trainable=False,
-            dtype=upcast(variable).dtype,
+            dtype=wide_dtype(variable),
             name=f"splitting_v_{variable.name}",
         )
         lent = self.split(original, self.beta_of(variable), held)
@@ -312,8 +312,8 @@ class VariableSplitting(Splitting):
         super().on_train_begin(logs)
 
     def on_beta_change(self, before):
-        """Brings V up to date with the new beta."""
-        self._update_v()
+        """Asks for a V of the new beta."""
+        self._has_v = False
 
     def on_epoch_end(self, epoch, logs=None):
         """Brings V up to date and puts beta and the threshold into `logs`."""

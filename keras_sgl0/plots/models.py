@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sgl0.copying import all_layers
 from keras_sgl0.plots.drawing import (
     COLORS,
     add_legend,
@@ -45,7 +46,7 @@ def filters(path: str | os.PathLike, layer: str | None = None) -> "Figure":
     """
     by_name = {
         conv.kernel.path.rpartition("/")[0]: conv.kernel
-        for conv in _load(path)._flatten_layers()
+        for conv in all_layers(_load(path))
         if isinstance(conv, keras.layers.Conv2D)
     }
     require(by_name, "path", "a model with a Conv2D", str(path))

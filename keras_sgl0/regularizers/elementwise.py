@@ -90,7 +90,7 @@ class L0(ElementwisePenalty):
 
     def __call__(self, w):
         """Returns `factor` times the number of non-zero weights."""
-        alive = ops.cast(ops.not_equal(w, 0), upcast(w).dtype)
+        alive = ops.cast(ops.not_equal(w, 0), wide_dtype(w))
         return self.factor * ops.sum(alive)
 
     def threshold(self, step):
