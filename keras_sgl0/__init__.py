@@ -1,13 +1,14 @@
 """Structured sparsity for Keras 3."""
 
+import importlib
+
 from keras_sgl0 import (
     callbacks,
+    deployment,
     gates,
     groups,
-    layers,
     models,
     regularizers,
-    sparsity,
 )
 from keras_sgl0.callbacks import (
     ADMM,
@@ -17,12 +18,22 @@ from keras_sgl0.callbacks import (
     TargetDensity,
     VariableSplitting,
 )
-from keras_sgl0.cost import count_macs, macs_per_weight
-from keras_sgl0.exporting import export
-from keras_sgl0.factor import factor_max
-from keras_sgl0.gates import fold_gates, gate_report
-from keras_sgl0.layers import ExpectedL0, HardConcrete
-from keras_sgl0.regularization import regularize
+from keras_sgl0.deployment.export import export
+from keras_sgl0.deployment.report import Comparison, ExportReport
+from keras_sgl0.factor_max import factor_max
+from keras_sgl0.gates.folding import fold_gates
+from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
+from keras_sgl0.gates.report import GateReport, gate_report
+from keras_sgl0.network.cost import count_macs, macs_per_weight
+from keras_sgl0.network.cost_report import CostReport
+from keras_sgl0.network.sparsity import (
+    apply_threshold,
+    neuron_sparsity,
+    sparsity_report,
+    weight_sparsity,
+)
+from keras_sgl0.network.sparsity_report import SparsityReport
+from keras_sgl0.regularize import RegularizationReport, regularize
 from keras_sgl0.regularizers import (
     CGES,
     L0,
@@ -44,24 +55,20 @@ from keras_sgl0.regularizers import (
     SparseGroupTransformedL1,
     TransformedL1,
 )
-from keras_sgl0.reports import (
-    Comparison,
-    CostReport,
-    ExportReport,
-    GateReport,
-    RegularizationReport,
-    ShrinkReport,
-    SparsityReport,
-)
 from keras_sgl0.shrinking import shrink
-from keras_sgl0.sparsity import (
-    apply_threshold,
-    neuron_sparsity,
-    sparsity_report,
-    weight_sparsity,
-)
+from keras_sgl0.shrinking.report import ShrinkReport
 
 __version__ = "0.1.0"
+
+# The laboratory needs TensorFlow or matplotlib, so it is imported when it is
+# asked for. `layers` and `sparsity` are names of version 0.1.
+_LAZY = {
+    "datasets": "keras_sgl0.experiments.datasets",
+    "experiments": "keras_sgl0.experiments",
+    "layers": "keras_sgl0.gates",
+    "plots": "keras_sgl0.experiments.plots",
+    "sparsity": "keras_sgl0.network.sparsity",
+}
 
 __all__ = [
     "ADMM",
@@ -101,6 +108,7 @@ __all__ = [
     "apply_threshold",
     "callbacks",
     "count_macs",
+    "deployment",
     "export",
     "factor_max",
     "fold_gates",
@@ -118,3 +126,15 @@ __all__ = [
     "sparsity_report",
     "weight_sparsity",
 ]
+
+
+def __getattr__(name: str):
+    """Imports what is not imported with the package itself."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(_LAZY[name])
+
+
+def __dir__() -> list[str]:
+    """Returns all names, those not imported yet too."""
+    return sorted({*globals(), *_LAZY})

@@ -19,7 +19,7 @@ import numbers
 import keras
 from keras import ops
 
-from keras_sgl0.validation import require
+from keras_sgl0.utils.validation import require
 
 Axis = int | str
 

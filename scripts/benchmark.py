@@ -18,7 +18,7 @@ import rich.table
 from absl import app, flags
 
 from keras_sgl0 import SGL0, GroupLasso, VariableSplitting
-from keras_sgl0.latency import take_turns
+from keras_sgl0.deployment.latency import take_turns
 from keras_sgl0.models import LeNet5Caffe, WideResNet
 
 _NETWORK = flags.DEFINE_enum(
@@ -100,7 +100,7 @@ def overhead():
 
 def pipeline():
     """Times training batches, augmented and not, and arrays shuffled alike."""
-    from keras_sgl0 import datasets  # which needs TensorFlow
+    from keras_sgl0.experiments import datasets  # which needs TensorFlow
 
     dataset = datasets.load(_DATASET.value, _DATA_DIR.value).normalized()
     size = _BATCH_SIZE.value

@@ -11,8 +11,8 @@ import sys
 
 from absl import app, flags
 
-from keras_sgl0 import plots
-from keras_sgl0.validation import InputError
+from keras_sgl0.experiments import plots
+from keras_sgl0.utils.validation import InputError
 
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Where to, without the ending. Default: plots/COMMAND."

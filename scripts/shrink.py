@@ -11,12 +11,13 @@ import sys
 import keras
 from absl import app, flags
 
-from keras_sgl0 import apply_threshold, datasets, shrink
-from keras_sgl0.comparison import compare
-from keras_sgl0.experiment import percent_wrong, versions
-from keras_sgl0.runtimes import SUFFIXES
-from keras_sgl0.sparsity import TOLERANCE
-from keras_sgl0.validation import InputError, require
+from keras_sgl0 import apply_threshold, shrink
+from keras_sgl0.deployment.comparison import compare
+from keras_sgl0.deployment.runtimes import SUFFIXES
+from keras_sgl0.experiments import datasets
+from keras_sgl0.experiments.run import percent_wrong, versions
+from keras_sgl0.network.sparsity import TOLERANCE
+from keras_sgl0.utils.validation import InputError, require
 
 flags.DEFINE_string("model", None, "The .keras file to shrink.", required=True)
 flags.DEFINE_string(

@@ -11,9 +11,9 @@ import sys
 
 from absl import app, flags
 
-from keras_sgl0.recipes import RECIPES
-from keras_sgl0.settings import as_text
-from keras_sgl0.sweep import (
+from keras_sgl0.experiments.overrides import as_text
+from keras_sgl0.experiments.recipes import RECIPES
+from keras_sgl0.experiments.sweep import (
     MARKDOWN,
     grid_from_text,
     plan,
@@ -21,7 +21,7 @@ from keras_sgl0.sweep import (
     sweep,
     unfinished,
 )
-from keras_sgl0.validation import InputError
+from keras_sgl0.utils.validation import InputError
 
 flags.DEFINE_list("recipes", ["digits"], f"Any of: {', '.join(RECIPES)}.")
 flags.DEFINE_list("seeds", ["0"], "The seeds of every recipe.")

@@ -10,8 +10,8 @@ import sys
 
 from absl import app, flags
 
-from keras_sgl0.pages import updated
-from keras_sgl0.validation import InputError
+from keras_sgl0.experiments.result_tables import updated
+from keras_sgl0.utils.validation import InputError
 
 _CHECK = flags.DEFINE_bool(
     "check", False, "Change nothing, fail if a page is out of date."

@@ -10,7 +10,7 @@ import keras
 import pytest
 
 import keras_sgl0
-from keras_sgl0.reports import Change, Comparison
+from keras_sgl0.deployment.report import Change, Comparison
 
 if keras.backend.backend() == "tensorflow":
     MODULES = [

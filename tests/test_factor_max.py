@@ -5,7 +5,7 @@ from helpers import QUICK, to_numpy, two_layers
 from keras import ops
 
 import keras_sgl0 as ks
-from keras_sgl0.factor import factor_max
+from keras_sgl0.factor_max import factor_max
 from keras_sgl0.groups import group_norms
 
 LEARNING_RATE = 0.05

@@ -7,7 +7,7 @@ from helpers import to_numpy, two_layers
 from keras import layers
 
 import keras_sgl0 as ks
-from keras_sgl0.regularization import regularize
+from keras_sgl0.regularize import regularize
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from keras_sgl0.recipe import Recipe
-from keras_sgl0.recipes import RECIPES
+from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.recipes import RECIPES
 
 pytestmark = pytest.mark.tensorflow
 

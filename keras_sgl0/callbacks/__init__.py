@@ -1,8 +1,8 @@
 """Callbacks that train penalties and watch sparsity."""
 
-from keras_sgl0.callbacks.lagrangian import L0Constraint
-from keras_sgl0.callbacks.monitor import SparsityMonitor
+from keras_sgl0.callbacks.l0_constraint import L0Constraint
 from keras_sgl0.callbacks.proximal import ProximalStep
+from keras_sgl0.callbacks.sparsity_monitor import SparsityMonitor
 from keras_sgl0.callbacks.splitting import ADMM, VariableSplitting
 from keras_sgl0.callbacks.target_density import TargetDensity
 

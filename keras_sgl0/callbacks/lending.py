@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_sgl0.compilation import require_strategy_can_train, retrace
-from keras_sgl0.validation import InputError, require_built
+from keras_sgl0.utils.compilation import require_strategy_can_train, retrace
+from keras_sgl0.utils.validation import InputError, require_built
 
 
 def by_path(pairs: Iterable[tuple]) -> dict:

@@ -4,14 +4,14 @@ import keras
 from keras import ops
 
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
-from keras_sgl0.compilation import optimizer_of, require_no_accumulation
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.regularizers import (
     ElementwisePenalty,
     GroupPenalty,
     SparseGroup,
 )
-from keras_sgl0.validation import InputError
+from keras_sgl0.utils.compilation import optimizer_of, require_no_accumulation
+from keras_sgl0.utils.validation import InputError
 
 
 class _ShownPenalty(Lent, keras.regularizers.Regularizer):

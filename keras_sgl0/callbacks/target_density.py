@@ -6,17 +6,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.callbacks.counted import COUNTED
+from keras_sgl0.callbacks.density_measures import COUNTED
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
-from keras_sgl0.compilation import compiled, retrace, scope_of
 from keras_sgl0.groups import wide_dtype
+from keras_sgl0.network.sparsity import own_penalty
 from keras_sgl0.regularizers import (
     ElementwisePenalty,
     GroupPenalty,
     SparseGroup,
 )
-from keras_sgl0.sparsity import own_penalty
-from keras_sgl0.validation import InputError, choice, finite_float
+from keras_sgl0.utils.compilation import compiled, retrace, scope_of
+from keras_sgl0.utils.validation import InputError, choice, finite_float
 
 # Steered by the natural exponent of `_GAIN` times the error of log density:
 # a density a tenth above the path more than doubles the penalty.

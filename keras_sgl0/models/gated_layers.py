@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
-from keras_sgl0.validation import choice, finite_float
+from keras_sgl0.utils.validation import choice, finite_float
 
 Gate = Callable[[str, int], keras.layers.Layer]
 FANS = ("fan_in", "fan_out")

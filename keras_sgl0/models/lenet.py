@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_sgl0.models.gated_layers import Gate, GatedLayers
-from keras_sgl0.validation import finite_float, image_shape, integer
+from keras_sgl0.utils.validation import finite_float, image_shape, integer
 
 
 def LeNet5Caffe(  # noqa: N802

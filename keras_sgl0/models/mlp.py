@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_sgl0.models.gated_layers import Gate, GatedLayers
-from keras_sgl0.validation import integer, require
+from keras_sgl0.utils.validation import integer, require
 
 
 def MLP(  # noqa: N802

@@ -9,7 +9,7 @@ from keras_sgl0.models.gated_layers import (
     he_normal,
     weight_decay_penalty,
 )
-from keras_sgl0.validation import finite_float, image_shape, integer
+from keras_sgl0.utils.validation import finite_float, image_shape, integer
 
 # Expansion, maps, blocks and stride of the first block.
 _STAGES = (

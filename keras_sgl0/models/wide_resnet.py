@@ -8,7 +8,12 @@ from keras_sgl0.models.gated_layers import (
     GatedLayers,
     weight_decay_penalty,
 )
-from keras_sgl0.validation import finite_float, image_shape, integer, require
+from keras_sgl0.utils.validation import (
+    finite_float,
+    image_shape,
+    integer,
+    require,
+)
 
 
 def WideResNet(  # noqa: N802

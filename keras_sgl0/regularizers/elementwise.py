@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_sgl0.groups import safe_norm, upcast, wide_dtype
-from keras_sgl0.validation import finite_float
+from keras_sgl0.utils.validation import finite_float
 
 
 class ElementwisePenalty(keras.regularizers.Regularizer, abc.ABC):

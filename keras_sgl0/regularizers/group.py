@@ -19,7 +19,7 @@ from keras_sgl0.groups import (
     upcast,
     validate_axis,
 )
-from keras_sgl0.validation import finite_float
+from keras_sgl0.utils.validation import finite_float
 
 
 class GroupPenalty(keras.regularizers.Regularizer, abc.ABC):

@@ -18,7 +18,7 @@ from keras_sgl0.regularizers.group import (
     shrink_groups,
     sorted_sizes,
 )
-from keras_sgl0.validation import InputError, finite_float, require
+from keras_sgl0.utils.validation import InputError, finite_float, require
 
 
 @keras.saving.register_keras_serializable("keras_sgl0")

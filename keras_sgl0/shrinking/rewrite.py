@@ -4,10 +4,10 @@ import itertools
 
 import keras
 
-from keras_sgl0.copying import from_config, refresh
-from keras_sgl0.graph import Graph, Node, fill, tensors
-from keras_sgl0.shrinking.liveness import Cuts
-from keras_sgl0.shrinking.rules import Rewrite, Values
+from keras_sgl0.network.copying import from_config, refresh
+from keras_sgl0.network.graph import Graph, Node, fill, tensors
+from keras_sgl0.structures.liveness import Cuts
+from keras_sgl0.structures.rules import Rewrite, Values
 
 _OURS = __name__.split(".")[0]
 

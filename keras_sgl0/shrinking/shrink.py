@@ -4,18 +4,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.cost import has_sizes, layer_cost
-from keras_sgl0.gates import fold_gates
-from keras_sgl0.graph import Graph, trace
+from keras_sgl0.gates.folding import fold_gates
+from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.groups import upcast
-from keras_sgl0.layers import HardConcrete
-from keras_sgl0.probing import largest_difference, outputs, probe
-from keras_sgl0.reports import KeptChannels, ShrinkReport, ShrunkLayer
-from keras_sgl0.shrinking.liveness import Cuts, analyse
+from keras_sgl0.network.cost import has_sizes, layer_cost
+from keras_sgl0.network.graph import Graph, trace
+from keras_sgl0.network.probing import largest_difference, outputs, probe
+from keras_sgl0.network.sparsity import TOLERANCE, thresholded
+from keras_sgl0.shrinking.report import KeptChannels, ShrinkReport, ShrunkLayer
 from keras_sgl0.shrinking.rewrite import NotCopied, Rebuilt
-from keras_sgl0.shrinking.rules import Whole
-from keras_sgl0.sparsity import TOLERANCE, thresholded
-from keras_sgl0.validation import choice, integer
+from keras_sgl0.structures.liveness import Cuts, analyse
+from keras_sgl0.structures.rules import Whole
+from keras_sgl0.utils.validation import choice, integer
 
 
 def shrink(

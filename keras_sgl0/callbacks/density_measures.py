@@ -1,0 +1,215 @@
+"""What a target density may count: weights, parameters, MACs or neurons."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_sgl0.groups import (
+    group_means,
+    num_groups,
+    other_axes,
+    per_weight,
+    upcast,
+)
+from keras_sgl0.network.cost import macs_per_weight
+from keras_sgl0.network.sparsity import kernels, neuron_axes, own_penalty
+from keras_sgl0.regularizers import GroupLasso, SparseGroup
+from keras_sgl0.utils.validation import InputError, require
+
+
+class Weights:
+    """The weights of all trainable kernels, and what else has a penalty.
+
+    Every price is a whole number, so that a share of them has no rounding.
+
+    Args:
+        target: The density to be met, in (0, 1].
+        model: A built model.
+        penalised: Its variables with a penalty of this package.
+
+    Raises:
+        ValueError: If the target is not more than the share without a penalty,
+            or if what has a penalty is nothing that is counted.
+    """
+
+    name = "weights"
+
+    def __init__(self, target: float, model, penalised: list):
+        self.target = target
+        self._penalised = penalised
+        counted = {id(v): (v, price) for v, price in self._priced(model)}
+        for variable in penalised:
+            if id(variable) not in counted:
+                raise InputError(
+                    f"`TargetDensity` cannot count the {self.name} of "
+                    f'{variable.path}. Received: of="{self.name}"'
+                )
+        self._prices = np.array([counted[id(v)][1] for v in penalised])
+        self._total = sum(self.size(v) * p for v, p in counted.values())
+        removable = self._prices @ [self.size(v) for v in penalised]
+        self._fixed = self._total - int(removable)
+        require(
+            target * self._total > self._fixed,
+            "density",
+            f"more than {self._fixed / max(self._total, 1):.4f}, the share of "
+            f"the {self.name} without a penalty",
+            target,
+        )
+
+    def _priced(self, model):
+        """Returns all that is counted, and the price of one unit of each."""
+        return [(v, 1) for v in (*kernels(model), *self._penalised)]
+
+    def size(self, variable) -> int:
+        """Returns how many units a variable has.
+
+        Args:
+            variable: A variable.
+        """
+        return math.prod(variable.shape)
+
+    def alive(self, variable, least: float):
+        """Returns how many units of a variable are alive, as a tensor.
+
+        Args:
+            variable: One of the penalised ones.
+            least: A weight that is not above this is dead.
+        """
+        return ops.sum(ops.cast(_is_alive(variable, least), "int32"))
+
+    def relative_prices(self) -> np.ndarray:
+        """Returns the price of a unit of each variable, by the mean price."""
+        sizes = [self.size(variable) for variable in self._penalised]
+        return self._prices * sum(sizes) / (self._prices @ sizes)
+
+    def density(self, alive: np.ndarray) -> float:
+        """Returns the density.
+
+        Args:
+            alive: How many units of each penalised variable are alive.
+        """
+        return float((self._fixed + alive @ self._prices) / self._total)
+
+    def supports(self, least: list[float]) -> list[np.ndarray]:
+        """Returns the weights to keep: as many as the target pays for.
+
+        Args:
+            least: Of each penalised variable, what is dead already.
+        """
+        scores = [self._scores(variable) for variable in self._penalised]
+        flat = np.concatenate([s.ravel() for s in scores])
+        order = np.argsort(-flat, kind="stable")
+        prices = np.repeat(self._prices, [s.size for s in scores])
+        densities = (self._fixed + np.cumsum(prices[order])) / self._total
+        paid = np.searchsorted(densities, self.target, side="right")
+        limit, last = -1.0, 0
+        if paid < len(flat):
+            limit = flat[order[paid]]
+            ends = np.cumsum([s.size for s in scores])
+            last = np.searchsorted(ends, order[paid], side="right")
+        # Equals of the first that is too much go too, no half groups; but the
+        # variables before its own come first.
+        kept = [
+            score >= limit if i < last else score > limit
+            for i, score in enumerate(scores)
+        ]
+        return list(map(self._of_weights, self._penalised, kept, least))
+
+    def _scores(self, variable):
+        """Returns by what units are ranked, as a share of the largest.
+
+        So no kernel goes empty while another has something small to give.
+        """
+        size = ops.convert_to_numpy(self._size_of_units(variable))
+        return size / max(size.max(), np.finfo(size.dtype).tiny)
+
+    def _size_of_units(self, variable):
+        """Returns how large units are: `|w|`, its mean over the group, or both.
+
+        For a group penalty alone it is the mean, for sums of a group and an
+        elementwise penalty the geometric mean of the two.
+        """
+        penalty, size = own_penalty(variable), ops.abs(upcast(variable))
+        if not isinstance(penalty, GroupLasso | SparseGroup):
+            return size
+        axis = penalty.axis
+        means = group_means(variable, axis)
+        means = per_weight(means, variable.shape, axis)
+        if isinstance(penalty, SparseGroup):
+            return ops.sqrt(size * means)
+        return ops.broadcast_to(means, variable.shape)
+
+    def _of_weights(self, variable, kept, least):
+        """Returns which weights are those of the units that are kept."""
+        return kept
+
+
+class _Parameters(Weights):
+    """All trainable parameters of a model, biases included."""
+
+    name = "parameters"
+
+    def _priced(self, model):
+        return [(variable, 1) for variable in model.trainable_variables]
+
+
+class _MACs(Weights):
+    """The multiply-adds of the trainable kernels."""
+
+    name = "macs"
+
+    def _priced(self, model):
+        trainable = {id(kernel) for kernel in kernels(model)}
+        return [
+            (kernel, number)
+            for kernel, number in macs_per_weight(model)
+            if id(kernel) in trainable
+        ]
+
+
+class _Neurons(Weights):
+    """The groups of the trainable kernels, as `sparsity_report` counts them."""
+
+    name = "neurons"
+
+    def __init__(self, target: float, model, penalised: list):
+        self._axes = neuron_axes(model)
+        super().__init__(target, model, penalised)
+
+    def _priced(self, model):
+        return [(kernel, 1) for kernel in kernels(model)]
+
+    def size(self, variable) -> int:
+        """Returns how many groups a kernel has.
+
+        Args:
+            variable: A kernel.
+        """
+        return num_groups(variable.shape, self._axes[id(variable)])
+
+    def alive(self, variable, least: float):
+        """Returns how many groups have a weight that is alive, as a tensor.
+
+        Args:
+            variable: One of the penalised kernels.
+            least: A weight that is not above this is dead.
+        """
+        others = other_axes(variable.shape, self._axes[id(variable)])
+        alive = ops.any(_is_alive(variable, least), axis=others)
+        return ops.sum(ops.cast(alive, "int32"))
+
+    def _size_of_units(self, variable):
+        return group_means(variable, self._axes[id(variable)])
+
+    def _of_weights(self, variable, kept, least):
+        kept = per_weight(kept, variable.shape, self._axes[id(variable)])
+        alive = ops.logical_and(kept, _is_alive(variable, least))
+        return ops.convert_to_numpy(alive)
+
+
+def _is_alive(variable, least):
+    return ops.abs(upcast(variable)) > least
+
+
+COUNTED = {kind.name: kind for kind in (Weights, _Parameters, _MACs, _Neurons)}

@@ -1,0 +1,46 @@
+"""Sparsity during training, where every Keras logger can see it."""
+
+import keras
+
+from keras_sgl0.groups import Axis, validate_axis
+from keras_sgl0.network.sparsity import TOLERANCE, SparsityCounter
+from keras_sgl0.utils.validation import finite_float
+
+
+class SparsityMonitor(keras.callbacks.Callback):
+    """Puts `weight_sparsity` and `neuron_sparsity` into the logs.
+
+    Both are shares in [0, 1], counted at each epoch's end as `sparsity_report`
+    counts them. `History`, the progress bar and every callback listed after
+    this one (`CSVLogger`, `TensorBoard`, `EarlyStopping`) see them.
+
+    Args:
+        tolerance: Below this a weight counts as zero. At least 0.
+        axis: The group axis, or `None` for that of each kernel's penalty.
+
+    Raises:
+        ValueError: If `tolerance` is negative or `axis` unknown; when `fit`
+            begins, if the model is not built or has no trainable kernel, or
+            if a kernel has no such axis.
+
+    Example:
+        >>> logger = keras.callbacks.CSVLogger("history.csv")
+        >>> model.fit(x, y, callbacks=[SparsityMonitor(), logger])
+    """
+
+    def __init__(self, tolerance: float = TOLERANCE, axis: Axis | None = None):
+        super().__init__()
+        self.tolerance = finite_float("tolerance", tolerance, at_least=0)
+        self.axis = axis if axis is None else validate_axis(axis)
+        self._counter = None
+
+    def on_train_begin(self, logs=None):
+        """Compiles the count for the model at hand."""
+        self._counter = SparsityCounter(self.model, self.tolerance, self.axis)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Counts."""
+        if logs is not None:
+            report = self._counter()
+            logs["weight_sparsity"] = report.weight_sparsity
+            logs["neuron_sparsity"] = report.neuron_sparsity

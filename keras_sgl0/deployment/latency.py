@@ -1,0 +1,85 @@
+"""Timing models side by side in one process."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+from keras_sgl0.deployment.report import Change
+from keras_sgl0.utils.validation import integer
+
+# Short, so that most turns are not interrupted by other processes.
+_SECONDS_PER_TURN = 0.001
+
+
+def take_turns(
+    functions: dict[str, Callable[[], object]],
+    rounds: int = 500,
+    calls: int | None = None,
+) -> dict[str, list[float]]:
+    """Times functions in turn, as the speed of a machine drifts.
+
+    Each is called once before, which traces and compiles, and is not timed.
+
+    Args:
+        functions: What to call, without arguments, by name.
+        rounds: How many turns each function gets.
+        calls: How many calls make a turn; `None` for what takes about a
+            millisecond.
+
+    Returns:
+        The seconds a call took in each of a function's turns, their mean.
+
+    Example:
+        >>> times = take_turns({"before": before, "after": after})
+        >>> statistics.median(times["after"])
+    """
+    integer("rounds", rounds, at_least=1)
+    if calls is not None:
+        integer("calls", calls, at_least=1)
+    turns = {}
+    for name, function in functions.items():
+        function()
+        turns[name] = calls or _calls_per_turn(function)
+    times = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            times[name].append(_seconds(function, turns[name]))
+    return times
+
+
+def _calls_per_turn(function):
+    return max(1, round(_SECONDS_PER_TURN / max(_seconds(function, 1), 1e-9)))
+
+
+def _seconds(function, calls):
+    begin = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - begin) / calls
+
+
+def compare_latency(
+    name: str,
+    before: Callable[[], object],
+    after: Callable[[], object],
+    rounds: int = 500,
+) -> Change:
+    """Returns the milliseconds of a call, medians over all rounds.
+
+    The ratio is the median of the rounds' ratios, to which the drift of the
+    machine's speed matters less.
+
+    Args:
+        name: What to call the figure.
+        before: What runs the model before, see `keras_sgl0.runtimes`.
+        after: What runs the model after.
+        rounds: How many turns each gets.
+
+    Example:
+        >>> runs = running(model, x), running(small, x)
+        >>> compare_latency("as they are", *runs)
+    """
+    times = take_turns({"before": before, "after": after}, rounds)
+    ratios = [b / a for b, a in zip(*times.values(), strict=True)]
+    medians = [1e3 * statistics.median(seconds) for seconds in times.values()]
+    return Change(name, *medians, "ms", statistics.median(ratios))

@@ -1,0 +1,118 @@
+"""What `export` and the comparison of two models report."""
+
+import dataclasses
+
+from keras_sgl0.utils.tables import as_text, new_table
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """What `export` wrote.
+
+    `print(report)` shows a line, `to_dict()` gives plain values.
+
+    Attributes:
+        path: The file or folder.
+        format: `"keras"`, `"saved_model"`, `"litert"` or `"onnx"`.
+        quantize: `"float16"`, `"int8"` or `None`.
+        bytes: The size of the file, or of all files in the folder.
+        difference: The largest absolute difference between an output of the
+            model and of what was read back, `None` if not compared.
+        relative_difference: The same, as a share of the largest absolute
+            output.
+        unchecked: Why it was not compared, empty where it was.
+    """
+
+    path: str
+    format: str
+    quantize: str | None
+    bytes: int
+    difference: float | None
+    relative_difference: float | None
+    unchecked: str = ""
+
+    def to_dict(self) -> dict:
+        """Returns the report as plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        kind = " ".join(filter(None, [self.format, self.quantize]))
+        if self.unchecked:
+            check = f"not read back: {self.unchecked}"
+        else:
+            check = (
+                f"read back with a largest difference of {self.difference:.2g}"
+                f", relative {self.relative_difference:.2g}"
+            )
+        return f"{self.path} ({kind}): {self.bytes:,} bytes, {check}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A figure of a model before and after.
+
+    Attributes:
+        name: What it is.
+        before: The figure before.
+        after: The figure after.
+        unit: `"bytes"`, `"ms"`, `"%"`, or empty for a count.
+        ratio: How many times smaller it became. `None` where nobody asks: for
+            errors, and where a figure is 0 or not known.
+    """
+
+    name: str
+    before: float | None
+    after: float | None
+    unit: str = ""
+    ratio: float | None = None
+
+    @classmethod
+    def between(cls, name, before, after, unit="") -> "Change":
+        """Returns a change with the plain ratio of its figures.
+
+        Args:
+            name: What it is.
+            before: The figure before.
+            after: The figure after.
+            unit: As above.
+        """
+        ratio = before / after if before and after else None
+        return cls(name, before, after, unit, ratio)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two models side by side, figure by figure.
+
+    `print(comparison)` shows a table, `to_dict()` gives plain values.
+
+    Attributes:
+        changes: One entry a figure.
+    """
+
+    changes: tuple[Change, ...]
+
+    def to_dict(self) -> dict:
+        """Returns the comparison as plain values, ready for JSON."""
+        return {
+            "changes": [dataclasses.asdict(change) for change in self.changes]
+        }
+
+    def __str__(self) -> str:
+        table = new_table()
+        table.add_column("")
+        for header in ("before", "after", "ratio"):
+            table.add_column(header, justify="right")
+        for c in self.changes:
+            table.add_row(
+                f"{c.name}, {c.unit}".rstrip(", "),
+                _figure(c.before, c.unit),
+                _figure(c.after, c.unit),
+                "" if c.ratio is None else f"{c.ratio:.2f}",
+            )
+        return as_text(table, width=100)
+
+
+def _figure(value: float | None, unit: str) -> str:
+    digits = {"ms": 3, "%": 2}.get(unit, 0)
+    return "?" if value is None else f"{value:,.{digits}f}"

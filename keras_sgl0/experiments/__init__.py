@@ -1,0 +1,1 @@
+"""The laboratory: data sets, recipes, runs, sweeps and plots."""

@@ -1,0 +1,253 @@
+"""From a recipe to a compiled network and the callbacks that train it."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+from keras_sgl0.callbacks import (
+    ADMM,
+    L0Constraint,
+    ProximalStep,
+    SparsityMonitor,
+    TargetDensity,
+    VariableSplitting,
+)
+from keras_sgl0.experiments.datasets import Dataset
+from keras_sgl0.experiments.recipe import MODELS, PENALTIES, Recipe
+from keras_sgl0.factor_max import factor_max
+from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
+from keras_sgl0.network.sparsity import neuron_axes
+from keras_sgl0.regularize import regularize
+from keras_sgl0.regularizers import CGES, GroupLasso
+from keras_sgl0.utils.validation import require
+
+_JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
+
+
+@keras.saving.register_keras_serializable("keras_sgl0")
+def error(y_true, y_pred):
+    """Returns 1 where the largest output is not the label's, else 0.
+
+    Args:
+        y_true: Integer labels `(batch,)` or `(batch, 1)`.
+        y_pred: Outputs `(batch, classes)`.
+    """
+    labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+    wrong = ops.not_equal(ops.argmax(y_pred, axis=-1), labels)
+    return ops.cast(wrong, "float32")
+
+
+def build(
+    recipe: Recipe, dataset: Dataset, scale: float | None = None
+) -> tuple[keras.Model, float]:
+    """Returns the recipe's model, compiled and with its penalty.
+
+    Args:
+        recipe: The settings.
+        dataset: Gives the input's shape, the classes and N.
+        scale: What to multiply the recipe's `factor` by. Default: 1/N, or
+            what makes the factor the wanted share of `factor_max`.
+
+    Returns:
+        The model, and the scale.
+
+    Raises:
+        ValueError: If a kernel of the model has no such group axis.
+
+    Example:
+        >>> model, scale = build(RECIPES["digits"], datasets.load("digits"))
+    """
+    gate = None
+    if recipe.penalty == "l0_gates":
+        gate = _Gates(recipe, 1 / dataset.num_train)
+    penalty = None if gate else PENALTIES[recipe.penalty]
+    # It marks the kernels that the network means to have a penalty.
+    mark = GroupLasso(1.0, recipe.axis) if penalty else None
+    with _precision(recipe.precision):
+        model = MODELS[recipe.model](
+            dataset.input_shape,
+            dataset.num_classes,
+            mark,
+            gate,
+            **recipe.model_settings,
+        )
+        penalised = gate.layers if gate else []
+        if penalty:
+            penalised = [la.name for la in model.layers if _marked(la)]
+        for name in ("layer_factors", "droprate", "density"):
+            _require_one_number_each(recipe, name, penalised)
+        compile_classifier(
+            model,
+            _optimizer(recipe, dataset.steps_per_epoch(recipe.batch_size)),
+            jit_compile=_JIT_COMPILE[recipe.jit_compile],
+            steps_per_execution=recipe.steps_per_execution,
+        )
+    neuron_axes(model, recipe.axis)  # raises if a kernel has no such axis
+    if scale is None:
+        scale = _scale(recipe, model, dataset)
+    if penalty:
+
+        def of_layer(depth):
+            place = round(depth * len(penalised))
+            factor = recipe.factor * scale * _of(recipe.layer_factors, place)
+            mu = {"mu": depth} if penalty is CGES else {}
+            return penalty(factor, axis=recipe.axis, **mu)
+
+        regularize(model, of_layer, _marked)
+    return model, scale
+
+
+def _require_one_number_each(recipe, name, layers):
+    numbers = getattr(recipe, name)
+    require(
+        len(numbers) in (0, 1, len(layers)),
+        name,
+        f"one number, or one for each of the layers {layers}",
+        numbers,
+    )
+
+
+def _of(numbers, place):
+    """Returns the number of a layer; one stands for all of them."""
+    return numbers[min(place, len(numbers) - 1)]
+
+
+def _scale(recipe, model, dataset):
+    if not recipe.share_of_max:
+        return 1 / dataset.num_train
+    most = factor_max(model, dataset.sample(1000))
+    return recipe.share_of_max * most / recipe.factor
+
+
+def _marked(layer):
+    return isinstance(getattr(layer, "kernel_regularizer", None), GroupLasso)
+
+
+class _Gates:
+    """Makes the gates of a recipe's network, layer by layer."""
+
+    def __init__(self, recipe, scale):
+        self.recipe = recipe
+        self.scale = scale
+        self.layers = []
+
+    def __call__(self, layer, group_size):
+        recipe, place = self.recipe, len(self.layers)
+        self.layers.append(layer)
+        penalty = ExpectedL0(
+            recipe.factor * self.scale * _of(recipe.layer_factors, place),
+            group_size,
+            recipe.weight_decay * self.scale,
+        )
+        return HardConcrete(
+            _of(recipe.droprate, place),
+            recipe.test_gate,
+            regularizer=None if recipe.density else penalty,
+            name=f"{layer}_gate",
+        )
+
+
+def _optimizer(recipe, steps_per_epoch):
+    def make(learning_rate, momentum):
+        average = {"use_ema": recipe.ema > 0, "ema_momentum": recipe.ema}
+        if recipe.optimizer == "adam":
+            return keras.optimizers.Adam(
+                learning_rate, epsilon=recipe.epsilon, **average
+            )
+        return keras.optimizers.SGD(
+            learning_rate, momentum, nesterov=momentum > 0, **average
+        )
+
+    optimizer = make(_learning_rate(recipe, steps_per_epoch), recipe.momentum)
+    if not recipe.gate_learning_rate:
+        return optimizer
+    return keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(
+            optimizer, {".*/log_alpha": make(recipe.gate_learning_rate, 0.0)}
+        )
+    )
+
+
+def _learning_rate(recipe, steps_per_epoch):
+    rates = [recipe.learning_rate_at(epoch) for epoch in range(recipe.epochs)]
+    drops = [e for e in range(1, recipe.epochs) if rates[e] != rates[e - 1]]
+    if not drops:
+        return rates[0]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        [epoch * steps_per_epoch - 1 for epoch in drops],
+        [rates[0], *(rates[epoch] for epoch in drops)],
+    )
+
+
+def compile_classifier(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer | str = "sgd",
+    **settings,
+) -> None:
+    """Compiles a network whose outputs are logits of integer labels.
+
+    Args:
+        model: What to compile.
+        optimizer: Of the weights.
+        **settings: Of `keras.Model.compile`.
+    """
+    model.compile(
+        optimizer,
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[error],
+        **settings,
+    )
+
+
+@contextlib.contextmanager
+def _precision(name):
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    try:
+        keras.config.set_floatx("float64" if name == "float64" else "float32")
+        keras.config.set_dtype_policy(name)
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
+
+
+def callbacks_for(
+    recipe: Recipe, scale: float
+) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks that train a recipe's penalty and watch it.
+
+    Args:
+        recipe: The settings.
+        scale: What `build` returned.
+    """
+    callbacks = []
+    schedule = (
+        recipe.beta_ratio * recipe.factor * scale,
+        recipe.growth,
+        recipe.epochs_between_growths,
+    )
+    if recipe.training == "splitting":
+        grows = _is_convolution if recipe.growing == "convolutions" else None
+        callbacks.append(VariableSplitting(*schedule, recipe.refresh, grows))
+    elif recipe.training == "admm":
+        callbacks.append(ADMM(*schedule))
+    elif recipe.training == "proximal":
+        callbacks.append(ProximalStep())
+    if recipe.density:
+        callbacks.append(_target(recipe))
+    if recipe.ema:
+        callbacks.append(keras.callbacks.SwapEMAWeights())
+    return [*callbacks, SparsityMonitor(recipe.tolerance, recipe.axis)]
+
+
+def _is_convolution(kernel):
+    return len(kernel.shape) > 2
+
+
+def _target(recipe):
+    one = len(recipe.density) == 1
+    density = recipe.density[0] if one else recipe.density
+    if recipe.penalty == "l0_gates":
+        return L0Constraint(density, recipe.scope, recipe.dual_learning_rate)
+    return TargetDensity(density, recipe.density_of, recipe.settle)

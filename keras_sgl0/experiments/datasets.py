@@ -1,0 +1,351 @@
+"""Data sets by name, in memory, and their batches."""
+
+import dataclasses
+import math
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from keras_sgl0.experiments import tiny_imagenet
+from keras_sgl0.utils.validation import (
+    InputError,
+    choice,
+    finite_float,
+    integer,
+    require,
+)
+
+DATASETS = (
+    "digits",
+    "mnist",
+    "fashion_mnist",
+    "cifar10",
+    "cifar100",
+    "svhn_cropped",
+    "tiny_imagenet",
+)
+AUGMENTATIONS = ("none", "crop", "crop_flip")
+_PADDING = 4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images and labels in memory, fed as `tf.data` pipelines.
+
+    Attributes:
+        name: The data set's name.
+        train: Images `(n, height, width, channels)` in uint8, labels `(n,)`.
+        test: The same of the test set.
+        num_classes: The number of classes.
+        mean: What is taken from an image in [0, 1], by channel.
+        stddev: What it is divided by then, by channel.
+    """
+
+    name: str
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    num_classes: int
+    mean: tuple[float, ...] = (0.0,)
+    stddev: tuple[float, ...] = (1.0,)
+
+    def normalized(self) -> "Dataset":
+        """Returns the data set with the training images' mean and stddev."""
+        levels = np.arange(256) / 255
+        shares = _histograms(self.train[0]) / self.train[0][..., 0].size
+        mean = shares @ levels
+        variance = (shares * (levels - mean[:, None]) ** 2).sum(1)
+        return dataclasses.replace(
+            self,
+            mean=tuple(mean.tolist()),
+            stddev=tuple(np.sqrt(variance).tolist()),
+        )
+
+    def held_out(self, share: float) -> "Dataset":
+        """Returns the data set with a part of the training images as test.
+
+        Choices are made with it, so that the test set is used once. Which
+        images are held out depends on the share and their number alone.
+
+        Args:
+            share: The share of the training images, in (0, 1).
+
+        Raises:
+            ValueError: If the share is out of range, or leaves one side empty.
+        """
+        share = finite_float("share", share, above=0, below=1)
+        number = round(share * self.num_train)
+        require(
+            0 < number < self.num_train,
+            "share",
+            f"what leaves both sides one of the {self.num_train} images",
+            share,
+        )
+        order = np.random.default_rng(0).permutation(self.num_train)
+        test, train = (
+            tuple(array[np.sort(part)] for array in self.train)
+            for part in (order[:number], order[number:])
+        )
+        return dataclasses.replace(self, train=train, test=test)
+
+    def divisible_by(self, number: int) -> "Dataset":
+        """Returns the data set without the last images that are left over.
+
+        Args:
+            number: What the numbers of training and of test images are to be
+                multiples of.
+        """
+        train, test = (
+            tuple(array[: len(array) // number * number] for array in pair)
+            for pair in (self.train, self.test)
+        )
+        return dataclasses.replace(self, train=train, test=test)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.train[0].shape[1:]
+
+    @property
+    def num_train(self) -> int:
+        """The number of training images, N in the papers."""
+        return len(self.train[1])
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Returns the batches of an epoch; the last one may be smaller."""
+        return -(-self.num_train // batch_size)
+
+    def train_batches(
+        self,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        first_epoch: int = 0,
+        augment: str = "none",
+    ) -> tf.data.Dataset:
+        """Returns shuffled training batches of all epochs from `first_epoch`.
+
+        The order of an epoch depends on `seed` and the epoch alone, and how an
+        image is shifted and flipped on `seed`, the epoch and the image alone.
+        So a resumed run sees the batches the uninterrupted one would have
+        seen. Give `fit` `steps_per_epoch`, too.
+
+        Args:
+            batch_size: Images a batch; the last batch of an epoch has the
+                rest.
+            epochs: The epoch to end before.
+            seed: Of the order and of the augmentation.
+            first_epoch: The epoch to begin with, counted from 0.
+            augment: `"none"`; `"crop"`: each image is padded with 4 black
+                pixels on all sides and cropped to its size at a random place;
+                `"crop_flip"`: and mirrored, left to right, with probability
+                1/2, which is not for digits.
+
+        Returns:
+            Batches of images in float32, in [0, 1] unless normalized, and
+            labels.
+
+        Raises:
+            ValueError: If `batch_size` is not positive or `augment` unknown.
+        """
+        batch_size = integer("batch_size", batch_size, at_least=1)
+        choice("augment", augment, AUGMENTATIONS)
+        steps = self.steps_per_epoch(batch_size)
+        images, labels = (tf.constant(array) for array in self.train)
+
+        def plan(epoch):
+            seeds = tf.stack([seed, epoch])
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(self.num_train), seeds
+            )
+            plans = (order,)
+            if augment != "none":
+                moves = _moves(self.num_train, seeds, augment == "crop_flip")
+                plans += (tf.gather(moves, order),)
+            return tf.data.Dataset.range(steps).map(
+                lambda i: tuple(
+                    p[i * batch_size : (i + 1) * batch_size] for p in plans
+                )
+            )
+
+        def batch(indices, moves=None):
+            x = tf.gather(images, indices)
+            if moves is not None:
+                x = _moved(x, moves)
+            return self._scaled(x), tf.gather(labels, indices)
+
+        return _shared_out(
+            tf.data.Dataset.range(first_epoch, epochs)
+            .flat_map(plan)
+            .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def sample(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the first training images, as training sees them.
+
+        Args:
+            number: How many.
+        """
+        images, labels = (array[:number] for array in self.train)
+        return self._scaled(images).numpy(), labels
+
+    def test_batches(self, batch_size: int = 1000) -> tf.data.Dataset:
+        """Returns the test set, in order, scaled as the training images.
+
+        Args:
+            batch_size: Images a batch; the last batch has the rest.
+        """
+        return _shared_out(
+            tf.data.Dataset.from_tensor_slices(self.test)
+            .batch(batch_size)
+            .map(lambda images, labels: (self._scaled(images), labels))
+            .cache()
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def _scaled(self, images):
+        scaled = tf.cast(images, tf.float32) / 255.0
+        return (scaled - self.mean) / self.stddev
+
+
+def _shared_out(batches):
+    """Returns batches of which several workers take each its part."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return batches.with_options(options)
+
+
+def _moves(number, seeds, flip):
+    """Returns for every image how far to shift it and whether to mirror it.
+
+    One row an image: the first row and column of the crop, and 0 or 1. A row
+    depends on the seeds and its own number alone.
+    """
+    places = (2 * _PADDING + 1, 2 * _PADDING + 1, 1 + flip)
+    draws = tf.random.stateless_uniform(
+        (number,),
+        tf.random.fold_in(seeds, 1),  # not the draws of the order
+        maxval=math.prod(places),
+        dtype=tf.int32,
+    )
+    return tf.transpose(tf.unravel_index(draws, places))
+
+
+def _moved(images, moves):
+    """Returns images, padded with zeros, at the places `moves` says.
+
+    Args:
+        images: `(batch, height, width, channels)`.
+        moves: `(batch, 3)`, from `_moves`.
+    """
+    height, width = images.shape[1:3]
+    sides = [_PADDING, _PADDING]
+    padded = tf.pad(images, [[0, 0], sides, sides, [0, 0]])
+    rows = moves[:, 0, None] + tf.range(height)
+    columns = tf.range(width)
+    mirrored = tf.where(moves[:, 2, None] == 1, columns[::-1], columns)
+    columns = moves[:, 1, None] + mirrored
+    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
+    return tf.gather(cropped, columns, axis=2, batch_dims=1)
+
+
+def _histograms(images) -> np.ndarray:
+    """Returns how often each channel has each level, `(channels, 256)`."""
+    counts = np.zeros((images.shape[-1], 256))
+    for start in range(0, len(images), 1000):
+        for channel, count in enumerate(counts):
+            levels = images[start : start + 1000, ..., channel].ravel()
+            count += np.bincount(levels, minlength=256)
+    return counts
+
+
+def load(
+    name: str, data_dir: str | None = None, download: bool = False
+) -> Dataset:
+    """Loads a data set into memory.
+
+    `"digits"`, the 1,797 handwritten digits that come with scikit-learn, needs
+    no network: 8x8 images enlarged to 28x28, every fifth one a test image.
+    `"tiny_imagenet"` is read from the folder its archive unpacks to, with the
+    images of its folder `val` as the test set. All others are read by
+    tensorflow-datasets.
+
+    Args:
+        name: One of `DATASETS`.
+        data_dir: The tensorflow-datasets folder. Default: its own default,
+            `$TFDS_DATA_DIR` or `~/tensorflow_datasets`. For Tiny ImageNet the
+            folder `tiny-imagenet-200` itself.
+        download: Whether to fetch a data set that is not in the folder. Not
+            for Tiny ImageNet.
+
+    Raises:
+        ValueError: If the name is unknown or the data set is not there; the
+            message names the folder and the command that would fetch it, or
+            what is missing in that of Tiny ImageNet.
+
+    Example:
+        >>> load("digits").input_shape
+        (28, 28, 1)
+    """
+    choice("name", name, DATASETS)
+    if name == "digits":
+        return _load_digits()
+    if data_dir is not None:
+        data_dir = os.path.abspath(os.path.expanduser(data_dir))
+    if name == "tiny_imagenet":
+        require(not download, "download", "False for Tiny ImageNet", download)
+        return Dataset(name, *tiny_imagenet.read(data_dir))
+    return _load_tfds(name, data_dir, download)
+
+
+def _load_digits() -> Dataset:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = tf.image.resize(
+        digits.images[..., None] * (255 / 16), (28, 28), method="bicubic"
+    )
+    images = np.clip(np.rint(images), 0, 255).astype("uint8")
+    labels = digits.target.astype("int64")
+    test = np.arange(len(labels)) % 5 == 4
+    return Dataset(
+        "digits",
+        (images[~test], labels[~test]),
+        (images[test], labels[test]),
+        num_classes=10,
+    )
+
+
+def _load_tfds(name: str, data_dir: str | None, download: bool) -> Dataset:
+    import tensorflow_datasets as tfds
+
+    if data_dir is not None and not download:
+        require(
+            os.path.isdir(data_dir),
+            "data_dir",
+            "a folder that exists",
+            data_dir,
+        )
+    builder = tfds.builder(name, data_dir=data_dir)
+    try:
+        if download:
+            builder.download_and_prepare()
+        if not builder.is_prepared():
+            raise FileNotFoundError("it is not there")
+        train, test = tfds.as_numpy(
+            builder.as_dataset(
+                split=["train", "test"], batch_size=-1, as_supervised=True
+            )
+        )
+    except (OSError, tf.errors.OpError) as problem:
+        root = builder.data_dir_root
+        raise InputError(
+            f"The data set {name!r} cannot be read from {builder.data_dir} "
+            f"({problem}). To fetch it, run: tfds build {name} "
+            f"--data_dir={root}"
+        ) from problem
+    classes = builder.info.features["label"].num_classes
+    return Dataset(name, train, test, classes)

@@ -1,0 +1,325 @@
+"""Running a recipe: the one place where everything meets."""
+
+import dataclasses
+import platform
+import time
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from tqdm.keras import TqdmCallback
+
+import keras_sgl0
+from keras_sgl0.callbacks import ADMM
+from keras_sgl0.experiments import datasets
+from keras_sgl0.experiments import devices as distribute
+from keras_sgl0.experiments.building import (
+    build,
+    callbacks_for,
+    compile_classifier,
+    error,
+)
+from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.run_folder import MODEL, SHRUNK, Recorder, RunFolder
+from keras_sgl0.gates.folding import fold_gates
+from keras_sgl0.gates.hard_concrete import TEST_GATES
+from keras_sgl0.gates.lookup import gates
+from keras_sgl0.gates.report import gate_report
+from keras_sgl0.network.sparsity import (
+    apply_threshold,
+    kernels,
+    sparsity_report,
+)
+from keras_sgl0.shrinking import shrink
+from keras_sgl0.utils.compilation import require_strategy_can_train, retrace
+from keras_sgl0.utils.validation import RunError
+
+# What TensorFlow raises where a worker does not answer any more.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+def run(
+    recipe: Recipe,
+    workdir: str,
+    data_dir: str | None = None,
+    download: bool = False,
+    progress: bool = True,
+    strategy: str = "none",
+) -> dict:
+    """Trains a recipe and leaves its files in `workdir`.
+
+    `history.csv` gets a line an epoch, and at the end `model.keras` (with
+    exact zeros), `shrunk.keras` (without them) and `result.json` are written.
+    If the model cannot be shrunk, the result and a warning say why. Every file
+    is put in place whole. A run that was killed goes on from its last finished
+    epoch and ends where the uninterrupted one ends; one that had finished
+    returns its result.
+
+    With `ema`, errors are those of the averaged weights, sparsities those of
+    the weights themselves, and the model that is left has the averaged weights
+    with the zeros of the others. It computes in float32, whatever the
+    precision it was trained in.
+
+    Args:
+        recipe: The settings.
+        workdir: A folder of this run's own, made if need be. Several workers
+            need one that all of them see; the chief writes into it.
+        data_dir: The folder of the data set, as `datasets.load` wants it.
+        download: Whether a data set that is not there may be fetched.
+        progress: Whether to show a progress bar.
+        strategy: The devices to train on, as `distribute.devices` names them.
+            Several devices leave out the few images that cannot be shared out
+            evenly.
+
+    Returns:
+        What stands in `result.json`: sparsities and errors in percent. The
+        other workers than the chief return an empty dict.
+
+    Raises:
+        ValueError: If the folder cannot be written, belongs to another recipe
+            or holds a damaged checkpoint, if the data set cannot be had, or
+            if the devices cannot train this recipe.
+        RunError: If the loss is not finite any more, the disk is full or a
+            worker was lost. The last finished epoch is kept.
+
+    Example:
+        >>> result = run(RECIPES["digits"], "runs/digits")
+        >>> result["neuron_sparsity"]
+    """
+    folder = RunFolder(workdir)
+    folder.require_same_recipe(recipe.to_dict())
+    if (result := folder.result()) is not None:
+        return result
+
+    devices = distribute.devices(strategy)
+    devices.require_whole_shares(recipe.batch_size)
+    folder.writes = devices.is_chief
+    dataset = datasets.load(recipe.dataset, data_dir, download)
+    if recipe.validation:
+        dataset = dataset.held_out(recipe.validation)
+    if recipe.normalize:
+        dataset = dataset.normalized()
+    keras.utils.set_random_seed(recipe.seed)
+    scale = _train(recipe, folder, dataset, devices, progress)
+    if not devices.is_chief:
+        return {}
+    return _finish(recipe, folder, dataset, scale)
+
+
+def _train(recipe, folder, dataset, devices, progress):
+    """Trains what the checkpoint, if any, leaves to be trained."""
+    shared = dataset.divisible_by(devices.replicas)
+    with devices.scope():
+        model, scale = build(recipe, shared)
+        devices.synchronize(model)
+        require_strategy_can_train(model)
+        folder.claim(recipe.to_dict())
+        callbacks = callbacks_for(recipe, scale)
+        stateful = [c for c in callbacks if isinstance(c, ADMM)]
+        first_epoch = folder.load_checkpoint(model, stateful)
+    if first_epoch == recipe.epochs:
+        return scale
+    if progress and devices.is_chief:
+        callbacks.append(TqdmCallback(verbose=0))
+    # Those that write into the logs come before those that read them.
+    callbacks += [_Facts(recipe), Recorder(folder, first_epoch, stateful)]
+    try:
+        with devices.fit_scope():
+            model.fit(
+                shared.train_batches(
+                    recipe.batch_size,
+                    recipe.epochs,
+                    recipe.seed,
+                    first_epoch,
+                    recipe.augment,
+                ),
+                steps_per_epoch=shared.steps_per_epoch(recipe.batch_size),
+                epochs=recipe.epochs,
+                initial_epoch=first_epoch,
+                shuffle=False,  # `train_batches` does it
+                validation_data=shared.test_batches(devices.whole_shares(1000)),
+                callbacks=callbacks,
+                verbose=0,
+            )
+    except _LOST as problem:
+        if devices.replicas == 1:
+            raise
+        raise RunError(
+            "Another worker was lost, or this one from the others "
+            f"({type(problem).__name__}). All epochs but the current one are "
+            "kept: start the same command on all workers to go on."
+        ) from problem
+    return scale
+
+
+def _finish(recipe, folder, dataset, scale):
+    """Measures the trained network and writes what a run leaves."""
+    test = dataset.test_batches()
+    model, averaged = _trained(recipe, folder, dataset, scale)
+    uncut = sparsity_report(model, 0.0, recipe.axis)
+    weights = model.get_weights()
+    model.set_weights(averaged)
+    unthresholded = percent_wrong(model, test)
+    model.set_weights(weights)
+    gated = {}
+    if recipe.penalty == "l0_gates":
+        model, gated["gates"] = _folded(model, recipe, test)
+    apply_threshold(model, recipe.tolerance, recipe.axis)
+    report = sparsity_report(model, recipe.tolerance, recipe.axis)
+    if recipe.ema:
+        _average(model, averaged)
+    thresholded = percent_wrong(model, test)
+    result = {
+        "weight_sparsity": _percent(report.weight_sparsity),
+        "weight_sparsity_kernels": _percent(report.weight_sparsity_kernels),
+        "neuron_sparsity": _percent(report.neuron_sparsity),
+        "test_error": thresholded,
+        "weight_sparsity_unthresholded": _percent(uncut.weight_sparsity),
+        "neuron_sparsity_unthresholded": _percent(uncut.neuron_sparsity),
+        "test_error_unthresholded": unthresholded,
+        "best_test_error": _percent(min(folder.column("val_error"))),
+        "parameters": report.parameters,
+        "neurons_alive": list(report.neurons_alive),
+        **gated,
+        "recipe": recipe.to_dict(),
+        "seed": recipe.seed,
+        "epochs": recipe.epochs,
+        "seconds": round(sum(folder.column("seconds")), 1),
+        "versions": versions(),
+        "report": report.to_dict(),
+    }
+    folder.write(MODEL, model.save)
+    result["shrunk"] = _shrunk(model, folder, test)
+    folder.write_result(result)
+    if "problem" in result["shrunk"]:
+        warnings.warn(
+            f"The model was not shrunk. {result['shrunk']['problem']}",
+            stacklevel=3,
+        )
+    return result
+
+
+def _trained(recipe, folder, dataset, scale):
+    """Returns the trained model, on one device, and its averaged weights."""
+    model, _ = build(recipe, dataset, scale)
+    folder.load_checkpoint(model)
+    weights = averaged = model.get_weights()
+    if recipe.ema:
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        averaged = model.get_weights()
+    if recipe.precision != "float32":
+        recipe = dataclasses.replace(recipe, precision="float32")
+        model, _ = build(recipe, dataset, scale)
+    model.set_weights(weights)
+    return model, averaged
+
+
+def _average(model, averaged):
+    """Gives a model its averaged weights, but for the zeros of its kernels."""
+    zeros = [(w, ops.equal(w, 0.0)) for w in kernels(model)]
+    model.set_weights(averaged)
+    for kernel, zero in zeros:
+        kernel.assign(ops.where(zero, 0.0, ops.convert_to_tensor(kernel)))
+
+
+def percent_wrong(model: keras.Model, batches: tf.data.Dataset) -> float:
+    """Returns the percentage of wrong labels.
+
+    Args:
+        model: A built classifier; it need not be compiled.
+        batches: Batches of inputs and integer labels.
+    """
+    wrong = [
+        ops.convert_to_numpy(error(labels, model.predict_on_batch(images)))
+        for images, labels in batches.as_numpy_iterator()
+    ]
+    return _percent(float(np.concatenate(wrong).mean(dtype="float64")))
+
+
+def versions() -> dict:
+    """Returns the versions that results may depend on."""
+    return {
+        "keras_sgl0": keras_sgl0.__version__,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _shrunk(model, folder, test):
+    """Saves the model without its zeros and returns what that changed.
+
+    The trained model is safe on disk by now, and whatever goes wrong here must
+    not take the result along.
+    """
+    try:
+        small, report = shrink(model, tolerance=0)
+        result = {
+            "parameters": report.parameters,
+            "parameters_after": report.parameters_after,
+            "macs": report.macs,
+            "macs_after": report.macs_after,
+            "relative_difference": report.relative_difference,
+            "test_error": percent_wrong(small, test),
+        }
+        folder.write(SHRUNK, small.save)
+    except Exception as problem:
+        return {"problem": f"{type(problem).__name__}: {problem}"}
+    return result
+
+
+def _folded(model, recipe, test):
+    """Returns the model without its gates, and what the gates leave.
+
+    They are counted and tested in both readings of test time. Beside it stands
+    what a count finds that overlooks them.
+    """
+    ungated = sparsity_report(model, recipe.tolerance, recipe.axis)
+    result = gate_report(model).to_dict()
+    folded = {}
+    for test_gate in TEST_GATES:
+        for gate in gates(model):
+            gate.test_gate = test_gate
+        folded[test_gate] = fold_gates(model)
+        compile_classifier(folded[test_gate])
+        result[test_gate] = {
+            "architecture": gate_report(model).architecture,
+            "test_error": percent_wrong(folded[test_gate], test),
+        }
+    result["ungated"] = {
+        "weight_sparsity_kernels": _percent(ungated.weight_sparsity_kernels),
+        "neuron_sparsity": _percent(ungated.neuron_sparsity),
+    }
+    return folded[recipe.test_gate], result
+
+
+class _Facts(keras.callbacks.Callback):
+    """Puts an epoch's learning rate and its seconds into the logs."""
+
+    def __init__(self, recipe):
+        super().__init__()
+        self._recipe = recipe
+
+    def on_train_begin(self, logs=None):
+        # On several JAX devices Keras traces before all metrics are there.
+        retrace(self.model)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["learning_rate"] = self._recipe.learning_rate_at(epoch)
+        logs["seconds"] = round(time.perf_counter() - self._start, 3)
+
+
+def _percent(share):
+    return round(100 * share, 6)

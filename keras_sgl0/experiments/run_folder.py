@@ -1,0 +1,313 @@
+"""The folder of a run: every file in it whole, whenever the run was killed."""
+
+import csv
+import errno
+import io
+import json
+import os
+import zipfile
+
+import keras
+import numpy as np
+
+from keras_sgl0.experiments.recipe import of_today
+from keras_sgl0.utils.validation import InputError, RunError
+
+RECIPE, CHECKPOINT = "recipe.json", "checkpoint.keras"
+HISTORY, MODEL, RESULT = "history.csv", "model.keras", "result.json"
+SHRUNK = "shrunk.keras"
+# What the checkpoint holds beside Keras's own entries.
+_EPOCHS, _CALLBACKS = "keras_sgl0/epochs", "keras_sgl0/callbacks.npz"
+# No space left, quota exceeded, file too large, input/output error.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+class RunFolder:
+    """Reads and writes the files of one run.
+
+    Every file is written beside its place and then put there at once, so
+    that none is ever half written. Only the chief of several processes writes.
+
+    Args:
+        path: The folder, which need not exist.
+        writes: Whether this process writes.
+    """
+
+    def __init__(self, path: str, writes: bool = True):
+        self.path = os.path.expanduser(path)
+        self.writes = writes
+
+    def file(self, name: str) -> str:
+        """Returns the path of a file.
+
+        Args:
+            name: Its name.
+        """
+        return os.path.join(self.path, name)
+
+    def result(self) -> dict | None:
+        """Returns the result of a run that has finished, else `None`."""
+        if all(os.path.exists(self.file(name)) for name in (MODEL, RESULT)):
+            return self._read_json(RESULT)
+        return None
+
+    def require_same_recipe(self, recipe: dict):
+        """Raises if the folder belongs to another recipe.
+
+        A setting that came after the run in the folder has its default there.
+
+        Args:
+            recipe: The settings, ready for JSON.
+
+        Raises:
+            ValueError: If so, or if the file that says it is damaged.
+        """
+        if not os.path.exists(self.file(RECIPE)):
+            return
+        try:
+            there = of_today(self._read_json(RECIPE))
+        except (KeyError, TypeError) as problem:
+            raise self._unreadable("file", RECIPE, problem) from problem
+        different = {
+            name: (there.get(name), recipe.get(name))
+            for name in sorted(there.keys() | recipe.keys())
+            if there.get(name) != recipe.get(name)
+        }
+        if different:
+            raise InputError(
+                "Invalid value for argument `workdir`. Expected a new folder "
+                "or one of the same recipe. Received: workdir="
+                f"{self.path!r}, where these settings are different "
+                f"(there, here): {different}"
+            )
+
+    def claim(self, recipe: dict):
+        """Makes the folder this recipe's.
+
+        Args:
+            recipe: The settings, ready for JSON.
+
+        Raises:
+            ValueError: If the folder cannot be written.
+        """
+        if not self.writes:
+            return
+        try:
+            os.makedirs(self.path, exist_ok=True)
+            self._write_json(RECIPE, recipe)
+        except (OSError, RunError) as problem:
+            raise InputError(
+                "Invalid value for argument `workdir`. Expected a folder that "
+                f"can be written. Received: workdir={self.path!r} ({problem})"
+            ) from problem
+
+    def write(self, name: str, write):
+        """Writes a file whole, or leaves what was there.
+
+        Args:
+            name: The file's name.
+            write: A function that is given a path and writes there.
+
+        Raises:
+            RunError: If the disk is full or broken.
+        """
+        new = self.file(f"new.{name}")
+        try:
+            write(new)
+            os.replace(new, self.file(name))
+        except OSError as problem:
+            # HDF5 passes on the text of an error, not always its number.
+            texts = [os.strerror(number) for number in _DISK]
+            if problem.errno in _DISK or any(t in str(problem) for t in texts):
+                self._remove(new)
+                raise RunError(
+                    f"{self.file(name)} could not be written ({problem}). "
+                    "What was there before is kept: once there is space, the "
+                    "same command goes on from the last epoch saved."
+                ) from problem
+            raise
+
+    def write_result(self, result: dict):
+        """Writes the result, which makes the run a finished one.
+
+        Args:
+            result: Ready for JSON.
+        """
+        self._write_json(RESULT, result)
+
+    def history(self) -> list[dict[str, str]]:
+        """Returns the lines of the history, one an epoch."""
+        if not os.path.exists(self.file(HISTORY)):
+            return []
+        with open(self.file(HISTORY), newline="") as file:
+            return list(csv.DictReader(file))
+
+    def column(self, name: str) -> list[float]:
+        """Returns a column of the history, one number an epoch.
+
+        Args:
+            name: The column's name.
+        """
+        return [float(row[name]) for row in self.history()]
+
+    def write_history(self, rows: list[dict]):
+        """Writes the history.
+
+        Args:
+            rows: A dict an epoch, all with the same keys.
+        """
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self._write_text(HISTORY, text.getvalue())
+
+    def save_checkpoint(self, model: keras.Model, epochs: int, callbacks: list):
+        """Saves what it takes to go on.
+
+        A checkpoint is a Keras file with two more entries. Keras's own
+        `BackupAndRestore` keeps the epoch in a second file and writes both in
+        place, so a kill between or within the two loses the run.
+
+        Args:
+            model: The compiled model.
+            epochs: How many have been finished.
+            callbacks: Those that have state of their own.
+        """
+
+        def write(path):
+            model.save(path)
+            states = io.BytesIO()
+            np.savez(states, **_states(callbacks))
+            with zipfile.ZipFile(path, "a") as file:
+                file.writestr(_EPOCHS, str(epochs))
+                file.writestr(_CALLBACKS, states.getvalue())
+
+        self.write(CHECKPOINT, write)
+
+    def load_checkpoint(self, model: keras.Model, callbacks: list = ()) -> int:
+        """Loads the checkpoint, if any, and returns the epochs it had finished.
+
+        Args:
+            model: A compiled model, made by the recipe of the checkpoint.
+            callbacks: Those that have state of their own.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        path = self.file(CHECKPOINT)
+        if not os.path.exists(path):
+            return 0
+        try:
+            with zipfile.ZipFile(path) as file:
+                damaged = file.testzip()
+                if damaged:
+                    raise zipfile.BadZipFile(f"{damaged} is damaged")
+                epochs = int(file.read(_EPOCHS))
+                states = np.load(io.BytesIO(file.read(_CALLBACKS)))
+            model.optimizer.build(model.trainable_variables)
+            model.load_weights(path)
+            for callback in callbacks:
+                callback.load_own_variables(
+                    {
+                        key.removeprefix(f"{type(callback).__name__}/"): value
+                        for key, value in states.items()
+                    }
+                )
+        except (
+            OSError,
+            KeyError,
+            ValueError,
+            RuntimeError,
+            zipfile.BadZipFile,
+        ) as problem:
+            raise self._unreadable("checkpoint", CHECKPOINT, problem) from (
+                problem
+            )
+        return epochs
+
+    def _unreadable(self, kind, name, problem):
+        return InputError(
+            f"The {kind} {self.file(name)} cannot be read ({problem}). To "
+            f"start this run afresh, remove the folder {self.path}."
+        )
+
+    def _read_json(self, name):
+        try:
+            with open(self.file(name)) as file:
+                content = json.load(file)
+            if not isinstance(content, dict):
+                raise ValueError("it holds no JSON object")
+        except ValueError as problem:
+            raise self._unreadable("file", name, problem) from problem
+        return content
+
+    def _write_json(self, name, content):
+        self._write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def _write_text(self, name, text):
+        def write(path):
+            with open(path, "w", newline="") as file:
+                file.write(text)
+
+        self.write(name, write)
+
+    def _remove(self, path):
+        if os.path.exists(path):
+            os.remove(path)
+
+
+def _states(callbacks):
+    states = {}
+    for callback in callbacks:
+        own = {}
+        callback.save_own_variables(own)
+        name = type(callback).__name__
+        states |= {f"{name}/{key}": value for key, value in own.items()}
+    return states
+
+
+class Recorder(keras.callbacks.Callback):
+    """Writes the history and the checkpoint at each epoch's end.
+
+    It stops a run whose loss is not finite any more, before the last good
+    checkpoint is overwritten.
+
+    Args:
+        folder: The run's folder. Where this process does not write, it only
+            watches the loss.
+        epochs: How many epochs the history is to keep from an earlier try.
+        callbacks: Those that have state of their own.
+    """
+
+    def __init__(self, folder: RunFolder, epochs: int, callbacks: list):
+        super().__init__()
+        self.folder = folder
+        # A line may have been logged of an epoch that was not checkpointed.
+        self._rows = folder.history()[:epochs]
+        self._callbacks = callbacks
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes, or stops.
+
+        Raises:
+            RunError: If a loss is not finite.
+        """
+        self._require_finite(epoch, logs)
+        if self.folder.writes:
+            self._rows.append({"epoch": epoch} | logs)
+            self.folder.write_history(self._rows)
+            self.folder.save_checkpoint(self.model, epoch + 1, self._callbacks)
+
+    def _require_finite(self, epoch, logs):
+        for name in ("loss", "val_loss"):
+            if not np.isfinite(logs.get(name, 0.0)):
+                kept = "no epoch was"
+                if epoch:
+                    kept = f"{self.folder.file(CHECKPOINT)} is the model as it"
+                    kept += f" was {epoch} epochs"
+                raise RunError(
+                    f"The {name} became {logs[name]} in epoch {epoch + 1}, so "
+                    f"the run was stopped; {kept} good. Try a smaller "
+                    "learning_rate, and float32 if the precision was float16."
+                )

@@ -1,0 +1,146 @@
+"""What the runs of a sweep have in common."""
+
+import csv
+import dataclasses
+import io
+import statistics
+
+from keras_sgl0.utils.tables import (
+    as_text,
+    markdown_row,
+    mean_and_deviation,
+    new_table,
+)
+
+FIGURES = {
+    "weight_sparsity": "weight sparsity",
+    "neuron_sparsity": "neuron sparsity",
+    "test_error": "test error",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRow:
+    """The runs that differ in nothing but their seed.
+
+    Attributes:
+        recipe: The name of the recipe.
+        settings: What the sweep set beside the seed, as text by name.
+        folders: The name of each run's folder by its seed.
+        figures: The percentages that `FIGURES` names, one a run each.
+    """
+
+    recipe: str
+    settings: dict[str, str]
+    folders: dict[int, str]
+    figures: dict[str, list[float]]
+
+    @property
+    def count(self) -> int:
+        """The number of runs."""
+        return len(self.folders)
+
+    def mean(self, figure: str) -> float:
+        """Returns the mean over the runs.
+
+        Args:
+            figure: Its name.
+        """
+        return statistics.mean(self.figures[figure])
+
+    def deviation(self, figure: str) -> float | None:
+        """Returns the sample standard deviation, `None` of a single run.
+
+        Args:
+            figure: Its name.
+        """
+        return (
+            None if self.count < 2 else statistics.stdev(self.figures[figure])
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepReport:
+    """The finished runs of a sweep's folder, averaged over their seeds.
+
+    `print(report)` shows a table, `to_markdown()` and `to_csv()` give it for
+    pages and spreadsheets, `to_dict()` gives plain values.
+
+    Attributes:
+        rows: One entry for all seeds of a recipe and its settings.
+    """
+
+    rows: tuple[SweepRow, ...]
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The names of all settings that some row sets."""
+        return tuple(
+            dict.fromkeys(n for row in self.rows for n in row.settings)
+        )
+
+    def to_dict(self) -> dict:
+        """Returns the report as plain values, ready for JSON."""
+        return {
+            "rows": [
+                {
+                    "recipe": row.recipe,
+                    "settings": row.settings,
+                    "count": row.count,
+                    "seeds": list(row.folders),
+                    "mean": {name: row.mean(name) for name in FIGURES},
+                    "deviation": {
+                        name: row.deviation(name) for name in FIGURES
+                    },
+                }
+                for row in self.rows
+            ]
+        }
+
+    def to_markdown(self) -> str:
+        """Returns a table whose last column links the runs.
+
+        It is one that `scripts/tables.py` keeps up to date in any page.
+        """
+        header = [*self._header(), "run"]
+        lines = [header, ["---"] * len(header)]
+        for row in self.rows:
+            links = " ".join(f"[{s}]({f}/)" for s, f in row.folders.items())
+            lines.append([*self._cells(row), links])
+        return "".join(f"{markdown_row(line)}\n" for line in lines)
+
+    def to_csv(self) -> str:
+        """Returns a line a row, with means and deviations as numbers."""
+        out = io.StringIO()
+        lines = csv.writer(out, lineterminator="\n")
+        figures = [f"{f}_{part}" for f in FIGURES for part in ("mean", "std")]
+        lines.writerow(["recipe", *self.settings, "count", *figures])
+        for row in self.rows:
+            settings = [row.settings.get(name) for name in self.settings]
+            numbers = [
+                part(name)
+                for name in FIGURES
+                for part in (row.mean, row.deviation)
+            ]
+            lines.writerow([row.recipe, *settings, row.count, *numbers])
+        return out.getvalue()
+
+    def __str__(self) -> str:
+        table = new_table()
+        for header in self._header():
+            left = header == "recipe"
+            table.add_column(header, justify="left" if left else "right")
+        for row in self.rows:
+            table.add_row(*self._cells(row))
+        return as_text(table, width=160)
+
+    def _header(self):
+        return ["recipe", *self.settings, "runs", *FIGURES.values()]
+
+    def _cells(self, row):
+        return [
+            row.recipe,
+            *(row.settings.get(name, "") for name in self.settings),
+            f"{row.count}",
+            *(mean_and_deviation(row.figures[name]) for name in FIGURES),
+        ]

@@ -1,0 +1,27 @@
+"""Gates: layers that switch units off, and models with and without them."""
+
+from keras_sgl0.gates.folding import fold_gates
+from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
+from keras_sgl0.gates.lookup import (
+    gate_group_size,
+    gated_layer,
+    gates,
+    ruled_by,
+)
+from keras_sgl0.gates.report import GateReport, GatesOfLayer, gate_report
+from keras_sgl0.gates.wiring import GatedWeights, gated_by
+
+__all__ = [
+    "ExpectedL0",
+    "GateReport",
+    "GatedWeights",
+    "GatesOfLayer",
+    "HardConcrete",
+    "fold_gates",
+    "gate_group_size",
+    "gate_report",
+    "gated_by",
+    "gated_layer",
+    "gates",
+    "ruled_by",
+]

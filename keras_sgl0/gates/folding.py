@@ -1,0 +1,143 @@
+"""The same model without its gates."""
+
+import keras
+from keras import layers, ops
+
+from keras_sgl0.gates.hard_concrete import HardConcrete
+from keras_sgl0.gates.lookup import gates, test_values
+from keras_sgl0.gates.wiring import gated_by
+from keras_sgl0.network.copying import all_layers, from_config, refresh
+from keras_sgl0.utils.validation import InputError, require
+
+
+def fold_gates(model: keras.Model) -> keras.Model:
+    """Returns an equal model without gates: they are in its weights.
+
+    Test-time gates are multiplied into the kernel (and bias) of the
+    convolution before them, or into the rows of the dense kernel behind them.
+    Where neither is possible a stock `Rescaling` layer takes their place. So
+    a closed gate becomes a group of exact zeros, and every tool that looks
+    for zeros sees it. The result is not compiled, has no layer of this package
+    and shares no weights with `model`, which is not changed; but a layer that
+    cannot be made from its config, such as `Lambda`, is in both models.
+
+    Args:
+        model: A built Functional or Sequential model, or one nested of them.
+
+    Raises:
+        ValueError: If the model is not built, has no gates or is a subclassed
+            model, or if a gate can only become a `Rescaling` and Keras is set
+            to channels first.
+
+    Example:
+        >>> plain = fold_gates(model)
+        >>> print(sparsity_report(plain))
+    """
+    all_gates = gates(model)
+    results = _results(model)
+    foldable = {}
+    for gate in all_gates:
+        gated = gated_by(gate)
+        if gated is not None and gated.can_fold and _copy(gated.layer):
+            ungated = gate if gated.axis == 0 else gated.layer
+            if id(ungated) not in results:
+                foldable[id(gate)] = gated
+    clones = []
+    result = _without_gates(model, foldable, clones)
+    for layer, clone in clones:
+        clone.set_weights(layer.get_weights())
+        refresh(clone)
+    copies = {id(layer): clone for layer, clone in clones}
+    for gate in all_gates:
+        if id(gate) in foldable:
+            gated = foldable[id(gate)]
+            _scale(copies[id(gated.layer)], gated, test_values(gate))
+    return result
+
+
+def _results(model):
+    """Returns the ids of the layers whose outputs are a model's outputs."""
+    models = [m for m in all_layers(model) if hasattr(m, "outputs")]
+    outputs = [tensor for m in models for tensor in m.outputs]
+    return {id(tensor._keras_history.operation) for tensor in outputs}
+
+
+def _has_gates(operation):
+    return any(isinstance(x, HardConcrete) for x in all_layers(operation))
+
+
+def _scale(layer, gated, values):
+    kernel = ops.convert_to_numpy(layer.kernel)
+    if gated.axis == 0:
+        layer.kernel.assign(kernel * values[:, None])
+    else:
+        layer.kernel.assign(kernel * values)
+    if gated.biases:
+        layer.bias.assign(ops.convert_to_numpy(layer.bias) * values)
+
+
+def _without_gates(model, foldable, clones):
+    def clone(layer):
+        is_gate = isinstance(layer, HardConcrete)
+        if is_gate and id(layer) not in foldable:
+            copy = _rescaling(layer)
+        elif not is_gate and _has_gates(layer):
+            return _without_gates(layer, foldable, clones)
+        elif (copy := _copy(layer)) is None:
+            return layer
+        if not is_gate and isinstance(layer, layers.Layer):
+            clones.append((layer, copy))
+        return copy
+
+    def call(layer, *args, **kwargs):
+        is_gate = isinstance(layer, HardConcrete)
+        return args[0] if is_gate else layer(*args, **kwargs)
+
+    if isinstance(model, keras.Sequential):
+        kept = [clone(p) for p in model.layers if id(p) not in foldable]
+        return keras.Sequential(
+            [*map(_input, model.inputs), *kept], name=model.name
+        )
+    require(
+        hasattr(model, "operations"),
+        "model",
+        "a Functional or Sequential model; of a subclassed one fold the "
+        "Functional parts it is made of",
+        model,
+    )
+    copy = keras.models.clone_model(
+        model, clone_function=clone, call_function=call
+    )
+    # Anew, since a clone of a compiled model is compiled.
+    return keras.Model(copy.input, copy.output, name=model.name)
+
+
+def _rescaling(gate):
+    """Returns a stock layer that does what a gate does at test time."""
+    if keras.config.image_data_format() == "channels_first":
+        raise InputError(
+            f"The gates `{gate.name}` cannot be folded into the layers around "
+            "them, and `Rescaling`, which would take their place, scales "
+            "another axis while keras.config.image_data_format() is "
+            "'channels_first'. Set 'channels_last' to fold."
+        )
+    return layers.Rescaling(
+        test_values(gate), name=gate.name, dtype=gate.dtype_policy
+    )
+
+
+def _copy(layer):
+    """Returns a new layer like another, `None` where that cannot be made."""
+    try:
+        return from_config(layer)
+    except Exception:  # whatever a config of others leads to
+        return None
+
+
+def _input(tensor):
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        sparse=tensor.sparse,
+        name=tensor.name,
+    )

@@ -1,0 +1,1 @@
+"""A model seen as calls, kernels and channels: the one seam to Keras."""

@@ -1,0 +1,253 @@
+"""A model as a flat list of calls, with the models inside it unfolded."""
+
+import collections
+import dataclasses
+import inspect
+from collections.abc import Callable
+
+import keras
+from keras import tree
+
+from keras_sgl0.utils.validation import require, require_built
+
+
+@dataclasses.dataclass(eq=False)
+class Tensor:
+    """What one call hands to others.
+
+    Attributes:
+        spec: Its shape and dtype, the batch axis first.
+        axis: The axis of its channels, the last unless set otherwise.
+        optional: Whether the model may be called without it, as an input.
+    """
+
+    spec: keras.KerasTensor
+    axis: int = -1
+    optional: bool = False
+
+    def __post_init__(self):
+        self.axis %= max(self.rank, 1)
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape, `None` where a size is not known."""
+        return tuple(self.spec.shape)
+
+    @property
+    def rank(self) -> int:
+        """The number of axes, that of the batch included."""
+        return len(self.shape)
+
+    @property
+    def channels(self) -> int:
+        """The number of channels; 1 where it is unknown or has no axis."""
+        return (self.shape[self.axis] or 1) if self.rank > 1 else 1
+
+
+@dataclasses.dataclass(eq=False)
+class Node:
+    """One call of a layer or of another operation.
+
+    Attributes:
+        operation: The layer or operation.
+        path: Its name after those of the models it is in, `outer/inner`.
+        args: Its positional arguments, with a `Tensor` for every tensor.
+        kwargs: Its keyword arguments likewise.
+        results: What it returns, a `Tensor` or a structure of them.
+        calls: How often the operation is called in the whole model.
+    """
+
+    operation: keras.Operation
+    path: str
+    args: tuple
+    kwargs: dict
+    results: object
+    calls: int = 1
+
+    @property
+    def type(self) -> str:
+        """The name of the operation's class."""
+        return type(self.operation).__name__
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """The tensors among its arguments."""
+        return tensors((self.args, self.kwargs))
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """The tensors it returns."""
+        return tensors(self.results)
+
+    def call(self, operation: Callable, values: dict[Tensor, object]):
+        """Calls an operation as this one was called.
+
+        Args:
+            operation: The layer or operation to call.
+            values: What to pass in the place of each tensor.
+        """
+        args, kwargs = fill((self.args, self.kwargs), values)
+        return operation(*args, **kwargs)
+
+
+@dataclasses.dataclass(eq=False)
+class Graph:
+    """All calls of a model in the order of computation.
+
+    Attributes:
+        inputs: The model's inputs, structured as the model wants them.
+        outputs: The model's outputs, structured as the model returns them.
+        nodes: The calls.
+    """
+
+    inputs: object
+    outputs: object
+    nodes: list[Node]
+
+
+def trace(model: keras.Model) -> Graph:
+    """Returns the calls a model makes, those of the models in it included.
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Raises:
+        ValueError: If the model is not built, or is subclassed.
+    """
+    view = functional(model)
+    nodes = []
+    layers = {
+        id(layer.output): layer
+        for layer in view.layers
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+
+    def tensor(x):
+        layer = layers.get(id(x))
+        name = layer.name if layer else x.name
+        return Tensor(_spec(x, name), optional=bool(layer and layer.optional))
+
+    inputs = tree.map_structure(tensor, view.input)
+    outputs = _run(view, inputs, nodes, "", None)
+    calls = collections.Counter(id(node.operation) for node in nodes)
+    for node in nodes:
+        node.calls = calls[id(node.operation)]
+    return Graph(inputs, outputs, nodes)
+
+
+def functional(model: keras.Model) -> keras.Model:
+    """Returns a model as a Functional one, which shows its inputs and calls.
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Raises:
+        ValueError: If the model is not built, or is subclassed.
+    """
+    require_built(model)
+    view = _functional(model)
+    require(
+        view is not None,
+        "model",
+        "a Sequential or Functional model (of a subclassed one, pass the "
+        "Functional part, or build `keras.Model(x, model.call(x))` on a "
+        "`keras.Input` x)",
+        model,
+    )
+    return view
+
+
+def tensors(structure) -> list[Tensor]:
+    """Returns the tensors in a structure, in order.
+
+    Args:
+        structure: Any nesting of lists, tuples and dictionaries.
+    """
+    return [x for x in tree.flatten(structure) if isinstance(x, Tensor)]
+
+
+def fill(structure, values: dict[Tensor, object]):
+    """Returns a structure with other values in the place of its tensors.
+
+    Args:
+        structure: Any nesting of lists, tuples and dictionaries.
+        values: One value for each tensor.
+    """
+    return tree.map_structure(
+        lambda x: values[x] if isinstance(x, Tensor) else x, structure
+    )
+
+
+def _functional(model):
+    """Returns a model as a Functional one, `None` where it is not like one."""
+    call = getattr(type(model), "call", None)
+    owner = getattr(call, "__qualname__", "")
+    if owner == "Sequential.call" and model.built:
+        try:
+            return keras.Model(model.inputs[0], model.outputs[0])
+        except (AttributeError, ValueError):
+            # Without a known input shape it has no calls to show.
+            return None
+    return model if owner == "Functional.call" else None
+
+
+def _spec(x, name=None) -> keras.KerasTensor:
+    return keras.KerasTensor(x.shape, x.dtype, sparse=x.sparse, name=name)
+
+
+def _run(model, inputs, nodes, prefix, training):
+    """Appends the calls of a model to `nodes` and returns its outputs."""
+
+    def call(operation, *args, **kwargs):
+        path = prefix + operation.name
+        inner = _functional(operation)
+        if inner is not None and _fits(inner, args, kwargs):
+            mode = kwargs.get("training")
+            mode = training if mode is None else mode
+            return _run(inner, args[0], nodes, path + "/", mode)
+        own = kwargs.get("training")
+        if training is not None and own is None and _has_mode(operation):
+            kwargs = {**kwargs, "training": training}
+        known = {x: x.spec for x in tensors((args, kwargs))}
+        spec_args, spec_kwargs = fill((args, kwargs), known)
+        specs = operation.compute_output_spec(*spec_args, **spec_kwargs)
+        results = tree.map_structure(lambda s: Tensor(_spec(s)), specs)
+        nodes.append(Node(operation, path, args, kwargs, results))
+        return results
+
+    # The one private method: Keras has no public walk over a model's calls.
+    return model._run_through_graph(inputs, call_fn=call)
+
+
+def _fits(model, args, kwargs) -> bool:
+    """Whether a call hands a model just what its own inputs are like."""
+    # For a structure of inputs Keras hands on one of masks that are `None`.
+    given = {
+        name
+        for name, value in kwargs.items()
+        if any(x is not None for x in tree.flatten(value))
+    }
+    if len(args) != 1 or given - {"training"}:
+        return False
+    if isinstance(args[0], dict) != isinstance(model.input, dict):
+        return False
+    given, own = tree.flatten(args[0]), tree.flatten(model.input)
+    return len(given) == len(own) and all(
+        isinstance(x, Tensor)
+        and x.rank == len(y.shape)
+        and _is_exact(x.spec.dtype, y.dtype)
+        for x, y in zip(given, own, strict=True)
+    )
+
+
+def _is_exact(given, wanted) -> bool:
+    """Whether a conversion that unfolding leaves out changes no number."""
+    widened = wanted == "float32" and given in ("float16", "bfloat16")
+    return given == wanted or widened
+
+
+def _has_mode(operation) -> bool:
+    return (
+        isinstance(operation, keras.layers.Layer)
+        and "training" in inspect.signature(operation.call).parameters
+    )

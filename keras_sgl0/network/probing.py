@@ -1,0 +1,117 @@
+"""Calling models on made-up inputs and holding their outputs together."""
+
+import contextlib
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_sgl0.network.copying import all_layers
+from keras_sgl0.network.graph import functional
+from keras_sgl0.utils.validation import InputError
+
+_UNKNOWN_SIZE = 96
+
+
+def random_inputs(structure: object, examples: int = 2) -> object:
+    """Returns random inputs of the shapes and dtypes a model wants.
+
+    They are the same with every call. Sizes that are not known become 96.
+
+    Args:
+        structure: A model's inputs: Keras tensors, structured as it wants them.
+        examples: The size of a batch, where the model leaves it open.
+    """
+
+    def random(x):
+        batch, *shape = x.shape
+        shape = [_UNKNOWN_SIZE if n is None else n for n in shape]
+        shape = [batch or examples, *shape]
+        rng = np.random.default_rng(0)
+        if keras.backend.is_float_dtype(x.dtype):
+            return ops.convert_to_tensor(rng.normal(size=shape), dtype=x.dtype)
+        if x.dtype == "string":
+            return ops.convert_to_tensor(np.full(shape, "a"))
+        return ops.convert_to_tensor(rng.integers(0, 2, shape), dtype=x.dtype)
+
+    return tree.map_structure(random, structure)
+
+
+def probe(
+    model: keras.Model, inputs: object = None
+) -> tuple[object, list[np.ndarray]]:
+    """Returns inputs and the outputs of a model on them.
+
+    Args:
+        model: A built Sequential or Functional model.
+        inputs: Its inputs, structured as it wants them; `None` for random ones.
+
+    Raises:
+        ValueError: If the model cannot be called on random inputs.
+    """
+    if inputs is not None:
+        return inputs, outputs(model, inputs)
+    inputs = random_inputs(functional(model).input)
+    try:
+        return inputs, outputs(model, inputs)
+    except Exception as error:
+        raise InputError(
+            "Invalid value for argument `inputs`. Expected inputs to "
+            "compare on, as the model cannot be called on random ones: "
+            f"{error}. Received: inputs=None"
+        ) from error
+
+
+def outputs(model: keras.Model, inputs: object) -> list[np.ndarray]:
+    """Returns the outputs of a model at test time, as a flat list.
+
+    Stateful layers begin with zeros, and remember nothing of it.
+
+    Args:
+        model: A built model.
+        inputs: What to call it on, structured as it wants them.
+    """
+    with _fresh_states(model):
+        flat = tree.flatten(model(inputs, training=False))
+    return [ops.convert_to_numpy(y) for y in flat]
+
+
+@contextlib.contextmanager
+def _fresh_states(model):
+    """Lets stateful layers begin with zeros, and then go on where they were."""
+    states = tree.flatten(
+        [getattr(p, "states", None) for p in all_layers(model)]
+    )
+    states = [v for v in states if isinstance(v, keras.Variable)]
+    before = [ops.convert_to_numpy(v) for v in states]
+    try:
+        for variable in states:
+            variable.assign(ops.zeros_like(variable))
+        yield
+    finally:
+        for variable, value in zip(states, before, strict=True):
+            variable.assign(value)
+
+
+def largest_difference(
+    expected: Iterable[np.ndarray], received: Iterable[np.ndarray]
+) -> tuple[float, float]:
+    """Returns the largest difference of two models' outputs.
+
+    Args:
+        expected: The outputs of the one model.
+        received: The outputs of the other, of the same shapes.
+
+    Returns:
+        The absolute one, and the same as a share of the largest absolute
+        expected output.
+    """
+    pairs = [
+        (np.asarray(a).astype("float64"), np.asarray(b).astype("float64"))
+        for a, b in zip(expected, received, strict=True)
+    ]
+    # Unlike Python's, NumPy's maximum hands on what is not a number.
+    largest = np.max([np.max(np.abs(a - b), initial=0) for a, b in pairs])
+    scale = np.max([np.max(np.abs(a), initial=0) for a, _ in pairs])
+    return float(largest), float(largest / (scale or 1.0))

@@ -1,0 +1,415 @@
+"""Putting a penalty on the kernels of a model that exists already.
+
+A penalty whose `axis` is `-1` ("the output axis") or `"auto"` is given the axis
+of each kernel it is put on, see `keras_sgl0.layouts`. Any other integer is used
+as it is (`axis=0` makes every token of an embedding a group).
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import keras
+
+from keras_sgl0.network.layer_table import (
+    Layout,
+    is_projection,
+    layouts,
+    lines,
+    parts,
+)
+from keras_sgl0.utils.compilation import retrace
+from keras_sgl0.utils.tables import as_text, new_table
+from keras_sgl0.utils.validation import require, require_built
+
+_Penalty = keras.regularizers.Regularizer
+_Selection = Iterable[str | keras.layers.Layer] | Callable | None
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerEntry:
+    """What `regularize` did to one kernel, or to one layer without any.
+
+    Attributes:
+        layer: The layer's name, after those of the layers it is part of.
+        type: The layer's class.
+        kernel: The name of the kernel, empty where the layer has none.
+        shape: The kernel's shape.
+        penalty: The penalty it carries now, empty where it was left alone.
+        axis: The group axis of that penalty, `None` where it has none.
+        note: Why the layer was left alone, or what to know about the penalty.
+    """
+
+    layer: str
+    type: str
+    kernel: str = ""
+    shape: tuple[int, ...] = ()
+    penalty: str = ""
+    axis: int | None = None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class RegularizationReport:
+    """What carries a penalty in a model after `regularize`, and what does not.
+
+    `print(report)` shows a table, `to_dict()` gives plain values.
+
+    Attributes:
+        entries: One entry a kernel, and one a layer without kernel, for every
+            layer of the model, those of nested models and layers too.
+    """
+
+    entries: tuple[LayerEntry, ...]
+
+    @property
+    def regularized(self) -> tuple[LayerEntry, ...]:
+        """The kernels that got the penalty."""
+        return tuple(e for e in self.entries if e.penalty)
+
+    @property
+    def left_alone(self) -> tuple[LayerEntry, ...]:
+        """The layers and kernels that did not, each with the reason."""
+        return tuple(e for e in self.entries if not e.penalty)
+
+    def to_dict(self) -> dict:
+        """Returns the report as plain values, ready for JSON."""
+        return {
+            "layers": [
+                {**dataclasses.asdict(entry), "shape": list(entry.shape)}
+                for entry in self.entries
+            ],
+            "regularized": len(self.regularized),
+            "left_alone": len(self.left_alone),
+        }
+
+    def __str__(self) -> str:
+        table = new_table()
+        for header in ("layer", "type", "kernel", "axis", "penalty", "note"):
+            table.add_column(header, overflow="fold", no_wrap=header != "note")
+        for e in self.entries:
+            table.add_row(
+                e.layer,
+                e.type,
+                f"{e.kernel} {'x'.join(map(str, e.shape))}".strip(),
+                "" if e.axis is None else str(e.axis),
+                e.penalty,
+                e.note,
+            )
+        summary = (
+            f" {len(self.regularized)} kernels carry a penalty, "
+            f"{len(self.left_alone)} layers or kernels were left alone"
+        )
+        return f"{as_text(table, width=160)}\n{summary}"
+
+
+def regularize(
+    model: keras.Model,
+    penalty: _Penalty | Callable[[float], _Penalty],
+    layers: _Selection = None,
+) -> RegularizationReport:
+    """Puts a penalty on the kernels of an existing model, in place.
+
+    The model may be one of `keras.applications` or one loaded from disk,
+    Functional, Sequential or subclassed, with models in it. Each kernel gets a
+    copy of the penalty with the axis its layer needs, see `keras_sgl0.layouts`;
+    a penalty without `axis` (`L0`, `keras.regularizers.L2`) goes on
+    as it is. A penalty that was there is replaced. Both the variable, which
+    training reads, and the layer, which saving and cloning read, are set, and
+    a compiled model traces its steps anew.
+
+    A frozen layer gets its penalty too, but Keras ignores it until the layer
+    is trainable. An attention layer has one penalty, and one depth, for all
+    its kernels. A layer inside a custom layer or model trains with its penalty
+    and loses it when saved, unless the owner puts it into its own config; the
+    report says so. If the model is part of a compiled one, pass that one
+    instead and choose by `layers`: only the model passed is traced anew.
+
+    Args:
+        model: A built model.
+        penalty: A regularizer, or a function that returns one, given the depth
+            `l / L` of kernel `l = 0, ..., L - 1` in the order of the model's
+            layers, a number in [0, 1).
+        layers: `None` for every layer with a known kernel; or a list of layers
+            or their names, where a model stands for all that is in it and
+            `"outer/inner"` names a layer of a nested model; or a function that
+            says of a layer whether to take it.
+
+    Returns:
+        A `RegularizationReport` on every layer of the model.
+
+    Raises:
+        ValueError: If the model is not built, `penalty` is not as described,
+            `layers` names what has no kernel or selects nothing, or the axis
+            of the penalty does not exist in a kernel. The model is as it was
+            then.
+
+    Example:
+        >>> model = keras.applications.MobileNetV2(weights=None)
+        >>> report = regularize(model, SGL0(1e-6))
+        >>> report = regularize(model, lambda depth: CGES(1e-6, mu=depth))
+        >>> report = regularize(model, L1(1e-5), layers=["predictions"])
+
+    Reference:
+        Yoon, Hwang: Combined Group and Exclusive Sparsity for Deep Neural
+        Networks, ICML 2017, where mu varies with the depth of the layer.
+    """
+    require_built(model)
+    places = list(map(_Place, lines(model)))
+    selected = _selector(places, layers)
+    shared, trainable = {}, {id(v) for v in model.trainable_variables}
+    slots, entries = [], []
+    for place in places:
+        kernels = list(place.kernels())
+        if not kernels:
+            entries.append(LayerEntry(*place.label, note=place.reason()))
+        for kernel, layout in kernels:
+            slot = _Slot(place, kernel, layout)
+            if not slot.is_plain:
+                note = "its kernel is quantized or adapted (LoRA)"
+            elif id(kernel) in shared:
+                note = f"shares the kernel of `{shared[id(kernel)]}`"
+            elif not selected(place):
+                note = "not selected"
+            else:
+                note = ""
+                slots.append((len(entries), slot))
+            shared.setdefault(id(kernel), place.path)
+            entries.append(slot.entry(note=note))
+    require(slots, "layers", "a selection of layers with a kernel", layers)
+    penalties = _penalties([slot for _, slot in slots], penalty)
+    saved = _Saved()
+    for (row, slot), own in zip(slots, penalties, strict=True):
+        notes = slot.put(own)
+        if id(slot.kernel) not in trainable:
+            notes.append("frozen: Keras ignores the penalty")
+        loser = saved.first_loser(slot.place.keepers)
+        if loser is not None:
+            notes.append(
+                f"lost when saved: not in the config of `{loser.name}`"
+            )
+        entries[row] = slot.entry(own, "; ".join(notes))
+    if model.compiled:
+        retrace(model)
+    return RegularizationReport(tuple(entries))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A layer and the line of its owners, the model first, itself last."""
+
+    line: tuple[keras.layers.Layer, ...]
+
+    @property
+    def layer(self):
+        return self.line[-1]
+
+    @property
+    def path(self):
+        return "/".join(layer.name for layer in self.line[1:])
+
+    @property
+    def label(self):
+        return self.path, type(self.layer).__name__
+
+    @property
+    def keepers(self):
+        """The line down to the layer whose config keeps the penalty.
+
+        An attention layer makes its projections from its own config.
+        """
+        return self.line[:-1] if is_projection(self.line) else self.line
+
+    def kernels(self):
+        """Yields each kernel and its layout."""
+        for layout in layouts(self.line):
+            yield getattr(self.layer, layout.kernel), layout
+
+    def reason(self) -> str:
+        """Returns why a layer without known kernel is left alone."""
+        if not self.layer.built:
+            return "not built"
+        inner = {id(v) for part in parts(self.layer) for v in part.weights}
+        own = [v for v in self.layer.weights if id(v) not in inner]
+        wide = [v.name for v in own if len(v.shape) > 1]
+        if wide:
+            return f"unknown layout: {', '.join(wide)}"
+        return "no kernel of its own" if inner else "no kernel"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slot:
+    """A kernel and where it is."""
+
+    place: _Place
+    kernel: keras.Variable
+    layout: Layout
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the kernel is a variable of floating point numbers."""
+        return isinstance(
+            self.kernel, keras.Variable
+        ) and keras.backend.is_float_dtype(self.kernel.dtype)
+
+    @property
+    def unit(self):
+        """What has one depth; all kernels of an attention layer have one."""
+        return id(self.place.keepers[-1]), self.layout.regularizer
+
+    def entry(self, penalty=None, note="") -> LayerEntry:
+        """Returns the line of the report."""
+        return LayerEntry(
+            *self.place.label,
+            kernel=self.layout.kernel,
+            shape=tuple(getattr(self.kernel, "shape", ())),
+            penalty="" if penalty is None else _describe(penalty),
+            axis=getattr(penalty, "axis", None),
+            note=note,
+        )
+
+    def adapt(self, penalty: _Penalty) -> _Penalty:
+        """Returns a copy of the penalty with the axis of this kernel."""
+        if not hasattr(penalty, "axis"):
+            return penalty
+        return type(penalty).from_config(self._config(penalty.get_config()))
+
+    def put(self, penalty: _Penalty) -> list[str]:
+        """Sets the penalty and returns what to know about it."""
+        before = self.kernel.regularizer
+        self.kernel.regularizer = penalty
+        setattr(self.place.layer, self.layout.regularizer, penalty)
+        keeper = self.place.keepers[-1]
+        for name in ("kernel_regularizer", "_kernel_regularizer"):
+            if keeper is not self.place.layer and hasattr(keeper, name):
+                setattr(keeper, name, penalty)
+        return [] if before is None else [f"replaces {_describe(before)}"]
+
+    def _config(self, config: dict) -> dict:
+        adapted = {}
+        for name, value in config.items():
+            if name == "axis":
+                value = self._axis(value)
+            elif isinstance(value, dict) and "config" in value:
+                value = {**value, "config": self._config(value["config"])}
+            adapted[name] = value
+        return adapted
+
+    def _axis(self, axis):
+        axis = self.layout.meant(axis)
+        shape = tuple(self.kernel.shape)
+        require(
+            -len(shape) <= axis < len(shape),
+            "penalty",
+            f"one whose axis the kernel of `{self.place.path}` has, of shape "
+            f"{shape}; or leave that layer out by `layers`",
+            axis,
+        )
+        return axis
+
+
+class _Saved:
+    """Finds which layers are in the configs of their owners."""
+
+    def __init__(self):
+        self._names = {}
+
+    def first_loser(self, line):
+        """Returns the first of a line of owners that leaves out the next."""
+        for owner, part in itertools.pairwise(line):
+            names = self._in_config(owner)
+            if part.name not in names and type(part).__name__ not in names:
+                return owner
+        return None
+
+    def _in_config(self, owner):
+        if id(owner) not in self._names:
+            self._names[id(owner)] = set(_layer_names(_config(owner)))
+        return self._names[id(owner)]
+
+
+def _config(thing) -> dict:
+    """Returns the config of a layer or penalty, empty where it has none."""
+    try:
+        return thing.get_config()
+    except NotImplementedError:
+        return {}
+
+
+def _layer_names(config) -> Iterator[str]:
+    """Yields the names of the layers that are serialized in a config."""
+    if isinstance(config, dict):
+        inner = config.get("config")
+        if "class_name" in config and isinstance(inner, dict):
+            # Not deeper: whether that layer keeps its own is another question.
+            names = (inner.get("name"), config.get("name"))
+            yield next(filter(None, names), config["class_name"])
+            return
+        config = config.values()
+    elif not isinstance(config, list | tuple):
+        return
+    for value in config:
+        yield from _layer_names(value)
+
+
+def _selector(places: list[_Place], layers: _Selection) -> Callable:
+    """Returns the function that says of a place whether the caller means it."""
+    if layers is None:
+        return lambda place: True
+    # A layer is callable and a name iterable, but neither is what is meant.
+    single = isinstance(layers, str | keras.layers.Layer)
+    require(
+        not single and (callable(layers) or isinstance(layers, Iterable)),
+        "layers",
+        "None, a list of layers or of their names, or a function of a layer",
+        layers,
+    )
+    if callable(layers):
+        return lambda place: bool(layers(place.keepers[-1]))
+
+    def keys(place):
+        line = place.keepers[1:]
+        for i, layer in enumerate(line):
+            yield from (id(layer), layer.name)
+            yield "/".join(owner.name for owner in line[: i + 1])
+
+    layers = list(layers)
+    known = {k for p in places if any(p.kernels()) for k in keys(p)}
+    wanted = {w if isinstance(w, str) else id(w): w for w in layers}
+    unknown = [w for key, w in wanted.items() if key not in known]
+    names = sorted(k for k in known if isinstance(k, str))
+    require(not unknown, "layers", f"layers with a kernel: {names}", unknown)
+    return lambda place: not wanted.keys().isdisjoint(keys(place))
+
+
+def _penalties(slots: list[_Slot], penalty) -> list[_Penalty]:
+    """Returns the penalty of every slot, before any is put on."""
+    expected = "a regularizer, or a function of the depth that returns one"
+    is_function = callable(penalty) and not isinstance(penalty, type)
+    require(is_function, "penalty", expected, penalty)
+    units = list(dict.fromkeys(slot.unit for slot in slots))
+    own = {}
+    for index, unit in enumerate(units):
+        own[unit] = (
+            penalty
+            if isinstance(penalty, _Penalty)
+            else penalty(index / len(units))
+        )
+        require(isinstance(own[unit], _Penalty), "penalty", expected, own[unit])
+    return [slot.adapt(own[slot.unit]) for slot in slots]
+
+
+def _describe(penalty: _Penalty) -> str:
+    """Returns a penalty as one would write it, without its axis."""
+    return _written(type(penalty).__name__, _config(penalty))
+
+
+def _written(name: str, config: dict) -> str:
+    values = []
+    for key, value in config.items():
+        if isinstance(value, dict) and "class_name" in value:
+            values.append(_written(value["class_name"], value["config"]))
+        elif key != "axis":
+            number = isinstance(value, float)
+            values.append(f"{key}={value:g}" if number else f"{key}={value}")
+    return f"{name}({', '.join(values)})"

@@ -1,0 +1,155 @@
+"""What shrinking made of a model."""
+
+import dataclasses
+
+from keras_sgl0.utils.tables import as_text, change, new_table
+
+
+@dataclasses.dataclass(frozen=True)
+class ShrunkLayer:
+    """A layer before and after `shrink`.
+
+    Attributes:
+        layer: The layer's name, after those of the models it is in.
+        type: The layer's class.
+        channels: How many output channels it had.
+        channels_after: How many it has.
+        parameters: How many parameters it had.
+        parameters_after: How many it has.
+        macs: Its multiply-adds for one example before, `None` where the size
+            of its input is not known.
+        macs_after: Its multiply-adds after, likewise.
+        note: Why it was kept whole, empty where it was not.
+    """
+
+    layer: str
+    type: str
+    channels: int
+    channels_after: int
+    parameters: int
+    parameters_after: int
+    macs: int | None
+    macs_after: int | None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class KeptChannels:
+    """Channels of a layer that are dead and stay all the same.
+
+    Attributes:
+        layer: The layer's name, after those of the models it is in.
+        channels: Their numbers before shrinking.
+        reason: Why they stay.
+    """
+
+    layer: str
+    channels: tuple[int, ...]
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ShrinkReport:
+    """What `shrink` made of a model.
+
+    `print(report)` shows tables, `to_dict()` gives plain values.
+
+    Attributes:
+        layers: One entry for each layer with parameters and each layer that
+            was kept whole.
+        kept: The channels that are dead and stay, with the reason.
+        dead_branches: The layers of which no channel was needed.
+        difference: The largest absolute difference between an output of the
+            model and of the smaller one, `None` if not verified.
+        relative_difference: The same, as a share of the largest absolute
+            output.
+        tolerance: Below this a weight counted as zero.
+    """
+
+    layers: tuple[ShrunkLayer, ...]
+    kept: tuple[KeptChannels, ...]
+    dead_branches: tuple[str, ...]
+    difference: float | None
+    relative_difference: float | None
+    tolerance: float
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters before."""
+        return sum(entry.parameters for entry in self.layers)
+
+    @property
+    def parameters_after(self) -> int:
+        """The number of parameters after."""
+        return sum(entry.parameters_after for entry in self.layers)
+
+    @property
+    def macs(self) -> int | None:
+        """The multiply-adds for one example before, `None` if unknown."""
+        return _total([entry.macs for entry in self.layers])
+
+    @property
+    def macs_after(self) -> int | None:
+        """The multiply-adds for one example after, `None` if unknown."""
+        return _total([entry.macs_after for entry in self.layers])
+
+    @property
+    def whole(self) -> tuple[ShrunkLayer, ...]:
+        """The layers that were kept whole, each with the reason."""
+        return tuple(entry for entry in self.layers if entry.note)
+
+    def to_dict(self) -> dict:
+        """Returns the report as plain values, ready for JSON."""
+        return {
+            "layers": [dataclasses.asdict(entry) for entry in self.layers],
+            "kept": [
+                {**dataclasses.asdict(entry), "channels": list(entry.channels)}
+                for entry in self.kept
+            ],
+            "dead_branches": list(self.dead_branches),
+            "parameters": self.parameters,
+            "parameters_after": self.parameters_after,
+            "macs": self.macs,
+            "macs_after": self.macs_after,
+            "difference": self.difference,
+            "relative_difference": self.relative_difference,
+            "tolerance": self.tolerance,
+        }
+
+    def __str__(self) -> str:
+        table = new_table()
+        for header in ("layer", "type", "channels", "parameters", "macs"):
+            left = header in ("layer", "type")
+            table.add_column(header, justify="left" if left else "right")
+        table.add_column("note")
+        for e in self.layers:
+            table.add_row(
+                e.layer,
+                e.type,
+                change(e.channels, e.channels_after),
+                change(e.parameters, e.parameters_after),
+                change(e.macs, e.macs_after),
+                e.note,
+            )
+        table.add_section()
+        numbers = (
+            change(self.parameters, self.parameters_after),
+            change(self.macs, self.macs_after),
+        )
+        table.add_row("total", "", "", *numbers, "")
+        lines = [as_text(table, width=140)]
+        for k in self.kept:
+            number = len(k.channels)
+            lines.append(f" {k.layer}: {number} dead channels stay: {k.reason}")
+        for name in self.dead_branches:
+            lines.append(f" {name}: no channel of it was needed")
+        if self.difference is not None:
+            lines.append(
+                f" largest difference of an output {self.difference:.2g}, "
+                f"relative {self.relative_difference:.2g}"
+            )
+        return "\n".join(lines)
+
+
+def _total(numbers: list[int | None]) -> int | None:
+    return None if None in numbers else sum(numbers)

@@ -1,0 +1,1 @@
+"""Which channels go together: the rules of the layers, and liveness."""

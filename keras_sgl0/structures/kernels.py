@@ -1,0 +1,322 @@
+"""The rules of the layers that have kernels: they mix and make channels."""
+
+import functools
+
+import keras
+import numpy as np
+
+from keras_sgl0.groups import wide_dtype
+from keras_sgl0.structures.rules import (
+    Rewrite,
+    Rule,
+    Tied,
+    evaluate,
+    is_elementwise,
+    rule,
+)
+
+
+class Kernel(Rule):
+    """A layer whose outputs are sums over its inputs, then an activation."""
+
+    size = "filters"
+    """The entry of the config that holds the number of outputs."""
+    cuts = True
+
+    @property
+    def whole_outputs(self) -> str:
+        """Why no output can be cut, empty where it can."""
+        return _mixing(self.node)
+
+    def refusal(self):
+        """Returns why the rule does not cover this call, empty if it does."""
+        if _is_altered(self.layer):
+            return "its kernel is quantized or adapted (LoRA)"
+        if getattr(self.layer.activation, "weights", ()):
+            return "its activation has weights"
+        if getattr(self.layer, "groups", 1) > 1:
+            return "its channels are in groups"
+        if self.node.inputs[0].axis != self.axis():
+            return "its channels are not at the channel axis of its input"
+        return super().refusal()
+
+    def axis(self):
+        """Returns the channel axis of the layer."""
+        first = getattr(self.layer, "data_format", "") == "channels_first"
+        return 1 if first else self.node.inputs[0].rank - 1
+
+    @property
+    def border(self) -> bool:
+        """Whether some outputs see zeros beyond the border."""
+        return _is_padded(self.layer, self.node.inputs[0])
+
+    def kernel(self) -> np.ndarray:
+        """Returns the kernel as `(positions, inputs, outputs)`."""
+        kernel = self.values(self.layer.kernel)
+        return kernel.reshape(-1, *kernel.shape[-2:])
+
+    def total(self, rows: np.ndarray) -> np.ndarray:
+        """Returns, for some inputs, the sum of the kernel over positions.
+
+        Args:
+            rows: Which inputs.
+        """
+        return self.kernel()[:, rows].sum(0, dtype="float64")
+
+    @functools.cached_property
+    def links(self) -> np.ndarray:
+        """Which input reaches which output, a matrix."""
+        return self.kernel().any(0)
+
+    def constants(self, seen):
+        """Returns what the outputs make of constants alone."""
+        unknown = np.isnan(seen[0])
+        sums = self._bias() + self._fold(~unknown, seen[0])
+        sums = np.where(self.links[unknown].any(0), np.nan, sums)
+        if self.whole_outputs:
+            return np.full_like(sums, np.nan)
+        return evaluate(
+            self.layer.activation, sums, dtype=wide_dtype(self.layer)
+        )
+
+    def reads(self, live, seen):
+        """Returns which inputs reach a live output."""
+        live = live.any() if self.whole_outputs else live
+        return [
+            self.links[:, np.broadcast_to(live, self.links.shape[1])].any(1)
+        ]
+
+    def rewrite(self, keep, kept, seen):
+        """Returns the layer with a smaller kernel and the constants folded."""
+        folded = self._fold(~keep[0], seen[0])
+        has_bias = self.layer.use_bias or folded.any()
+        weights = self.slices(keep[0], kept)
+        if has_bias:
+            weights["bias"] = (self._bias() + folded)[kept]
+        config = {self.size: int(kept.sum()), "use_bias": bool(has_bias)}
+        return Rewrite(config, weights)
+
+    def slices(
+        self, keep: np.ndarray, kept: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Returns the smaller kernels by attribute.
+
+        Args:
+            keep: Which inputs stay.
+            kept: Which outputs stay.
+        """
+        kernel = self.values(self.layer.kernel)
+        return {"kernel": kernel[..., keep, :][..., kept]}
+
+    def _bias(self):
+        bias = self.layer.bias
+        outputs = self.links.shape[1]
+        return np.zeros(outputs) if bias is None else self.values(bias)
+
+    def _fold(self, which, constants):
+        """Returns what constant inputs add to the sums of the outputs."""
+        which = which & ~np.isnan(constants) & (constants != 0)
+        return constants[which] @ self.total(which)
+
+
+@rule(keras.layers.Dense)
+class Dense(Kernel):
+    """A dense layer, at every position if there are any."""
+
+    size = "units"
+
+
+@rule(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+class Conv(Kernel):
+    """A convolution."""
+
+
+@rule(
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+class ConvTranspose(Kernel):
+    """A transposed convolution; each output position has its own sum.
+
+    A constant is folded as the mean over the positions far from the border.
+    """
+
+    border = True
+
+    def kernel(self):
+        """Returns the kernel as `(positions, inputs, outputs)`."""
+        kernel = self.values(self.layer.kernel)
+        return kernel.reshape(-1, *kernel.shape[-2:]).swapaxes(1, 2)
+
+    def total(self, rows):
+        """Returns the sum of the kernel over positions, shared by strides."""
+        return super().total(rows) / np.prod(self.layer.strides)
+
+    def slices(self, keep, kept):
+        """Returns the smaller kernel."""
+        kernel = self.values(self.layer.kernel)
+        return {"kernel": kernel[..., kept, :][..., keep]}
+
+
+@rule(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+class SeparableConv(Kernel):
+    """A depthwise convolution, then one over channels alone."""
+
+    def kernel(self):
+        """Returns the product of both kernels, summed over positions."""
+        first, second = self._pair()
+        return self._product(first.sum(0, dtype="float64"), second)[None]
+
+    @functools.cached_property
+    def links(self):
+        """Which input reaches which output, a matrix."""
+        first, second = self._pair()
+        flags = (first.any(0).astype("float32"), (second != 0) * np.float32(1))
+        return self._product(*flags) > 0
+
+    def slices(self, keep, kept):
+        """Returns the smaller kernels."""
+        rows = np.repeat(keep, self.layer.depth_multiplier)
+        pointwise = self.values(self.layer.pointwise_kernel)
+        return {
+            "depthwise_kernel": self.values(self.layer.depthwise_kernel)[
+                ..., keep, :
+            ],
+            "pointwise_kernel": pointwise[..., rows, :][..., kept],
+        }
+
+    def _pair(self):
+        """Returns both as `(positions, in, multiplier)`, `(in, m., out)`."""
+        first = self.values(self.layer.depthwise_kernel)
+        first = first.reshape(-1, *first.shape[-2:])
+        second = self.values(self.layer.pointwise_kernel)
+        return first, second.reshape(*first.shape[1:], -1)
+
+    def _product(self, first, second):
+        return np.einsum("cm,cmo->co", first, second)
+
+
+@rule(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+class DepthwiseConv(Tied):
+    """A convolution of every channel alone, into `multiplier` channels."""
+
+    def refusal(self):
+        """Returns why the rule does not cover this call, empty if it does."""
+        return _mixing(self.node) or super().refusal()
+
+    @property
+    def border(self) -> bool:
+        """Whether some outputs see zeros beyond the border."""
+        return _is_padded(self.layer, self.node.inputs[0])
+
+    def ties(self):
+        """Returns that a channel goes with all it is turned into."""
+        own = np.arange(self.node.inputs[0].channels)
+        return [own, np.repeat(own, self.layer.depth_multiplier)]
+
+    def constants(self, seen):
+        """Returns what the outputs make of constants alone."""
+        kernel = self._kernel()
+        given = np.repeat(seen[0], self.layer.depth_multiplier)
+        total = kernel.sum(0, dtype="float64")
+        value = np.where(kernel.any(0), given * total, 0) + self._bias()
+        return evaluate(
+            self.layer.activation, value, dtype=wide_dtype(self.layer)
+        )
+
+    def reads(self, live, seen):
+        """Returns which channels reach a live output."""
+        live = live & self._kernel().any(0)
+        return [live.reshape(-1, self.layer.depth_multiplier).any(1)]
+
+    def rewrite(self, keep, kept, seen):
+        """Returns the layer with a smaller kernel."""
+        weights = {"kernel": self.values(self.layer.kernel)[..., keep[0], :]}
+        if self.layer.use_bias:
+            weights["bias"] = self._bias()[kept]
+        return Rewrite({}, weights)
+
+    def _kernel(self):
+        """Returns the kernel as `(positions, outputs)`."""
+        kernel = self.values(self.layer.kernel)
+        return kernel.reshape(-1, np.prod(kernel.shape[-2:]))
+
+    def _bias(self):
+        bias = self.layer.bias
+        return 0.0 if bias is None else self.values(bias)
+
+
+@rule(keras.layers.Embedding)
+class Embedding(Rule):
+    """A table of tokens; a column of equal numbers is a constant."""
+
+    cuts = True
+    needs_channels = False
+
+    def refusal(self):
+        """Returns why the rule does not cover this call, empty if it does."""
+        if _is_altered(self.layer):
+            return "its table is quantized or adapted (LoRA)"
+        return super().refusal()
+
+    def axis(self):
+        """Returns the last axis."""
+        return self.node.outputs[0].rank - 1
+
+    def constants(self, seen):
+        """Returns the entry that all tokens share."""
+        table = self._table()
+        same = (table == table[:1]).all(0)
+        return np.where(same, table[0], np.nan)
+
+    def reads(self, live, seen):
+        """Returns that the tokens are read."""
+        return [np.ones(self.node.inputs[0].channels, bool)]
+
+    def rewrite(self, keep, kept, seen):
+        """Returns the layer with fewer columns."""
+        table = self._table()[:, kept]
+        return Rewrite({"output_dim": int(kept.sum())}, {"embeddings": table})
+
+    def _table(self):
+        return self.values(self.layer.embeddings)
+
+
+def _mixing(node) -> str:
+    """Returns why outputs depend on each other, empty if they do not."""
+    if is_elementwise(node.operation.activation):
+        return ""
+    return f"the activation of `{node.path}` may mix channels"
+
+
+def _is_altered(layer) -> bool:
+    quantized = getattr(layer, "quantization_mode", None) is not None
+    return quantized or getattr(layer, "lora_enabled", False)
+
+
+def _is_padded(layer, x) -> bool:
+    """Returns whether a convolution sees zeros beyond the border of `x`."""
+    padding = getattr(layer, "padding", "valid")
+    if padding == "valid":
+        return False
+    sizes = [n for i, n in enumerate(x.shape) if i not in (0, x.axis)]
+    return any(
+        _padding(*axis, causal=padding == "causal") > 0
+        for axis in zip(
+            sizes,
+            layer.kernel_size,
+            layer.strides,
+            layer.dilation_rate,
+            strict=True,
+        )
+    )
+
+
+def _padding(size, taps, stride, dilation, causal) -> int:
+    """Returns how many zeros 'same' padding adds along one axis."""
+    reach = (taps - 1) * dilation
+    if size is None or causal:
+        return reach
+    last = (-(-size // stride) - 1) * stride
+    return max(last + 1 + reach - size, 0)

@@ -1,0 +1,285 @@
+"""Which channels of a model are alive, and which can be cut.
+
+A channel is *constant* if it is the same number for every example and position
+(forward pass), and *read* if an output of the model depends on it (backward
+pass). It is dead if it is constant or not read. Dead channels are cut where
+every call they go through can do without; what is tied is cut together or not
+at all. A constant that is cut is folded into those who read it.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from keras_sgl0.network.graph import Graph, Node, Tensor, tensors
+from keras_sgl0.structures import channelwise, kernels  # noqa: F401 (rules)
+from keras_sgl0.structures.rules import Rule, Values, Whole, rule_for
+from keras_sgl0.utils.validation import require
+
+
+@dataclasses.dataclass(frozen=True)
+class Cuts:
+    """What stays of every tensor.
+
+    Attributes:
+        rules: The rule of every call.
+        keep: Which channels of a tensor stay.
+        seen: For every call, the constants of its inputs as it sees them.
+        kept: Per layer that makes channels, the dead ones that stay by reason.
+        dead_branches: The layers of which all channels could have been cut.
+    """
+
+    rules: dict[Node, Rule]
+    keep: dict[Tensor, np.ndarray]
+    seen: dict[Node, list[np.ndarray]]
+    kept: dict[Node, dict[str, list[int]]]
+    dead_branches: list[Node]
+
+
+def analyse(
+    graph: Graph,
+    values: Values,
+    on_constant: str = "keep",
+    round_to: int | None = None,
+    minimum: int = 1,
+    whole: dict[Node, str] | None = None,
+) -> Cuts:
+    """Returns which channels can be cut.
+
+    Args:
+        graph: The calls of a model.
+        values: Gives the values of a variable, what counts as zero being zero.
+        on_constant: What becomes of a constant that meets zeros at a border:
+            `"keep"`, `"fold"` or `"drop"`.
+        round_to: Layers keep a multiple of this many channels.
+        minimum: Layers keep this many channels; with 0 a layer of which none
+            would stay is an error.
+        whole: Calls to keep as they are, with the reason.
+
+    Raises:
+        ValueError: If `minimum` is 0 and no channel of a layer would stay.
+    """
+    liveness = _Liveness(graph, values, on_constant)
+    liveness.forward(whole or {})
+    liveness.backward()
+    cutting = _Cutting(liveness)
+    branches = [n for n in cutting.makers if not cutting.count(n)]
+    require(
+        minimum > 0 or not branches,
+        "minimum",
+        "at least 1, as no channel would stay in "
+        + ", ".join(f"`{n.path}`" for n in branches),
+        minimum,
+    )
+    cutting.restore(minimum, round_to)
+    return Cuts(
+        liveness.rules,
+        {x: ~cut for x, cut in cutting.cut.items()},
+        liveness.seen,
+        cutting.kept(),
+        branches,
+    )
+
+
+class _Liveness:
+    """The forward pass and the backward pass."""
+
+    def __init__(self, graph, values, on_constant):
+        self.graph = graph
+        self.values = values
+        self.on_constant = on_constant
+        self.rules, self.seen, self.reads = {}, {}, {}
+        self.constants, self._loose = {}, set()
+        for x in tensors(graph.inputs):
+            self._leave(x)
+
+    def forward(self, whole):
+        """Finds the constants."""
+        for node in self.graph.nodes:
+            self._fix_axes(node)
+            if node in whole:
+                rule = Whole(whole[node]).bind(node, self.values)
+            else:
+                rule = rule_for(node, self.values)
+            self.rules[node] = rule
+            constants = [self.constants[x] for x in node.inputs]
+            if rule.border:
+                constants = [self._at_border(c) for c in constants]
+            self.seen[node] = constants
+            if isinstance(rule, Whole):
+                for y in node.outputs:
+                    self._leave(y)
+            else:
+                (y,) = node.outputs
+                y.axis = rule.axis()
+                self.constants[y] = rule.constants(constants)
+
+    def backward(self):
+        """Finds what is read."""
+        self.read = {x: np.zeros(len(c), bool) for x, c in self._known()}
+        for y in tensors(self.graph.outputs):
+            self.read[y][:] = True
+        for node in reversed(self.graph.nodes):
+            y = node.outputs[0]
+            live = self.read[y] & np.isnan(self.constants[y])
+            self.reads[node] = self.rules[node].reads(live, self.seen[node])
+            for x, read in zip(node.inputs, self.reads[node], strict=True):
+                self.read[x] |= read
+
+    def _leave(self, x):
+        """Takes a tensor that is not cut; its first reader sets the axis."""
+        self.constants[x] = np.full(x.channels, np.nan)
+        self._loose.add(x)
+
+    def _fix_axes(self, node):
+        """Sets the axis of the inputs that are loose, as a call wants it."""
+        loose = self._loose.intersection(node.inputs)
+        if getattr(node.operation, "data_format", "") == "channels_first":
+            for x in loose:
+                x.axis = 1
+                self._leave(x)
+        self._loose -= loose
+
+    def dead(self):
+        """Returns which channels are constant or not read."""
+        return {x: ~self.read[x] | ~np.isnan(c) for x, c in self._known()}
+
+    def _known(self):
+        return self.constants.items()
+
+    def _at_border(self, constants):
+        """Returns constants as a call that pads with zeros sees them."""
+        if self.on_constant == "fold":
+            return constants
+        lost = np.nan if self.on_constant == "keep" else 0.0
+        same = np.isnan(constants) | (constants == 0)
+        return np.where(same, constants, lost)
+
+
+class _Cutting:
+    """Cuts what is dead and what is tied to nothing alive.
+
+    `why` holds, per channel, the number of the reason why a dead channel
+    stays; 0 stands for none, as it is cut or alive.
+    """
+
+    def __init__(self, liveness):
+        self._liveness = liveness
+        self._nodes = liveness.graph.nodes
+        self._rules = liveness.rules
+        self.dead = liveness.dead()
+        self.cut = {x: dead.copy() for x, dead in self.dead.items()}
+        self.why = {x: np.zeros(len(d), int) for x, d in self.dead.items()}
+        self.reasons = [""]
+        self.makers = [n for n in self._nodes if self._rules[n].cuts]
+        self._ties = {}
+        for node in self._nodes:
+            ties = self._rules[node].ties()
+            if ties is not None:
+                pairs = zip((*node.inputs, *node.outputs), ties, strict=True)
+                self._ties[node] = [p for p in pairs if p[1] is not None]
+        self._refuse_all()
+        self._tie()
+
+    def count(self, node):
+        """Returns how many output channels of a layer stay."""
+        return int((~self.cut[node.outputs[0]]).sum())
+
+    def restore(self, minimum, round_to):
+        """Brings channels back until every layer has enough of them."""
+        changed = True
+        while changed:
+            changed = False
+            for node in self.makers:
+                (y,) = node.outputs
+                number = self.count(node)
+                wanted = max(number, minimum)
+                reason = f"a layer keeps at least {minimum}"
+                if round_to and wanted % round_to:
+                    wanted += round_to - wanted % round_to
+                    reason = f"a layer keeps a multiple of {round_to}"
+                back = np.flatnonzero(self.cut[y])[: wanted - number]
+                if len(back):
+                    self._refuse(y, back, reason)
+                    self._tie()
+                    changed = True
+
+    def kept(self):
+        """Returns the dead channels that stay, by layer and reason."""
+        found = {}
+        for node in self.makers:
+            (y,) = node.outputs
+            for i in np.flatnonzero(self.dead[y] & ~self.cut[y]).tolist():
+                reason = self.reasons[self.why[y][i]]
+                found.setdefault(node, {}).setdefault(reason, []).append(i)
+        return found
+
+    def _refuse(self, x, which, reason):
+        """Keeps channels of a tensor that would be cut."""
+        refused = np.zeros(len(self.cut[x]), bool)
+        refused[which] = True
+        refused &= self.cut[x]
+        if refused.any():
+            self.cut[x] &= ~refused
+            self.why[x][refused] = self._number(reason)
+
+    def _refuse_all(self):
+        """Keeps what some call cannot do without, whatever it is tied to."""
+        graph, every = self._liveness.graph, slice(None)
+        for x in tensors(graph.inputs):
+            self._refuse(x, every, "an input of the model")
+        for y in tensors(graph.outputs):
+            self._refuse(y, every, "an output of the model")
+        for node in self._nodes:
+            rule = self._rules[node]
+            tied = [x for x, _ in self._ties.get(node, ())]
+            if rule.whole_outputs:
+                for y in node.outputs:
+                    self._refuse(y, every, rule.whole_outputs)
+            for i, x in enumerate(node.inputs):
+                if rule.whole_inputs:
+                    self._refuse(x, every, rule.whole_inputs)
+                elif tied and x not in tied:
+                    self._refuse(x, every, f"`{node.path}` broadcasts it")
+                constant = ~np.isnan(self._liveness.constants[x])
+                lost = constant & np.isnan(self._liveness.seen[node][i])
+                self._refuse(
+                    x,
+                    lost & self._liveness.reads[node][i],
+                    f"its constant meets the zeros around `{node.path}`",
+                )
+
+    def _tie(self):
+        """Keeps what is tied to what stays, to the fixed point."""
+        changed = True
+        while changed:
+            order = (*self._ties, *reversed(self._ties))
+            changed = any([self._tie_at(node) for node in order])
+
+    def _tie_at(self, node):
+        """Does so at one call; returns whether anything changed."""
+        pairs = self._ties[node]
+        number = 1 + max(own.max() for _, own in pairs)
+        stays = np.zeros(number, bool)
+        for x, own in pairs:
+            stays[own[~self.cut[x]]] = True
+        lost = [(x, own, self.cut[x] & stays[own]) for x, own in pairs]
+        if not any(which.any() for *_, which in lost):
+            return False
+        why = np.zeros(number, int)
+        for x, own in pairs:
+            np.maximum.at(why, own, self.why[x])
+        alive = self._number(
+            f"tied in `{node.path}` to a channel that is alive"
+        )
+        for x, own, which in lost:
+            self.cut[x] &= ~which
+            reason = np.where(why[own] > 0, why[own], alive)
+            self.why[x][which] = reason[which]
+        return True
+
+    def _number(self, reason):
+        """Returns the number of a reason."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        return self.reasons.index(reason)

@@ -1,0 +1,295 @@
+"""What a call of a layer does to channels: one small rule per layer type.
+
+A rule answers four questions, channel by channel: which outputs are the same
+number for every example and position (`constants`), which inputs a change of
+the outputs can come from (`reads`), which channels of inputs and outputs can
+only be cut together (`ties`), and what the layer looks like without the
+channels that are cut (`rewrite`). A rule is registered for a layer class, and
+holds for its subclasses as long as they do not override any of its methods.
+What has no rule, or is used in a way that its rule does not cover, is `Whole`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sgl0.network.graph import Node
+
+Values = Callable[[keras.Variable], np.ndarray]
+_RULES = {}
+# What a subclass of a layer may have of its own and still be such a layer.
+_HARMLESS = {"get_config", "from_config", "__init__", "__doc__", "__module__"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rewrite:
+    """A layer without the channels that are cut.
+
+    Attributes:
+        config: The entries of its config that change.
+        weights: The values of its variables by attribute.
+    """
+
+    config: dict = dataclasses.field(default_factory=dict)
+    weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+class Rule:
+    """What one call does to channels; the base of all rules."""
+
+    whole_inputs = ""
+    """Why no input channel can be cut, empty where it can."""
+    whole_outputs = ""
+    """Why no output channel can be cut, empty where it can."""
+    border = False
+    """Whether the inputs meet zeros at the border."""
+    cuts = False
+    """Whether outputs can be cut on their own: the layer makes channels."""
+    needs_channels = True
+    """Whether the inputs must have channels, a known number of them."""
+
+    def bind(self, node: Node, values: Values) -> "Rule":
+        """Returns the rule, to speak of one call.
+
+        Args:
+            node: The call. The axes of its inputs are set, those of its
+                outputs are not.
+            values: Gives the values of a variable, what counts as zero being
+                zero.
+        """
+        self.node = node
+        self.layer = node.operation
+        self.values = values
+        return self
+
+    def refusal(self) -> str:
+        """Returns why the rule does not cover this call, empty if it does."""
+        if len(self.node.inputs) != 1 or len(self.node.outputs) != 1:
+            return "several inputs or outputs"
+        return ""
+
+    def axis(self) -> int:
+        """Returns the channel axis of the output."""
+        return self.node.inputs[0].axis
+
+    def ties(self) -> list[np.ndarray | None] | None:
+        """Returns which channels can only be cut together.
+
+        One vector for each input, then the output: its channels with the same
+        number are cut together. `None` stands for a tensor without ties.
+        """
+        return None
+
+    def constants(self, seen: list[np.ndarray]) -> np.ndarray:
+        """Returns the constant of every output channel, NaN for none.
+
+        Args:
+            seen: The constants of the input channels, NaN for none.
+        """
+        raise NotImplementedError
+
+    def reads(
+        self, live: np.ndarray, seen: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Returns, for each input, which channels the live outputs depend on.
+
+        Args:
+            live: Which output channels are needed and not constant.
+            seen: The constants of the input channels, NaN for none.
+        """
+        raise NotImplementedError
+
+    def rewrite(
+        self,
+        keep: list[np.ndarray],
+        kept: np.ndarray,
+        seen: list[np.ndarray],
+    ) -> Rewrite:
+        """Returns the layer without the channels that are cut.
+
+        Args:
+            keep: For each input, which channels stay.
+            kept: Which output channels stay.
+            seen: The constants of the input channels, NaN for none.
+        """
+        return Rewrite()
+
+
+class Whole(Rule):
+    """A call of which nothing is known: it reads all and stays as it is.
+
+    Args:
+        reason: Why it stays whole.
+    """
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+    @property
+    def whole_inputs(self) -> str:
+        """Why no input channel can be cut."""
+        path, kind = self.node.path, self.node.type
+        return f"`{path}` ({kind}) stays whole: {self.reason}"
+
+    whole_outputs = whole_inputs
+
+    def refusal(self):
+        """Returns an empty text: it covers every call."""
+        return ""
+
+    def reads(self, live, seen):
+        """Returns that every channel of every input is read."""
+        return [np.ones(x.channels, bool) for x in self.node.inputs]
+
+
+class Tied(Rule):
+    """Channel `i` of the output comes from channel `i` of each input alone.
+
+    On its own, for a layer that hands on a constant as it is: pooling,
+    dropout, upsampling, cropping.
+    """
+
+    data_format = None
+    """Where the channels are, for a layer that does not say so."""
+
+    def refusal(self):
+        """Returns why the rule does not cover this call, empty if it does."""
+        own = getattr(self.layer, "data_format", self.data_format)
+        x = self.node.inputs[0]
+        axes = {"channels_last": x.rank - 1, "channels_first": 1}
+        if own is not None and x.axis != axes[own]:
+            return f"its channels are not where those of its input are ({own})"
+        noise = getattr(self.layer, "noise_shape", None)
+        if noise is not None and noise[x.axis] not in (None, 1):
+            return "the number of channels is in its `noise_shape`"
+        return super().refusal()
+
+    def ties(self):
+        """Returns that all channels of one number are cut together."""
+        own = np.arange(self.node.inputs[0].channels)
+        return [own] * (len(self.node.inputs) + 1)
+
+    def constants(self, seen):
+        """Returns the constants of the input."""
+        return seen[0]
+
+    def reads(self, live, seen):
+        """Returns that the channels of the live outputs are read."""
+        *inputs, output = self.ties()
+        wanted = np.zeros(1 + max(i.max() for i in (*inputs, output)), bool)
+        wanted[output[live]] = True
+        return [wanted[own] for own in inputs]
+
+
+def rule(*classes: type | str) -> Callable:
+    """Registers a rule for layer classes, to be used as a decorator.
+
+    Args:
+        classes: The classes of the layers it holds for, or the names of those
+            of other operations.
+    """
+
+    def register(kind):
+        _RULES.update(dict.fromkeys(classes, kind))
+        return kind
+
+    return register
+
+
+def rule_for(node: Node, values: Values) -> Rule:
+    """Returns the rule for a call, `Whole` where there is none.
+
+    Args:
+        node: The call, the axes of its inputs being set.
+        values: Gives the values of a variable.
+    """
+    kind = _find(node)
+    found = None if kind is None else kind().bind(node, values)
+    reason = _refusal(found, node)
+    return Whole(reason).bind(node, values) if reason else found
+
+
+def _refusal(found, node) -> str:
+    """Returns why a call stays whole, empty if its rule covers it."""
+    vague = any(x.rank < 2 or x.shape[x.axis] is None for x in node.inputs)
+    if found is None:
+        return "its type is not known"
+    if node.kwargs.get("training"):
+        return "it is called with `training=True`"
+    if found.needs_channels and vague:
+        return "its input has no known channels"
+    if node.calls > 1 and getattr(node.operation, "weights", ()):
+        return "it is called more than once"
+    return found.refusal()
+
+
+def _find(node):
+    """Returns the rule registered for the type of an operation."""
+    operation = node.operation
+    if not isinstance(operation, keras.layers.Layer):
+        return _RULES.get(node.type)
+    line = type(operation).__mro__
+    for i, known in enumerate(line):
+        if known in _RULES:
+            own = {name for c in line[:i] for name in vars(c)}
+            altered = own & (set(dir(known)) - _HARMLESS)
+            return None if altered else _RULES[known]
+    return None
+
+
+_ELEMENTWISE = (
+    "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh "
+    "leaky_relu linear log_sigmoid mish relu relu6 selu sigmoid silu "
+    "soft_shrink softplus softsign sparse_plus sparse_sigmoid squareplus tanh "
+    "tanh_shrink threshold"
+).split()
+_ACTIVATIONS = {
+    getattr(module, name)
+    for module in (keras.activations, ops)
+    for name in _ELEMENTWISE
+    if hasattr(module, name)
+}
+
+
+def is_elementwise(activation: Callable) -> bool:
+    """Returns whether an activation is known to treat each entry alone.
+
+    Args:
+        activation: A function of a tensor.
+    """
+    try:
+        return activation in _ACTIVATIONS
+    except TypeError:
+        return False
+
+
+def evaluate(
+    function: Callable, *arguments: np.ndarray, dtype: str = "float32"
+) -> np.ndarray:
+    """Returns what a function makes of constants, NaN where one is unknown.
+
+    Args:
+        function: Takes and returns tensors of the shape `(1, channels)`.
+        arguments: The constants, vectors with NaN for unknown.
+        dtype: What to compute in.
+    """
+    unknown = np.isnan(np.sum(np.broadcast_arrays(*arguments), axis=0))
+    if unknown.all():
+        return np.full(unknown.shape, np.nan)
+    known = [np.nan_to_num(x, nan=1.0)[None] for x in arguments]
+    known = [ops.convert_to_tensor(x, dtype) for x in known]
+    result = ops.convert_to_numpy(ops.cast(function(*known), dtype))
+    result = result.reshape(-1)  # a constant of more axes adds some in front
+    return finite(np.where(unknown, np.nan, result))
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Returns constants with infinity, on which nothing is built, as NaN.
+
+    Args:
+        values: The constants.
+    """
+    return np.where(np.isfinite(values), values, np.nan).astype("float64")

@@ -1,0 +1,1 @@
+"""What knows nothing of sparsity: checks, compilation, tables."""

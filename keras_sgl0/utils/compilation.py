@@ -1,0 +1,133 @@
+"""Compiling what runs between training steps, on every backend."""
+
+import contextlib
+from collections.abc import Callable
+
+import keras
+
+from keras_sgl0.utils.validation import InputError
+
+
+def compiled(function: Callable) -> Callable:
+    """Returns `function`, run as one compiled call where that is possible.
+
+    The function may read and assign Keras variables. On TensorFlow it becomes
+    a `tf.function`. On JAX, where a compiled call would freeze the variables
+    it reads, and on PyTorch it runs as it is.
+
+    Args:
+        function: Takes and returns nothing but tensors.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, autograph=False)
+
+
+def retrace(model: keras.Model):
+    """Makes Keras trace its steps anew, with the regularizers of now.
+
+    Keras traces a step once and keeps it, with what it read then.
+
+    Args:
+        model: A compiled model.
+    """
+    model.make_train_function(force=True)
+    model.make_test_function(force=True)
+
+
+def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:
+    """Returns the scope in which a model's variables have to be made.
+
+    Args:
+        model: A model, which may be under a `tf.distribute` strategy.
+    """
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy.scope() if strategy else contextlib.nullcontext()
+
+
+def optimizers(optimizer: keras.optimizers.Optimizer) -> list:
+    """Returns an optimizer and those that it is made of.
+
+    Args:
+        optimizer: It may wrap one for loss scaling, or be of several.
+    """
+    inner = getattr(optimizer, "inner_optimizer", None)
+    several = getattr(optimizer, "optimizers", ())
+    return [
+        optimizer,
+        *(o for part in several for o in optimizers(part)),
+        *(optimizers(inner) if inner else ()),
+    ]
+
+
+def optimizer_of(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that trains a variable.
+
+    Args:
+        optimizer: It may wrap one for loss scaling, or be of several.
+        variable: A trainable variable.
+    """
+    if inner := getattr(optimizer, "inner_optimizer", None):
+        return optimizer_of(inner, variable)
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        # Private: there is no public way from a variable to its optimizer.
+        return optimizer_of(optimizer._optimizer_map(variable), variable)
+    return optimizer
+
+
+def require_no_accumulation(
+    optimizer: keras.optimizers.Optimizer, callback: str, why: str
+):
+    """Raises where an optimizer accumulates gradients over batches.
+
+    Args:
+        optimizer: It may wrap one for loss scaling, or be of several.
+        callback: The name of the callback that cannot work then.
+        why: The reason.
+
+    Raises:
+        ValueError: If it does.
+    """
+    for one in optimizers(optimizer):
+        accumulated = one.gradient_accumulation_steps
+        if accumulated:
+            raise InputError(
+                f"`{callback}` cannot be used with an optimizer that "
+                f"accumulates gradients, since {why} at every batch. Received: "
+                f"gradient_accumulation_steps={accumulated}"
+            )
+
+
+def require_strategy_can_train(model: keras.Model):
+    """Raises where Keras itself fails to train under a strategy.
+
+    It would fail in the first step, and leave the process unfit for others.
+
+    Args:
+        model: A compiled model, which may be under a `tf.distribute` strategy.
+
+    Raises:
+        ValueError: If several devices share its batches and it was compiled
+            with several steps a call, with XLA, or to accumulate gradients.
+    """
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is None or strategy.num_replicas_in_sync == 1:
+        return
+    accumulated = max(
+        o.gradient_accumulation_steps or 1 for o in optimizers(model.optimizer)
+    )
+    for name, received, would_do in (
+        ("steps_per_execution", model.steps_per_execution, 1),
+        ("jit_compile", bool(model.jit_compile), False),
+        ("gradient_accumulation_steps", accumulated, 1),
+    ):
+        if received != would_do:
+            raise InputError(
+                f"Keras cannot train with `{name}` under a tf.distribute "
+                f"strategy of several devices. Expected {would_do}. Received: "
+                f"{name}={received}"
+            )

@@ -1,0 +1,152 @@
+import json
+import time
+
+import keras
+import pytest
+from helpers import scramble, two_layers
+
+import keras_sgl0 as ks
+from keras_sgl0.deployment.comparison import compare
+from keras_sgl0.deployment.latency import compare_latency, take_turns
+from keras_sgl0.deployment.report import Change, Comparison
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still but for what the test adds to it."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def taking(clock, *seconds, calls=None):
+    """Returns a function that takes so long, the last time ever after."""
+    seconds = list(seconds)
+
+    def function():
+        clock[0] += seconds.pop(0) if len(seconds) > 1 else seconds[0]
+        if calls is not None:
+            calls.append(function)
+
+    return function
+
+
+def test_functions_take_turns_after_a_call_that_is_not_timed(clock):
+    calls = []
+    a = taking(clock, 60, 1, calls=calls)
+    b = taking(clock, 60, 2, 2, 4, 4, 8, calls=calls)
+    times = take_turns({"a": a, "b": b}, rounds=3, calls=2)
+    assert times == {"a": [1, 1, 1], "b": [2, 4, 8]}
+    assert calls == [a, b, *3 * [a, a, b, b]]
+
+
+def test_a_turn_takes_a_millisecond(clock):
+    calls = []
+    quick = taking(clock, 60, 0.0001, calls=calls)
+    slow = taking(clock, 60, 5, calls=calls)
+    take_turns({"quick": quick, "slow": slow}, rounds=3)
+    assert calls.count(quick) == 2 + 3 * 10
+    assert calls.count(slow) == 2 + 3
+
+
+def test_latency_is_a_median_and_so_is_its_ratio(clock):
+    before = taking(clock, 60, 1, 6, 9, 2)
+    after = taking(clock, 60, 1, 1, 3, 2)
+    change = compare_latency("it", before, after, rounds=3)
+    assert change == Change("it", 6000, 2000, "ms", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"rounds": 0},
+            "Invalid value for argument `rounds`. Expected an integer of at "
+            "least 1. Received: rounds=0",
+        ),
+        (
+            {"calls": 1.5},
+            "Invalid value for argument `calls`. Expected an integer of at "
+            "least 1. Received: calls=1.5",
+        ),
+    ],
+    ids=["rounds", "calls"],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError) as caught:
+        take_turns({"it": int}, **arguments)
+    assert str(caught.value) == message
+
+
+def test_two_models_side_by_side(tmp_path):
+    model = scramble(two_layers(None))
+    small, report = ks.shrink(model, 0)
+    comparison, files = compare(
+        *(model, small, tmp_path / "new", ["keras"]),
+        error=lambda m: 12.5 if m is model else 25,
+        batch_sizes=[1, 3],
+        rounds=2,
+    )
+    counts, macs, error, size, *latencies = comparison.changes
+    assert counts == Change.between(
+        "parameters", model.count_params(), small.count_params()
+    )
+    assert macs == Change.between(
+        "multiply-adds", report.macs, report.macs_after
+    )
+    assert error == Change("test error", 12.5, 25, "%")
+    assert (size.name, size.unit) == ("keras file", "bytes")
+    assert size.after == (tmp_path / "new" / "shrunk.keras").stat().st_size
+    backend = keras.backend.backend()
+    assert [c.name for c in latencies] == [
+        f"{backend}, batch {n}" for n in (1, 3)
+    ]
+    assert all(c.before > 0 and c.ratio > 0 for c in latencies)
+    assert [file.format for file in files] == ["keras"]
+    assert json.loads(json.dumps(comparison.to_dict()))["changes"][2] == {
+        "name": "test error",
+        "before": 12.5,
+        "after": 25,
+        "unit": "%",
+        "ratio": None,
+    }
+
+
+@pytest.mark.tensorflow
+def test_exported_files_are_timed_in_their_runtimes(tmp_path):
+    model = scramble(two_layers(None))
+    small, _ = ks.shrink(model, 0)
+    comparison, _ = compare(
+        *(model, small, tmp_path, ["litert"]), batch_sizes=[2], rounds=2
+    )
+    assert [c.name for c in comparison.changes[-2:]] == [
+        "tensorflow, batch 2",
+        "litert, batch 2",
+    ]
+
+
+def test_sizes_that_are_not_known_cost_no_crash(tmp_path):
+    x = keras.Input((None, 3))
+    y = keras.layers.GlobalMaxPooling1D()(keras.layers.Conv1D(4, 3)(x))
+    model = scramble(keras.Model(x, y))
+    small, _ = ks.shrink(model, 0)
+    comparison, _ = compare(model, small, tmp_path, [], rounds=1)
+    assert comparison.changes[1] == Change("multiply-adds", None, None)
+    assert "?" in str(comparison)
+
+
+def test_a_comparison_prints_as_a_table():
+    changes = (
+        Change.between("parameters", 431080, 43108),
+        Change.between("keras file", 1000, 300, "bytes"),
+        Change("test error", 0.8125, 0.8, "%"),
+        Change("tensorflow, batch 1", 1.23456, 0.1, "ms", 12.25),
+    )
+    lines = str(Comparison(changes)).splitlines()
+    assert [line.split() for line in lines[:1] + lines[2:]] == [
+        ["before", "after", "ratio"],
+        ["parameters", "431,080", "43,108", "10.00"],
+        ["keras", "file,", "bytes", "1,000", "300", "3.33"],
+        ["test", "error,", "%", "0.81", "0.80"],
+        ["tensorflow,", "batch", "1,", "ms", "1.235", "0.100", "12.25"],
+    ]

@@ -1,0 +1,55 @@
+"""Runs a small recipe under a strategy: `devices.py STRATEGY WORKDIR`.
+
+A program of its own, since devices are set before TensorFlow starts, and a
+failed distributed step poisons its process.
+"""
+
+import dataclasses
+import os
+import sys
+
+import tensorflow as tf
+
+from keras_sgl0.experiments.recipes import RECIPES
+from keras_sgl0.experiments.run import run
+from keras_sgl0.utils.validation import InputError, RunError
+
+# Batch normalization, augmentation and several drops; what every device would
+# draw for itself is left out. In float64, since batch normalization enlarges
+# the last digit's differences a thousandfold a step.
+RECIPE = dataclasses.replace(
+    RECIPES["cifar10_wrn_16_1_sgl0"],
+    dataset="digits",
+    depth=10,
+    width=0.25,
+    dropout=0.0,
+    augment="crop",
+    factor=1.0,
+    learning_rate=0.01,
+    batch_size=240,
+    epochs=4,
+    precision="float64",
+)
+
+
+def main(strategy, workdir, *settings):
+    if strategy == "mirrored":
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(
+            cpu, 2 * [tf.config.LogicalDeviceConfiguration()]
+        )
+    names = iter(settings)
+    changes = {
+        name: eval(value) for name, value in zip(names, names, strict=True)
+    }
+    recipe = dataclasses.replace(RECIPE, **changes)
+    try:
+        result = run(recipe, workdir, progress=False, strategy=strategy)
+    except (InputError, RunError) as problem:
+        sys.exit(f"{type(problem).__name__}: {problem}")
+    print("chief" if result else "worker")
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main(*sys.argv[1:])

@@ -1,0 +1,438 @@
+"""Pictures show the numbers of the files they are drawn from."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import statistics
+import sys
+
+import keras
+import matplotlib
+import numpy as np
+import pytest
+from test_scripts import run_script
+
+from keras_sgl0 import SGL0
+from keras_sgl0.experiments import plots
+from keras_sgl0.experiments.plots.methods import _front
+from keras_sgl0.experiments.recipes import RECIPES
+from keras_sgl0.models import LeNet5Caffe
+
+pytestmark = pytest.mark.tensorflow
+
+RESULTS = pathlib.Path(__file__).parents[2] / "docs" / "results"
+SPARSITIES = ("weight_sparsity", "neuron_sparsity")
+
+
+def write_run(folder, recipe, figures=(90, 60, 1), history="", **settings):
+    """Writes what a run leaves, and returns its folder."""
+    recipe = dataclasses.replace(RECIPES[recipe], **settings).to_dict()
+    names = (*SPARSITIES, "test_error")
+    result = dict(zip(names, figures, strict=True))
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(
+        json.dumps(result | {"recipe": recipe, "seed": recipe["seed"]})
+    )
+    if history:
+        (folder / "history.csv").write_text(history)
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two methods, three factors, two seeds."""
+    for name, first in (("mnist_sgl0", 80), ("mnist_cges", 70)):
+        for i, factor in enumerate((0.01, 0.1, 1.0)):
+            for seed in (0, 1):
+                write_run(
+                    tmp_path / f"{name}-{seed}-{factor}",
+                    name,
+                    (first + i + seed, i + 2 * seed, 1 + i - seed / 2),
+                    factor=factor,
+                    seed=seed,
+                )
+    return tmp_path
+
+
+def lines(axis):
+    """Returns the points of each line with error bars, and their bars."""
+    found = {}
+    for container in axis.containers:
+        line, _, bars = container.lines
+        ends = [bar.get_segments() for bar in bars]
+        found[container.get_label()] = (line.get_xydata(), ends)
+    return found
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_against_shows_means_and_deviations(sweep):
+    figure = plots.against([sweep])
+    assert [axis.get_title() for axis in figure.axes] == [
+        "weight sparsity, %",
+        "neuron sparsity, %",
+        "test error, %",
+    ]
+    assert legend(figure) == ["CGES", "SGL0"]
+    weights, neurons, error = map(lines, figure.axes)
+    points, (bars,) = weights["SGL0"]
+    assert points == pytest.approx(
+        np.array([(0.01, 80.5), (0.1, 81.5), (1, 82.5)])
+    )
+    assert neurons["CGES"][0][:, 1] == pytest.approx([1, 2, 3])
+    assert error["CGES"][0][:, 1] == pytest.approx([0.75, 1.75, 2.75])
+    half = statistics.stdev([80, 81])
+    assert bars[0][:, 1] == pytest.approx([80.5 - half, 80.5 + half])
+
+
+def test_against_puts_ticks_at_the_values(sweep):
+    for axis in plots.against([sweep]).axes:
+        assert axis.get_xscale() == "log"
+        ticks = [text.get_text() for text in axis.get_xticklabels()]
+        assert ticks == ["0.01", "0.1", "1"]
+        assert axis.get_xlabel() == "factor times N"
+
+
+def test_against_in_other_units(sweep):
+    axis = plots.against([sweep], unit=10).axes[0]
+    assert lines(axis)["SGL0"][0][:, 0] == pytest.approx([0.001, 0.01, 0.1])
+    ticks = [text.get_text() for text in axis.get_xticklabels()]
+    assert ticks == ["0.001", "0.01", "0.1"]
+    assert axis.get_xlabel() == "factor times N / 10"
+
+
+def test_against_another_setting(tmp_path):
+    for density in (0.1, 0.2, 0.3):
+        folder = tmp_path / str(density)
+        write_run(folder, "digits_lenet_l0_constrained", density=(density,))
+    axis = plots.against([tmp_path], "density").axes[0]
+    assert lines(axis)["L0 gates"][0][:, 0] == pytest.approx([0.1, 0.2, 0.3])
+    assert axis.get_xscale() == "linear"
+
+
+def test_against_leaves_out_what_has_no_factor(sweep):
+    for name in ("mnist_sgl0_density", "mnist_lenet_l0_constrained_layers"):
+        write_run(sweep / name, name)
+    write_run(sweep / "share", "mnist_sgl0", share_of_max=0.1, factor=7.0)
+    write_run(sweep / "plain", "mnist_plain", (0, 0, 0.8))
+    write_run(sweep / "plain1", "mnist_plain", (0, 0, 0.9), seed=1)
+    figure = plots.against([sweep])
+    assert legend(figure) == ["CGES", "SGL0", "no penalty"]
+    level = figure.axes[2].get_lines()[-1]
+    assert level.get_label() == "no penalty"
+    assert level.get_ydata() == pytest.approx([0.85, 0.85])
+    for axis in figure.axes:
+        assert max(x for x, _ in lines(axis)["SGL0"][0]) == 1
+
+
+def test_gates_with_a_factor_are_a_method(sweep):
+    write_run(sweep / "gates", "mnist_lenet_l0")
+    assert "L0 gates" in legend(plots.against([sweep]))
+
+
+def test_a_label_says_what_tells_a_line_from_the_others(sweep):
+    write_run(sweep / "admm", "mnist_sgl0_admm")
+    write_run(sweep / "short", "mnist_sgl0", epochs=50)
+    write_run(sweep / "normalized", "mnist_sgl0", epochs=50, normalize=True)
+    assert legend(plots.against([sweep])) == [
+        "CGES",
+        "SGL0, by ADMM",
+        "SGL0, by splitting, normalize false, epochs 200",
+        "SGL0, by splitting, normalize true",
+        "SGL0, by splitting, normalize false, epochs 50",
+    ]
+
+
+def test_more_lines_than_colours_are_told_apart(tmp_path):
+    for batch_size in range(1, 31):
+        write_run(tmp_path / f"{batch_size}", "digits", batch_size=batch_size)
+    axis = plots.against([tmp_path]).axes[0]
+    looks = {
+        (line.get_color(), line.get_marker(), line.get_linestyle())
+        for line, *_ in (container.lines for container in axis.containers)
+    }
+    assert len(looks) == 30
+
+
+def test_pareto_shows_points_and_front(sweep):
+    write_run(sweep / "plain", "mnist_plain", (0, 0, 0.8))
+    write_run(sweep / "density", "mnist_sgl0_density", (85, 0, 0.6))
+    figure = plots.pareto([sweep])
+    assert legend(figure) == [
+        "CGES",
+        "SGL0, by density",
+        "SGL0, by factor",
+        "Pareto front",
+        "no penalty",
+    ]
+    weights, _ = figure.axes
+    points, bars = lines(weights)["SGL0, by factor"]
+    assert points == pytest.approx(
+        np.array([(80.5, 0.75), (81.5, 1.75), (82.5, 2.75)])
+    )
+    assert len(bars) == 2
+    names = {line.get_label(): line for line in weights.get_lines()}
+    assert names["Pareto front"].get_xydata().tolist() == [[85, 0.6]]
+
+
+def test_the_front_has_no_point_to_its_lower_right():
+    x, y = [1, 2, 3, 4, 4, 0], [1, 3, 2, 5, 4, 1]
+    assert _front(x, y) == [(1, 3, 4), (1, 2, 4)]
+
+
+def test_all_committed_runs_can_be_drawn():
+    assert len(legend(plots.pareto([RESULTS]))) > 8
+    assert "L0 gates" in " ".join(legend(plots.against([RESULTS])))
+
+
+HISTORY = """epoch,val_error,weight_sparsity,{}
+0,.5,.1,{}
+1,.25,.3,{}
+"""
+
+
+def test_epochs_shows_a_panel_for_what_there_is(tmp_path):
+    split = HISTORY.format("threshold,beta", ".3,1", ".2,2")
+    write_run(tmp_path / "split", "digits", history=split)
+    target = HISTORY.format("density,strength,seconds", ".9,1,5", ".5,2,5")
+    write_run(tmp_path / "target", "digits_sgl0_density", history=target)
+    figure = plots.epochs([tmp_path])
+    panels = {axis.get_title(): axis for axis in figure.axes}
+    assert list(panels) == [
+        "weight sparsity, %",
+        "test error, %",
+        "threshold",
+        "beta",
+        "density of the target, %",
+        "strength of the penalty",
+    ]
+    assert legend(figure) == ["split", "target"]
+    error = panels["test error, %"].get_lines()[0]
+    assert error.get_xydata().tolist() == [[1, 50], [2, 25]]
+    (threshold,) = panels["threshold"].get_lines()
+    assert threshold.get_ydata().tolist() == [0.3, 0.2]
+    (density,) = panels["density of the target, %"].get_lines()
+    assert density.get_ydata().tolist() == [90, 50]
+
+
+def test_epochs_shows_the_targets_of_layers(tmp_path):
+    columns = "density_fc1,density_fc2,multiplier_fc1,multiplier_fc2"
+    text = HISTORY.format(columns, ".9,.8,0,1", ".5,.4,1,2")
+    name = "digits_lenet_l0_constrained_layers"
+    write_run(tmp_path / "layers", name, history=text)
+    axes = plots.epochs([tmp_path]).axes
+    for axis in axes[2:]:
+        labels = [line.get_label() for line in axis.get_lines()]
+        assert labels == ["fc1", "fc2"]
+        shown = [text.get_text() for text in axis.get_legend().get_texts()]
+        assert shown == labels
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A LeNet with dead filters, a threshold and a tolerance."""
+    folder = tmp_path_factory.mktemp("model") / "run"
+    text = HISTORY.format("threshold", ".3", ".2")
+    write_run(folder, "digits", history=text, tolerance=1e-4)
+    keras.utils.set_random_seed(0)
+    model = LeNet5Caffe(kernel_regularizer=SGL0(1e-3, "auto"))
+    for name, dead in (("conv1", [0, 2]), ("conv2", range(40))):
+        kernel = model.get_layer(name).kernel
+        values = keras.ops.convert_to_numpy(kernel).copy()
+        values[..., list(dead)] = 0
+        kernel.assign(values)
+    model.save(folder / "model.keras")
+    return folder
+
+
+def picture(figure):
+    return np.ma.filled(figure.axes[0].get_images()[0].get_array(), np.nan)
+
+
+def test_filters_of_one_channel_fill_a_square(run):
+    figure = plots.filters(run)
+    title = "conv1: 18 of 20 filters are left"
+    assert figure.axes[0].get_title() == title
+    shown = picture(figure)
+    assert shown.shape == (4 * 6 - 1, 5 * 6 - 1)
+    model = keras.saving.load_model(run / "model.keras")
+    kernel = keras.ops.convert_to_numpy(model.get_layer("conv1").kernel)
+    np.testing.assert_array_equal(shown[:5, :5], kernel[:, :, 0, 1])
+    np.testing.assert_array_equal(shown[:5, 6:11], kernel[:, :, 0, 3])
+    assert np.isnan(shown[5]).all()
+    assert np.isnan(shown[18:, 18:]).all()
+    assert np.count_nonzero(~np.isnan(shown)) == 18 * 25
+
+
+def test_filters_of_several_channels_are_columns(run):
+    axis = plots.filters(run / "model.keras", "conv2").axes[0]
+    assert axis.get_title() == "conv2: 10 of 50 filters are left"
+    labels = [text.get_text() for text in axis.get_xticklabels()]
+    assert labels == [str(i) for i in range(40, 50)]
+    shown = picture(axis.figure)
+    assert shown.shape == (20 * 6 - 1, 10 * 6 - 1)
+    model = keras.saving.load_model(run / "model.keras")
+    kernel = keras.ops.convert_to_numpy(model.get_layer("conv2").kernel)
+    np.testing.assert_array_equal(shown[12:17, 6:11], kernel[:, :, 2, 41])
+
+
+def test_weights_are_counted_without_zeros(run):
+    figure = plots.weights(run)
+    conv1, conv2, *_ = figure.axes
+    assert conv1.get_title() == "conv1/kernel, 10.0% zero"
+    assert conv2.get_title() == "conv2/kernel, 80.0% zero"
+    assert sum(bar.get_height() for bar in conv1.patches) == 450
+    assert sum(bar.get_height() for bar in conv2.patches) == 5000
+    assert legend(figure) == ["tolerance 0.0001", "threshold 0.2"]
+    places = [line.get_xdata()[0] for line in conv1.get_lines()]
+    assert places == [1e-4, 0.2]
+
+
+def test_weights_of_a_file_without_a_run(run, tmp_path):
+    shutil.copy(run / "model.keras", tmp_path / "a.keras")
+    assert legend(plots.weights(tmp_path / "a.keras")) == ["tolerance 1e-05"]
+
+
+def test_weights_of_a_dead_model(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.layers[0].kernel.assign(np.zeros((3, 2)))
+    model.save(tmp_path / "model.keras")
+    (axis,) = plots.weights(tmp_path).axes
+    assert axis.get_title().endswith("100.0% zero")
+
+
+def test_save_writes_the_same_files_again(sweep, tmp_path):
+    files = []
+    for name in ("made/a", "made/b"):
+        figure = plots.against([sweep])
+        files.append(plots.save(figure, tmp_path / name))
+        endings = [pathlib.Path(path).name[1:] for path in files[-1]]
+        assert endings == [".png", ".svg"]
+    for first, second in zip(*files, strict=True):
+        data = pathlib.Path(first).read_bytes()
+        assert len(data) > 10000
+        assert data == pathlib.Path(second).read_bytes()
+
+
+def test_drawing_leaves_no_state_behind(sweep):
+    before = dict(matplotlib.rcParams)
+    plots.save(plots.against([sweep]), sweep / "figure")
+    assert dict(matplotlib.rcParams) == before
+
+
+def empty_model(folder):
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3)]
+    )
+    model.layers[0].kernel.assign(np.zeros((3, 3, 1, 2)))
+    model.save(folder / "dead.keras")
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.save(folder / "dense.keras")
+    (folder / "damaged.keras").write_text("no model")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (
+            lambda folder: plots.against([RESULTS], "lambda"),
+            "`setting`. Expected one of 'dataset', ",
+        ),
+        (
+            lambda folder: plots.against([RESULTS], "training"),
+            r"`folders`. Expected runs with a number as training. Received: ",
+        ),
+        (
+            lambda folder: plots.against([RESULTS], unit=0),
+            "`unit`. Expected a finite number greater than 0. Received: ",
+        ),
+        (
+            lambda folder: plots.against([folder / "plain"]),
+            "Expected runs with a number as factor",
+        ),
+        (
+            lambda folder: plots.against([folder / "nowhere"]),
+            "`folders`. Expected folders of finished runs. Received: ",
+        ),
+        (
+            lambda folder: plots.pareto([folder / "plain"]),
+            "`folders`. Expected runs with a penalty. Received: ",
+        ),
+        (
+            lambda folder: plots.epochs([folder / "plain"]),
+            "`folder`. Expected a run's folder, with a history.csv",
+        ),
+        (
+            lambda folder: plots.epochs([folder / "other"]),
+            "`folders`. Expected runs with a history",
+        ),
+        (
+            lambda folder: plots.filters(folder / "nowhere"),
+            "`path`. Expected a run's folder or a .keras file",
+        ),
+        (
+            lambda folder: plots.weights(folder / "damaged.keras"),
+            "The model .*damaged.keras cannot be read",
+        ),
+        (
+            lambda folder: plots.filters(folder / "dense.keras"),
+            "`path`. Expected a model with a Conv2D. Received: ",
+        ),
+        (
+            lambda folder: plots.filters(folder / "dead.keras"),
+            "`layer`. Expected a layer with a filter left. Received: ",
+        ),
+        (
+            lambda folder: plots.filters(folder / "dead.keras", "fc"),
+            "`layer`. Expected one of 'conv2d.*'. Received: layer='fc'",
+        ),
+        (
+            lambda folder: plots.save(
+                plots.pareto([RESULTS]), folder / "a", ["doc"]
+            ),
+            "`formats`. Expected one of .*'png', .*. Received: formats='doc'",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_drawn(tmp_path, draw, message):
+    write_run(tmp_path / "plain", "mnist_plain")
+    write_run(tmp_path / "other", "digits", history="epoch,loss\n0,1\n")
+    empty_model(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        draw(tmp_path)
+
+
+def test_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ValueError, match=r"pip install 'keras_sgl0\[plot\]'"):
+        plots.pareto([RESULTS])
+
+
+def test_the_script_draws(tmp_path):
+    arguments = ("against", str(RESULTS), "--setting=density")
+    process = run_script(tmp_path, "plot.py", *arguments)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split() == ["plots/against.png", "plots/against.svg"]
+    for name in process.stdout.split():
+        assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["weights"], "Expected one of against, pareto, epochs and folders"),
+        (["weights", "a.keras", "--output=b"], "plot.py: Invalid value for"),
+    ],
+    ids=["usage", "file"],
+)
+def test_the_script_refuses(tmp_path, arguments, message):
+    process = run_script(tmp_path, "plot.py", *arguments)
+    assert process.returncode != 0
+    assert "Traceback" not in process.stderr
+    assert message in process.stdout + process.stderr
+    assert not list(tmp_path.iterdir())

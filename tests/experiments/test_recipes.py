@@ -1,0 +1,472 @@
+"""Recipes: the papers' numbers, the schedules and every refused setting."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_sgl0.experiments.recipe import MODELS, PENALTIES, TRAININGS, Recipe
+from keras_sgl0.experiments.recipes import RECIPES
+
+pytestmark = pytest.mark.tensorflow
+
+FIELDS = dataclasses.fields(Recipe)
+PAPER = {
+    "mnist_plain": ("none", "subgradient"),
+    "mnist_group_lasso": ("group_lasso", "subgradient"),
+    "mnist_cges": ("cges", "subgradient"),
+    "mnist_sparse_group_lasso": ("sparse_group_lasso", "subgradient"),
+    "mnist_sgl0": ("sgl0", "splitting"),
+}
+
+
+def test_every_way_to_train_the_papers_penalties_has_a_recipe():
+    for data in ("digits", "mnist"):
+        recipes = [
+            r
+            for r in RECIPES.values()
+            if r.dataset == data and r.penalty != "l0_gates" and not r.density
+        ]
+        found = {(r.penalty, r.training) for r in recipes}
+        assert len(found) == len(recipes) == 10
+        for way in ("subgradient", "splitting", "proximal"):
+            assert ("sparse_group_lasso", way) in found
+        assert {("sgl0", way) for way in TRAININGS["sgl0"]} <= found
+        assert {("none", "subgradient"), ("cges", "subgradient")} <= found
+
+
+WIDE = ["cifar10_wrn_28_10", "cifar100_wrn_28_10", "cifar10_wrn_16_1"]
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_wide_resnets_have_the_papers_numbers(name):
+    methods = ("plain", "cges", "group_lasso", "sparse_group_lasso", "sgl0")
+    for method in methods:
+        recipe = RECIPES[f"{name}_{method}"]
+        dataset, _, depth, width = name.split("_")
+        assert recipe.dataset == dataset
+        assert (recipe.depth, recipe.width) == (int(depth), int(width))
+        assert recipe.penalty == {"plain": "none"}.get(method, method)
+        assert (recipe.factor, recipe.beta_ratio) == (0.1, 25)
+        assert (recipe.growth, recipe.epochs_between_growths) == (1.25, 20)
+        assert (recipe.optimizer, recipe.momentum) == ("sgd", 0.9)
+        assert (recipe.batch_size, recipe.epochs) == (128, 200)
+        assert (recipe.ema, recipe.augment) == (0.99, "crop_flip")
+        rates = [recipe.learning_rate_at(e) for e in (0, 59, 60, 120, 160)]
+        assert rates == pytest.approx([0.1, 0.1, 0.02, 0.004, 0.0008])
+    gated = RECIPES[f"{name}_l0_constrained"]
+    assert gated.gate_learning_rate == 6
+    assert gated.dual_learning_rate == 7e-4
+    assert (gated.density, gated.scope) == ((0.7,), "layer")
+    assert gated.learning_rate_at(199) == pytest.approx(0.0008)
+
+
+@pytest.mark.parametrize("data", ["digits", "mnist"])
+def test_every_way_to_close_the_papers_gates_has_a_recipe(data):
+    names = {
+        f"{data}_{model}_l0{way}"
+        for model in ("mlp", "lenet")
+        for way in ("", "_constrained", "_constrained_layers")
+    }
+    gated = {k for k, r in RECIPES.items() if r.penalty == "l0_gates"}
+    assert {k for k in gated if k.startswith(data)} == names
+    density = RECIPES[f"{data}_sgl0_density"]
+    assert (density.penalty, density.density) == ("sgl0", (0.1,))
+
+
+# What they share; then network, droprates, targets and what those are for.
+GATED_PAPER = {
+    "mnist_mlp_l0": ("mlp", (0.2, 0.5, 0.5), (), "model"),
+    "mnist_mlp_l0_constrained": ("mlp", (0.2, 0.5, 0.5), (0.33,), "model"),
+    "mnist_mlp_l0_constrained_layers": (
+        "mlp",
+        (0.2, 0.5, 0.5),
+        (0.3,),
+        "layer",
+    ),
+    "mnist_lenet_l0": ("lenet5_caffe", (0.5,), (), "model"),
+    "mnist_lenet_l0_constrained": ("lenet5_caffe", (0.5,), (0.1,), "model"),
+    "mnist_lenet_l0_constrained_layers": (
+        "lenet5_caffe",
+        (0.5,),
+        (0.5, 0.3, 0.7, 0.1),
+        "layer",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GATED_PAPER)
+def test_gated_paper_recipe_has_the_papers_numbers(name):
+    recipe = RECIPES[name]
+    assert (
+        recipe.model,
+        recipe.droprate,
+        recipe.density,
+        recipe.scope,
+    ) == GATED_PAPER[name]
+    assert (recipe.dataset, recipe.penalty) == ("mnist", "l0_gates")
+    assert (recipe.optimizer, recipe.training) == ("adam", "subgradient")
+    assert recipe.factor / 60000 == pytest.approx(0.1 / 60000)
+    assert (recipe.batch_size, recipe.epochs) == (128, 200)
+    rates = {recipe.learning_rate_at(epoch) for epoch in range(200)}
+    assert rates == {7e-4}
+    assert recipe.gate_learning_rate == 0  # that of the weights
+    assert recipe.dual_learning_rate == 1e-4
+    assert recipe.weight_decay == 0
+    assert recipe.normalize
+    assert recipe.test_gate == "median"
+
+
+@pytest.mark.parametrize("penalty", TRAININGS)
+def test_what_does_not_go_together_is_refused_with_what_does(penalty):
+    for training in ("subgradient", "splitting", "admm", "proximal"):
+        if training in TRAININGS[penalty]:
+            assert Recipe(penalty=penalty, training=training)
+            continue
+        with pytest.raises(ValueError, match="these go together") as caught:
+            Recipe(penalty=penalty, training=training)
+        for name, ways in TRAININGS.items():
+            assert f"{name}: {', '.join(ways)}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_paper_recipe_has_the_papers_numbers(name):
+    recipe = RECIPES[name]
+    assert (recipe.penalty, recipe.training) == PAPER[name]
+    assert (recipe.dataset, recipe.model) == ("mnist", "lenet5_caffe")
+    assert recipe.axis == "auto"
+    assert recipe.factor / 60000 == pytest.approx(0.1 / 60000)
+    assert recipe.beta_ratio * recipe.factor == pytest.approx(2.5)
+    assert recipe.growth == 1.25
+    assert recipe.epochs_between_growths == 40
+    assert recipe.batch_size == 100
+    assert recipe.epochs == 200
+    assert recipe.tolerance == 1e-5
+
+
+@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [
+        (0, 1e-3),
+        (39, 1e-3),
+        (40, 1e-4),
+        (79, 1e-4),
+        (80, 1e-5),
+        (119, 1e-5),
+        (120, 1e-6),
+        (159, 1e-6),
+        (160, 1e-7),
+        (199, 1e-7),
+    ],
+)
+def test_paper_learning_rate(name, epoch, rate):
+    assert RECIPES[name].learning_rate_at(epoch) == pytest.approx(rate)
+
+
+def test_digits_recipe_keeps_the_papers_ratio_of_beta_to_factor():
+    digits, paper = RECIPES["digits"], RECIPES["mnist_sgl0"]
+    assert digits.dataset == "digits"
+    assert digits.penalty == "sgl0"
+    assert digits.beta_ratio == paper.beta_ratio == 25
+
+
+@given(epochs=st.integers(5, 500))
+def test_shortened_run_keeps_all_four_drops(epochs):
+    recipe = Recipe(epochs=epochs)
+    rates = [recipe.learning_rate_at(epoch) for epoch in range(epochs)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == pytest.approx(1e-3)
+    assert rates[-1] == pytest.approx(1e-7)
+
+
+@pytest.mark.parametrize("epochs", [5, 10, 60])
+def test_shortened_run_keeps_the_share_of_each_rate(epochs):
+    recipe = Recipe(epochs=epochs)
+    rates = [recipe.learning_rate_at(epoch) for epoch in range(epochs)]
+    assert [rates.count(rate) for rate in sorted(set(rates))] == [
+        epochs // 5
+    ] * 5
+
+
+@given(
+    milestones=st.lists(
+        st.floats(0.01, 0.99), min_size=0, max_size=6, unique=True
+    ),
+    decay=st.floats(0.01, 1.0),
+    epochs=st.integers(1, 300),
+)
+def test_learning_rate_falls_once_a_milestone(milestones, decay, epochs):
+    milestones = tuple(sorted(milestones))
+    recipe = Recipe(milestones=milestones, decay=decay, epochs=epochs)
+    assert recipe.learning_rate_at(epochs) == pytest.approx(
+        1e-3 * decay ** len(milestones)
+    )
+    for milestone in milestones:
+        epoch = math.ceil(milestone * epochs - 1e-6)
+        passed = sum(m * epochs - 1e-6 <= epoch for m in milestones)
+        assert recipe.learning_rate_at(epoch) == pytest.approx(
+            1e-3 * decay**passed
+        )
+
+
+@pytest.mark.parametrize(
+    ("epochs", "share", "expected"),
+    [(200, 0.2, 40), (60, 0.2, 12), (3, 0.2, 1), (1, 0.2, 1), (10, 1.0, 10)],
+)
+def test_epochs_between_growths(epochs, share, expected):
+    recipe = Recipe(epochs=epochs, grow_every=share)
+    assert recipe.epochs_between_growths == expected
+
+
+def test_recipes_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RECIPES["digits"].epochs = 1
+
+
+def test_replace_leaves_the_base_alone():
+    changed = dataclasses.replace(RECIPES["digits"], seed=7)
+    assert changed.seed == 7
+    assert RECIPES["digits"].seed == 0
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_survives_json(name):
+    settings = json.loads(json.dumps(RECIPES[name].to_dict()))
+    assert list(settings) == [field.name for field in FIELDS]
+    for field in ("milestones", "density", "droprate"):
+        settings[field] = tuple(settings[field])
+    assert Recipe(**settings) == RECIPES[name]
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_every_field_is_explained(field):
+    text = field.metadata["help"]
+    assert text[0].isupper()
+    assert text.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("penalty", "training"),
+    [(p, t) for p, trainings in TRAININGS.items() for t in trainings],
+)
+def test_every_allowed_training_is_accepted(penalty, training):
+    recipe = Recipe(penalty=penalty, training=training)
+    assert (recipe.penalty, recipe.training) == (penalty, training)
+
+
+def test_every_penalty_and_model_can_be_named():
+    assert set(TRAININGS) == set(PENALTIES)
+    for name in MODELS:
+        assert Recipe(model=name).model == name
+
+
+@pytest.mark.parametrize("axis", ["auto", -1, 0, 3])
+def test_known_axes(axis):
+    assert Recipe(axis=axis).axis == axis
+
+
+NOT_POSITIVE = [0, -0.1, float("nan"), float("inf"), "0.1", None, True]
+REFUSED = [
+    ("dataset", ["cifar", "", None, 3], "one of 'digits', 'mnist'"),
+    ("model", ["lenet", None], "one of 'lenet5_caffe'"),
+    ("penalty", ["l0", None], "one of 'none', 'group_lasso'"),
+    ("training", ["prox", None], "one of 'subgradient', 'splitting'"),
+    ("refresh", ["epoch", None], "one of 'step', 'batch'"),
+    ("augment", ["flip", None, True], "one of 'none', 'crop', 'crop_flip'"),
+    ("depth", [-1, 28.0, "28", None], "an integer of at least 0"),
+    ("width", [-1, "1", float("inf"), None], "a finite number at least 0"),
+    ("depth", [10], "0 for the model 'lenet5_caffe', which has no depth"),
+    ("width", [2], "0 for the model 'lenet5_caffe', which has no width"),
+    ("factor", NOT_POSITIVE, "a finite number greater than 0"),
+    ("beta_ratio", NOT_POSITIVE, "a finite number greater than 0"),
+    ("grow_every", NOT_POSITIVE, "a finite number greater than 0"),
+    ("learning_rate", NOT_POSITIVE, "a finite number greater than 0"),
+    ("decay", NOT_POSITIVE, "a finite number greater than 0"),
+    ("epsilon", NOT_POSITIVE, "a finite number greater than 0"),
+    ("dual_learning_rate", NOT_POSITIVE, "a finite number greater than 0"),
+    ("settle", [*NOT_POSITIVE, 1, 1.5], "greater than 0 and less than 1"),
+    ("density", [(0,), (1.1,), ("0.1",)], "greater than 0 and at most 1"),
+    ("density", [0.1, "0.1", None], "a tuple of numbers"),
+    ("density", [(0.1, 0.2)], "one number, unless for 'l0_gates' with scope"),
+    ("droprate", [(0,), (0.009,), (0.5, 1)], "at least 0.01 and at most 0.99"),
+    ("droprate", [0.5, None], "a tuple of numbers"),
+    ("droprate", [()], "at least one number"),
+    ("layer_factors", [(0.0,), (1, -1)], "a finite number greater than 0"),
+    ("layer_factors", [2.0, None], "a tuple of numbers"),
+    ("layer_factors", [()], "at least one number"),
+    ("density_of", ["layers", None], "one of 'weights', 'parameters', 'macs'"),
+    ("scope", ["global", None], "one of 'model', 'layer'"),
+    ("test_gate", ["sample", None], "one of 'median', 'mean'"),
+    ("normalize", ["true", 1, None], "True or False"),
+    ("weight_decay", [-1, "0", None], "number at least 0"),
+    ("gate_learning_rate", [-1, "0", None], "number at least 0"),
+    ("share_of_max", [-1, "0", None], "number at least 0"),
+    ("dropout", [-0.1, 1, "0.5"], "at least 0 and less than 1"),
+    ("model_weight_decay", [-0.1, 1, "0"], "at least 0 and less than 1"),
+    ("dense_fan", ["in", None], "one of 'fan_in', 'fan_out'"),
+    ("growing", ["dense", None], "one of 'all', 'convolutions'"),
+    ("validation", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
+    ("momentum", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
+    ("ema", [-0.1, 1, "0.5", None], "at least 0 and less than 1"),
+    ("precision", ["float16", None], "one of 'float32', 'mixed_bfloat16'"),
+    ("jit_compile", [True, None], "one of 'auto', 'on', 'off'"),
+    ("steps_per_execution", [0, 1.5, None], "an integer of at least 1"),
+    ("growth", [0.99, 0, -2, float("nan"), "2"], "number at least 1"),
+    ("tolerance", [-1e-9, float("nan"), None], "number at least 0"),
+    ("epochs", [0, -1, 1.5, "3", None, True], "an integer of at least 1"),
+    ("batch_size", [0, -1, 1.5, "3", None], "an integer of at least 1"),
+    ("seed", [-1, 0.5, "0", None], "an integer of at least 0"),
+    ("axis", ["rows", "", 1.5, None, True], 'an integer or "auto"'),
+    (
+        "milestones",
+        [(0.4, 0.2), (0.0, 0.5), (0.5, 1.0), (-0.1,), (2.0,)],
+        "rising shares of the run, each between 0 and 1",
+    ),
+    ("milestones", [("0.2",), (None,), (float("nan"),)], "rising shares"),
+]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [(field, v, text) for field, values, text in REFUSED for v in values],
+)
+def test_bad_value_is_refused_by_name(field, value, expected):
+    with pytest.raises(ValueError) as error:
+        Recipe(**{field: value})
+    message = str(error.value)
+    assert message.startswith(f"Invalid value for argument `{field}`.")
+    assert expected in message
+    assert f"Received: {field}=" in message
+
+
+@pytest.mark.parametrize(
+    ("penalty", "training"),
+    [
+        ("sgl0", "subgradient"),
+        ("none", "splitting"),
+        ("group_lasso", "splitting"),
+    ],
+)
+def test_training_must_go_with_the_penalty(penalty, training):
+    with pytest.raises(ValueError, match=f"for the penalty '{penalty}'"):
+        Recipe(penalty=penalty, training=training)
+
+
+GATES = {"penalty": "l0_gates", "training": "subgradient"}
+NONE = {"penalty": "none", "training": "subgradient"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "expected"),
+    [
+        (dict([pair]), pair[0], f"{default!r} with the penalty 'sgl0'")
+        for pair, default in (
+            (("scope", "layer"), "model"),
+            (("dual_learning_rate", 1e-3), 1e-4),
+            (("droprate", (0.2,)), (0.5,)),
+            (("test_gate", "mean"), "median"),
+            (("weight_decay", 0.1), 0.0),
+            (("gate_learning_rate", 0.1), 0.0),
+        )
+    ]
+    + [
+        (GATES | dict([pair]), pair[0], f"{default!r} with the penalty 'l0_g")
+        for pair, default in (
+            (("share_of_max", 0.1), 0.0),
+            (("density_of", "macs"), "weights"),
+            (("settle", 0.5), 0.3),
+            (("ema", 0.9), 0.0),
+        )
+    ]
+    + [
+        (NONE | {"density": (0.1,)}, "density", "() without a penalty"),
+        (NONE | {"share_of_max": 0.1}, "share_of_max", "0.0 without a penalty"),
+        (
+            NONE | {"layer_factors": (2.0,)},
+            "layer_factors",
+            "(1.0,) without a penalty",
+        ),
+        (
+            GATES | {"density": (0.1,), "layer_factors": (2.0,)},
+            "layer_factors",
+            "(1.0,) with a density",
+        ),
+        (GATES | {"scope": "layer"}, "scope", "'model' without a density"),
+        (
+            GATES | {"density": (0.1,), "weight_decay": 0.1},
+            "weight_decay",
+            "0.0 with a density",
+        ),
+        (
+            GATES | {"density": (0.1, 0.2)},
+            "density",
+            "one number, unless for 'l0_gates' with scope='layer'",
+        ),
+    ],
+)
+def test_what_would_not_be_looked_at_is_refused(settings, name, expected):
+    with pytest.raises(ValueError) as error:
+        Recipe(**settings)
+    message = str(error.value)
+    assert message.startswith(
+        f"Invalid value for argument `{name}`. Expected {expected}"
+    )
+    assert message.endswith(f"Received: {name}={settings[name]!r}")
+
+
+def test_targets_and_droprates_may_be_lists():
+    layers = {"density": [0.1, 1], "scope": "layer", "droprate": [0.5]}
+    recipe = Recipe(**GATES, **layers)
+    assert (recipe.density, recipe.droprate) == ((0.1, 1.0), (0.5,))
+
+
+def test_whole_message():
+    with pytest.raises(ValueError) as error:
+        Recipe(growth=0.5)
+    assert str(error.value) == (
+        "Invalid value for argument `growth`. Expected a finite number at "
+        "least 1. Received: growth=0.5"
+    )
+
+
+def test_fields_have_no_positions():
+    with pytest.raises(TypeError):
+        Recipe("mnist")
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("wide_resnet", {}),
+        ("wide_resnet", {"depth": 16, "width": 2, "dropout": 0.0}),
+        ("mobilenet_v2", {"width": 0.5}),
+        ("lenet5_caffe", {"dropout": 0.5, "dense_fan": "fan_out"}),
+    ],
+)
+def test_settings_of_the_model(model, settings):
+    recipe = Recipe(model=model, **settings)
+    assert recipe.model_settings == settings
+
+
+def test_the_weight_decay_of_the_model():
+    for model in ("wide_resnet", "mobilenet_v2"):
+        recipe = Recipe(model=model, model_weight_decay=0.0)
+        assert recipe.model_settings == {"weight_decay": 0}
+
+
+def test_the_size_is_refused_where_there_is_none():
+    for model, name in (
+        ("mlp", "width"),
+        ("mobilenet_v2", "depth"),
+        ("mlp", "dropout"),
+        ("lenet5_caffe", "model_weight_decay"),
+    ):
+        without = f"{model}', which has no {name.removeprefix('model_')}"
+        with pytest.raises(ValueError, match=without):
+            Recipe(model=model, **{name: 3 if name in "depth width" else 0.5})
+    with pytest.raises(ValueError, match="'wide_resnet', which has no dense"):
+        Recipe(model="wide_resnet", dense_fan="fan_out")
