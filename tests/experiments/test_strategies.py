@@ -78,7 +78,7 @@ for way in sys.argv[2:]:
 )
 def test_two_mirrored_devices_train_as_one(request, ways):
     done = subprocess.run(
-        [sys.executable, "-c", MIRRORED, str(request.path.parent), *ways],
+        [sys.executable, "-c", MIRRORED, str(request.path.parents[1]), *ways],
         capture_output=True,
         text=True,
     )
