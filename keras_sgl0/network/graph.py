@@ -1,6 +1,5 @@
 """A model as a flat list of calls, with the models inside it unfolded."""
 
-import collections
 import dataclasses
 import inspect
 from collections.abc import Callable
@@ -104,6 +103,13 @@ class Graph:
     outputs: object
     nodes: list[Node]
 
+    def by_operation(self) -> dict[int, list[Node]]:
+        """Returns all calls of each operation, by the operation's `id`."""
+        found = {}
+        for node in self.nodes:
+            found.setdefault(id(node.operation), []).append(node)
+        return found
+
 
 def trace(model: keras.Model) -> Graph:
     """Returns the calls a model makes, those of the models in it included.
@@ -129,10 +135,11 @@ def trace(model: keras.Model) -> Graph:
 
     inputs = tree.map_structure(tensor, view.input)
     outputs = _run(view, inputs, nodes, "", None)
-    calls = collections.Counter(id(node.operation) for node in nodes)
-    for node in nodes:
-        node.calls = calls[id(node.operation)]
-    return Graph(inputs, outputs, nodes)
+    graph = Graph(inputs, outputs, nodes)
+    for calls in graph.by_operation().values():
+        for node in calls:
+            node.calls = len(calls)
+    return graph
 
 
 def functional(model: keras.Model) -> keras.Model:

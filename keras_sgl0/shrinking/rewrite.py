@@ -70,13 +70,16 @@ class Rebuilt:
 
     def _call(self, node, made):
         """Makes the new layer of a call, calls it and gives it its values."""
-        keep = [self._cuts.keep[x] for x in node.inputs]
-        kept = [self._cuts.keep[y] for y in node.outputs]
-        if all(k.all() for k in (*keep, *kept)):
+        kept_inputs = [self._cuts.kept_channels[x] for x in node.inputs]
+        kept_outputs = [self._cuts.kept_channels[y] for y in node.outputs]
+        if all(k.all() for k in (*kept_inputs, *kept_outputs)):
             change = None
         else:
-            rule, seen = self._cuts.rules[node], self._cuts.seen[node]
-            change = rule.rewrite(keep, kept[0], seen)
+            rule, input_constants = (
+                self._cuts.rules[node],
+                self._cuts.input_constants[node],
+            )
+            change = rule.rewrite(kept_inputs, kept_outputs[0], input_constants)
         has_weights = bool(getattr(node.operation, "weights", ()))
         if has_weights and id(node.operation) in self._copies:
             layer = self._copies[id(node.operation)]

@@ -1,20 +1,19 @@
 """Handing back a smaller model with the same outputs."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.groups import upcast
-from keras_sgl0.network.cost import has_sizes, layer_cost
-from keras_sgl0.network.graph import Graph, trace
+from keras_sgl0.network.cost import count_parameters, has_sizes, layer_cost
+from keras_sgl0.network.graph import Graph, Node, trace
 from keras_sgl0.network.probing import largest_difference, outputs, probe
 from keras_sgl0.network.sparsity import TOLERANCE, thresholded
 from keras_sgl0.shrinking.report import KeptChannels, ShrinkReport, ShrunkLayer
 from keras_sgl0.shrinking.rewrite import NotCopied, Rebuilt
 from keras_sgl0.structures.liveness import Cuts, analyse
-from keras_sgl0.structures.rules import Whole
+from keras_sgl0.structures.rules import Opaque
 from keras_sgl0.utils.validation import choice, integer
 
 
@@ -90,31 +89,34 @@ def shrink(
         model = fold_gates(model)
         graph = trace(model)
     values = _Values(model, tolerance)
-    whole = {}
+    opaque = {}
     while True:
-        cuts = analyse(graph, values, on_constant, round_to, minimum, whole)
+        cuts = analyse(graph, values, on_constant, round_to, minimum, opaque)
         try:
             rebuilt = Rebuilt(graph, cuts, values, model.name)
             break
         except NotCopied as error:
-            whole[error.node] = "it cannot be made from its config"
-    small = rebuilt.model
-    pair = None, None
+            # What else can be cut depends on it, so the analysis starts over.
+            opaque[error.node] = "it cannot be made from its config"
+    difference, relative_difference = None, None
     if verify:
         inputs, expected = probe(model, inputs)
-        pair = largest_difference(expected, outputs(small, inputs))
-    return small, ShrinkReport(
+        difference, relative_difference = largest_difference(
+            expected, outputs(rebuilt.model, inputs)
+        )
+    report = ShrinkReport(
         layers=_layers(graph, cuts, rebuilt),
         kept=tuple(
             KeptChannels(node.path, tuple(channels), reason)
-            for node, found in cuts.kept.items()
-            for reason, channels in found.items()
+            for node, by_reason in cuts.dead_but_kept.items()
+            for reason, channels in by_reason.items()
         ),
         dead_branches=tuple(node.path for node in cuts.dead_branches),
-        difference=pair[0],
-        relative_difference=pair[1],
+        difference=difference,
+        relative_difference=relative_difference,
         tolerance=float(tolerance),
     )
+    return rebuilt.model, report
 
 
 class _Values:
@@ -134,47 +136,46 @@ class _Values:
         return ops.convert_to_numpy(variable) if own is None else own
 
 
-def _layers(graph: Graph, cuts: Cuts, rebuilt: Rebuilt):
+def _layers(
+    graph: Graph, cuts: Cuts, rebuilt: Rebuilt
+) -> tuple[ShrunkLayer, ...]:
     """Returns the layers before and after."""
-    after = trace(rebuilt.model)
-    sized = has_sizes(graph) and has_sizes(after)
-    olds, news = _calls(graph), _calls(after)
-    shared = {node.path for node in rebuilt.shared}
+    graph_after = trace(rebuilt.model)
+    sized = has_sizes(graph) and has_sizes(graph_after)
+    calls_after = graph_after.by_operation()
     entries = []
-    for calls in olds.values():
+    for calls in graph.by_operation().values():
         node = calls[0]
-        rule = cuts.rules[node]
-        new = news[id(rebuilt.layers[node])]
-        note = rule.reason if isinstance(rule, Whole) else ""
-        if node.path in shared:
-            note = f"{note}; in both models, as it cannot be copied".strip("; ")
-        costs = [layer_cost(c) if sized else None for c in (calls, new)]
-        sizes = [
-            sum(int(np.prod(v.shape)) for v in _weights(c[0].operation))
-            for c in (calls, new)
-        ]
-        if sizes[0] or note:
-            (y, *_), keep = node.outputs, cuts.keep[node.outputs[0]]
-            entries.append(
-                ShrunkLayer(
-                    node.path,
-                    node.type,
-                    y.channels,
-                    int(keep.sum()),
-                    *sizes,
-                    *(c and c.macs for c in costs),
-                    note,
-                )
+        new_layer = rebuilt.layers[node]
+        parameters = count_parameters(node.operation)
+        note = _note(node, cuts, rebuilt)
+        if not parameters and not note:
+            continue
+        output = node.outputs[0]
+        new_calls = calls_after[id(new_layer)]
+        entries.append(
+            ShrunkLayer(
+                layer=node.path,
+                type=node.type,
+                channels=output.channels,
+                channels_after=int(cuts.kept_channels[output].sum()),
+                parameters=parameters,
+                parameters_after=count_parameters(new_layer),
+                macs=layer_cost(calls).macs if sized else None,
+                macs_after=layer_cost(new_calls).macs if sized else None,
+                note=note,
             )
+        )
     return tuple(entries)
 
 
-def _calls(graph):
-    found = {}
-    for node in graph.nodes:
-        found.setdefault(id(node.operation), []).append(node)
-    return found
-
-
-def _weights(operation):
-    return getattr(operation, "weights", ())
+def _note(node: Node, cuts: Cuts, rebuilt: Rebuilt) -> str:
+    """Returns why a layer stays as it is, empty if it may be cut."""
+    reasons = []
+    rule = cuts.rules[node]
+    if isinstance(rule, Opaque):
+        reasons.append(rule.reason)
+    # A layer without weights is copied for each call, hence by path.
+    if any(node.path == shared.path for shared in rebuilt.shared):
+        reasons.append("in both models, as it cannot be copied")
+    return "; ".join(reasons)

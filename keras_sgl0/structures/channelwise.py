@@ -9,9 +9,9 @@ from keras import ops
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.graph import Tensor
 from keras_sgl0.structures.rules import (
+    Channelwise,
     Rewrite,
     Rule,
-    Tied,
     evaluate,
     finite,
     is_elementwise,
@@ -38,7 +38,7 @@ _MIXING = "each of its channels depends on others"
     *("Relu", "Relu6", "Sigmoid", "Silu", "Tanh", "Gelu", "Elu", "Selu"),
     *("HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "Softplus", "Mish"),
 )
-class Elementwise(Tied):
+class Elementwise(Channelwise):
     """A function of each entry, or of the same entry of several tensors.
 
     An input with one channel is broadcast over those of the others and stays.
@@ -74,10 +74,10 @@ class Elementwise(Tied):
         own = np.arange(self.channels)
         return [own if wide else None for wide in self.wide] + [own]
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns the function of the constants; zero times all is zero."""
         inputs = list(dict.fromkeys(self.node.inputs))
-        given = dict(zip(self.node.inputs, seen, strict=True))
+        given = dict(zip(self.node.inputs, input_constants, strict=True))
         result = evaluate(
             lambda *values: self.node.call(
                 self.layer, dict(zip(inputs, values, strict=True))
@@ -86,10 +86,12 @@ class Elementwise(Tied):
             dtype=wide_dtype(inputs[0].spec),
         )
         if self.node.type == "Multiply":
-            result = np.where(np.any(np.equal(_spread(seen), 0), 0), 0, result)
+            result = np.where(
+                np.any(np.equal(_spread(input_constants), 0), 0), 0, result
+            )
         return result
 
-    def reads(self, live, seen):
+    def reads(self, live, input_constants):
         """Returns that the channels of the live outputs are read."""
         return [live if wide else live.any(keepdims=True) for wide in self.wide]
 
@@ -130,11 +132,11 @@ rule(
     keras.layers.Cropping2D,
     keras.layers.Cropping3D,
     keras.layers.UpSampling3D,
-)(Tied)
+)(Channelwise)
 
 
 @rule(keras.layers.RepeatVector)
-class RepeatVector(Tied):
+class RepeatVector(Channelwise):
     """A vector at every position."""
 
     def axis(self):
@@ -143,7 +145,7 @@ class RepeatVector(Tied):
 
 
 @rule(keras.layers.Cropping1D, keras.layers.UpSampling1D)
-class Steps(Tied):
+class Steps(Channelwise):
     """What is done to the middle one of three axes."""
 
     data_format = "channels_last"
@@ -157,7 +159,7 @@ class Steps(Tied):
     keras.layers.GlobalMaxPooling2D,
     keras.layers.GlobalMaxPooling3D,
 )
-class GlobalPooling(Tied):
+class GlobalPooling(Channelwise):
     """Pooling over all positions."""
 
     def axis(self):
@@ -166,13 +168,15 @@ class GlobalPooling(Tied):
 
 
 @rule(keras.layers.UpSampling2D)
-class UpSampling(Tied):
+class UpSampling(Channelwise):
     """Interpolation, of which the simple kinds leave a constant alone."""
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns the constants of the input."""
         exact = self.layer.interpolation in ("nearest", "bilinear")
-        return np.where(exact | (seen[0] == 0), seen[0], np.nan)
+        return np.where(
+            exact | (input_constants[0] == 0), input_constants[0], np.nan
+        )
 
 
 @rule(
@@ -180,7 +184,7 @@ class UpSampling(Tied):
     keras.layers.ZeroPadding2D,
     keras.layers.ZeroPadding3D,
 )
-class ZeroPadding(Tied):
+class ZeroPadding(Channelwise):
     """Zeros around the positions."""
 
     border = True
@@ -188,7 +192,7 @@ class ZeroPadding(Tied):
 
 
 @rule(keras.layers.Permute)
-class Permute(Tied):
+class Permute(Channelwise):
     """Axes in another order; the channels go with theirs."""
 
     def axis(self):
@@ -197,7 +201,7 @@ class Permute(Tied):
 
 
 @rule(keras.layers.Reshape, keras.layers.Flatten)
-class Reshape(Tied):
+class Reshape(Channelwise):
     """Channels spread over positions, or gathered from them, or neither.
 
     In row-major order entry `f` of the longer last axis belongs to channel
@@ -224,24 +228,24 @@ class Reshape(Tied):
         pair = (self.node.inputs[0].channels, self.node.outputs[0].channels)
         return [np.arange(n) % min(pair) for n in pair]
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns the constant that all positions of a channel share."""
         inward, outward = self.ties()
-        places = seen[0].reshape(-1, 1 + inward.max())
+        places = input_constants[0].reshape(-1, 1 + inward.max())
         same = (places == places[0]).all(0)
         return np.where(same, places[0], np.nan)[outward]
 
-    def rewrite(self, keep, kept, seen):
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with a shorter last axis."""
         shape = list(getattr(self.layer, "target_shape", ()))
         if not shape or shape[-1] == -1:
             return Rewrite()
-        shape[-1] = int(kept.sum())
+        shape[-1] = int(kept_outputs.sum())
         return Rewrite({"target_shape": shape})
 
 
 @rule(keras.layers.Concatenate, "Concatenate")
-class Concatenate(Tied):
+class Concatenate(Channelwise):
     """Channels of several tensors side by side, or their positions."""
 
     def refusal(self):
@@ -258,12 +262,12 @@ class Concatenate(Tied):
         own = np.arange(ends[-1])
         return [*np.split(own, ends[:-1]), own]
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns the constants side by side, or those all inputs share."""
         if self._joins_channels():
-            return np.concatenate(seen)
-        same = np.all(np.equal(seen, seen[0]), axis=0)
-        return np.where(same, seen[0], np.nan)
+            return np.concatenate(input_constants)
+        same = np.all(np.equal(input_constants, input_constants[0]), axis=0)
+        return np.where(same, input_constants[0], np.nan)
 
     def _joins_channels(self):
         x = self.node.inputs[0]
@@ -271,7 +275,7 @@ class Concatenate(Tied):
 
 
 @rule(keras.layers.BatchNormalization)
-class BatchNorm(Tied):
+class BatchNorm(Channelwise):
     """Batch normalization at inference, a line for every channel."""
 
     _VECTORS = (
@@ -293,15 +297,17 @@ class BatchNorm(Tied):
             return "it does not normalize channels"
         return super().refusal()
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns the line's value, its offset where the slope is zero."""
         slope, offset = self._line()
-        value = offset + slope * seen[0]
+        value = offset + slope * input_constants[0]
         return finite(np.where(slope == 0, offset, value))
 
-    def rewrite(self, keep, kept, seen):
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with the vectors of the channels that stay."""
-        return Rewrite({}, {k: v[kept] for k, v in self._vectors().items()})
+        return Rewrite(
+            {}, {k: v[kept_outputs] for k, v in self._vectors().items()}
+        )
 
     def _vectors(self):
         variables = {k: getattr(self.layer, k, None) for k in self._VECTORS}
@@ -319,7 +325,7 @@ class BatchNorm(Tied):
 
 
 @rule(keras.layers.GroupNormalization)
-class GroupNorm(Tied):
+class GroupNorm(Channelwise):
     """Normalization of every channel alone, in groups of one."""
 
     def refusal(self):
@@ -331,19 +337,19 @@ class GroupNorm(Tied):
             return _MIXING
         return super().refusal()
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns the offset, which is what a constant turns into."""
-        offset = 0 * seen[0]
+        offset = 0 * input_constants[0]
         return (
             offset if self.layer.beta is None else offset + self._vector("beta")
         )
 
-    def rewrite(self, keep, kept, seen):
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with as many groups as channels."""
         names = ("gamma", "beta")
         names = [k for k in names if getattr(self.layer, k) is not None]
-        vectors = {k: self._vector(k)[kept] for k in names}
-        return Rewrite({"groups": int(kept.sum())}, vectors)
+        vectors = {k: self._vector(k)[kept_outputs] for k in names}
+        return Rewrite({"groups": int(kept_outputs.sum())}, vectors)
 
     def _vector(self, name):
         return self.values(getattr(self.layer, name))
@@ -364,7 +370,7 @@ class Mixing(Rule):
 
 
 @rule(keras.layers.Rescaling)
-class Rescaling(Tied):
+class Rescaling(Channelwise):
     """A line for every channel, or one for all."""
 
     def refusal(self):
@@ -375,22 +381,22 @@ class Rescaling(Tied):
             return "it broadcasts an array"
         return super().refusal()
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns the line's value, its offset where the slope is zero."""
         slope, offset = self._line()
-        return np.where(slope == 0, offset, offset + slope * seen[0])
+        return np.where(slope == 0, offset, offset + slope * input_constants[0])
 
-    def reads(self, live, seen):
+    def reads(self, live, input_constants):
         """Returns that the channels with a slope are read."""
         slope, _ = self._line()
         return [live & (slope != 0)]
 
-    def rewrite(self, keep, kept, seen):
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with the lines of the channels that stay."""
         pair = {"scale": self.layer.scale, "offset": self.layer.offset}
         return Rewrite(
             {
-                name: np.asarray(value)[kept].tolist()
+                name: np.asarray(value)[kept_outputs].tolist()
                 for name, value in pair.items()
                 if np.size(value) > 1
             }
@@ -401,22 +407,26 @@ class Rescaling(Tied):
 
 
 @rule(keras.layers.PReLU)
-class PReLU(Tied):
+class PReLU(Channelwise):
     """A slope for negative entries, at each position or shared."""
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns the constant, times the slope where it is negative."""
         alpha = self._by_channel()
         same = (alpha == alpha[:1]).all(0)
-        value = np.where(seen[0] < 0, alpha[0] * seen[0], seen[0])
-        return np.where(same | ~(seen[0] < 0), value, np.nan)
+        value = np.where(
+            input_constants[0] < 0,
+            alpha[0] * input_constants[0],
+            input_constants[0],
+        )
+        return np.where(same | ~(input_constants[0] < 0), value, np.nan)
 
-    def rewrite(self, keep, kept, seen):
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with the slopes of the channels that stay."""
         alpha = self.values(self.layer.alpha)
         axis = self.node.inputs[0].axis - 1
         if alpha.shape[axis] > 1:
-            alpha = np.compress(kept, alpha, axis)
+            alpha = np.compress(kept_outputs, alpha, axis)
         return Rewrite({}, {"alpha": alpha})
 
     def _by_channel(self):
@@ -427,7 +437,7 @@ class PReLU(Tied):
 
 
 @rule(keras.layers.Normalization)
-class Normalization(Tied):
+class Normalization(Channelwise):
     """A line for every channel, set by hand or by `adapt`."""
 
     def refusal(self):
@@ -437,17 +447,17 @@ class Normalization(Tied):
             return "it does not normalize channels"
         return super().refusal()
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns the value of the line."""
         mean, variance = self._vectors()
         scale = np.maximum(np.sqrt(variance), keras.backend.epsilon())
         if self.layer.invert:
-            return seen[0] * scale + mean
-        return (seen[0] - mean) / scale
+            return input_constants[0] * scale + mean
+        return (input_constants[0] - mean) / scale
 
-    def rewrite(self, keep, kept, seen):
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with means and variances set by hand."""
-        mean, variance = (v[kept].tolist() for v in self._vectors())
+        mean, variance = (v[kept_outputs].tolist() for v in self._vectors())
         return Rewrite({"mean": mean, "variance": variance})
 
     def _vectors(self):

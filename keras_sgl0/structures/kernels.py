@@ -7,9 +7,9 @@ import numpy as np
 
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.structures.rules import (
+    Channelwise,
     Rewrite,
     Rule,
-    Tied,
     evaluate,
     is_elementwise,
     rule,
@@ -24,7 +24,7 @@ class Kernel(Rule):
     cuts = True
 
     @property
-    def whole_outputs(self) -> str:
+    def why_outputs_stay(self) -> str:
         """Why no output can be cut, empty where it can."""
         return _mixing(self.node)
 
@@ -68,45 +68,48 @@ class Kernel(Rule):
         """Which input reaches which output, a matrix."""
         return self.kernel().any(0)
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns what the outputs make of constants alone."""
-        unknown = np.isnan(seen[0])
-        sums = self._bias() + self._fold(~unknown, seen[0])
+        unknown = np.isnan(input_constants[0])
+        sums = self._bias() + self._fold(~unknown, input_constants[0])
         sums = np.where(self.links[unknown].any(0), np.nan, sums)
-        if self.whole_outputs:
+        if self.why_outputs_stay:
             return np.full_like(sums, np.nan)
         return evaluate(
             self.layer.activation, sums, dtype=wide_dtype(self.layer)
         )
 
-    def reads(self, live, seen):
+    def reads(self, live, input_constants):
         """Returns which inputs reach a live output."""
-        live = live.any() if self.whole_outputs else live
+        live = live.any() if self.why_outputs_stay else live
         return [
             self.links[:, np.broadcast_to(live, self.links.shape[1])].any(1)
         ]
 
-    def rewrite(self, keep, kept, seen):
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with a smaller kernel and the constants folded."""
-        folded = self._fold(~keep[0], seen[0])
+        folded = self._fold(~kept_inputs[0], input_constants[0])
         has_bias = self.layer.use_bias or folded.any()
-        weights = self.slices(keep[0], kept)
+        weights = self.slices(kept_inputs[0], kept_outputs)
         if has_bias:
-            weights["bias"] = (self._bias() + folded)[kept]
-        config = {self.size: int(kept.sum()), "use_bias": bool(has_bias)}
+            weights["bias"] = (self._bias() + folded)[kept_outputs]
+        config = {
+            self.size: int(kept_outputs.sum()),
+            "use_bias": bool(has_bias),
+        }
         return Rewrite(config, weights)
 
     def slices(
-        self, keep: np.ndarray, kept: np.ndarray
+        self, kept_inputs: np.ndarray, kept_outputs: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Returns the smaller kernels by attribute.
 
         Args:
-            keep: Which inputs stay.
-            kept: Which outputs stay.
+            kept_inputs: Which inputs stay.
+            kept_outputs: Which outputs stay.
         """
         kernel = self.values(self.layer.kernel)
-        return {"kernel": kernel[..., keep, :][..., kept]}
+        return {"kernel": kernel[..., kept_inputs, :][..., kept_outputs]}
 
     def _bias(self):
         bias = self.layer.bias
@@ -153,10 +156,10 @@ class ConvTranspose(Kernel):
         """Returns the sum of the kernel over positions, shared by strides."""
         return super().total(rows) / np.prod(self.layer.strides)
 
-    def slices(self, keep, kept):
+    def slices(self, kept_inputs, kept_outputs):
         """Returns the smaller kernel."""
         kernel = self.values(self.layer.kernel)
-        return {"kernel": kernel[..., kept, :][..., keep]}
+        return {"kernel": kernel[..., kept_outputs, :][..., kept_inputs]}
 
 
 @rule(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
@@ -175,15 +178,15 @@ class SeparableConv(Kernel):
         flags = (first.any(0).astype("float32"), (second != 0) * np.float32(1))
         return self._product(*flags) > 0
 
-    def slices(self, keep, kept):
+    def slices(self, kept_inputs, kept_outputs):
         """Returns the smaller kernels."""
-        rows = np.repeat(keep, self.layer.depth_multiplier)
+        rows = np.repeat(kept_inputs, self.layer.depth_multiplier)
         pointwise = self.values(self.layer.pointwise_kernel)
         return {
             "depthwise_kernel": self.values(self.layer.depthwise_kernel)[
-                ..., keep, :
+                ..., kept_inputs, :
             ],
-            "pointwise_kernel": pointwise[..., rows, :][..., kept],
+            "pointwise_kernel": pointwise[..., rows, :][..., kept_outputs],
         }
 
     def _pair(self):
@@ -198,7 +201,7 @@ class SeparableConv(Kernel):
 
 
 @rule(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-class DepthwiseConv(Tied):
+class DepthwiseConv(Channelwise):
     """A convolution of every channel alone, into `multiplier` channels."""
 
     def refusal(self):
@@ -215,26 +218,28 @@ class DepthwiseConv(Tied):
         own = np.arange(self.node.inputs[0].channels)
         return [own, np.repeat(own, self.layer.depth_multiplier)]
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns what the outputs make of constants alone."""
         kernel = self._kernel()
-        given = np.repeat(seen[0], self.layer.depth_multiplier)
+        given = np.repeat(input_constants[0], self.layer.depth_multiplier)
         total = kernel.sum(0, dtype="float64")
         value = np.where(kernel.any(0), given * total, 0) + self._bias()
         return evaluate(
             self.layer.activation, value, dtype=wide_dtype(self.layer)
         )
 
-    def reads(self, live, seen):
+    def reads(self, live, input_constants):
         """Returns which channels reach a live output."""
         live = live & self._kernel().any(0)
         return [live.reshape(-1, self.layer.depth_multiplier).any(1)]
 
-    def rewrite(self, keep, kept, seen):
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with a smaller kernel."""
-        weights = {"kernel": self.values(self.layer.kernel)[..., keep[0], :]}
+        weights = {
+            "kernel": self.values(self.layer.kernel)[..., kept_inputs[0], :]
+        }
         if self.layer.use_bias:
-            weights["bias"] = self._bias()[kept]
+            weights["bias"] = self._bias()[kept_outputs]
         return Rewrite({}, weights)
 
     def _kernel(self):
@@ -264,20 +269,22 @@ class Embedding(Rule):
         """Returns the last axis."""
         return self.node.outputs[0].rank - 1
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns the entry that all tokens share."""
         table = self._table()
         same = (table == table[:1]).all(0)
         return np.where(same, table[0], np.nan)
 
-    def reads(self, live, seen):
+    def reads(self, live, input_constants):
         """Returns that the tokens are read."""
         return [np.ones(self.node.inputs[0].channels, bool)]
 
-    def rewrite(self, keep, kept, seen):
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with fewer columns."""
-        table = self._table()[:, kept]
-        return Rewrite({"output_dim": int(kept.sum())}, {"embeddings": table})
+        table = self._table()[:, kept_outputs]
+        return Rewrite(
+            {"output_dim": int(kept_outputs.sum())}, {"embeddings": table}
+        )
 
     def _table(self):
         return self.values(self.layer.embeddings)

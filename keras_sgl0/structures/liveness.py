@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_sgl0.network.graph import Graph, Node, Tensor, tensors
 from keras_sgl0.structures import channelwise, kernels  # noqa: F401 (rules)
-from keras_sgl0.structures.rules import Rule, Values, Whole, rule_for
+from keras_sgl0.structures.rules import Opaque, Rule, Values, rule_for
 from keras_sgl0.utils.validation import require
 
 
@@ -23,16 +23,18 @@ class Cuts:
 
     Attributes:
         rules: The rule of every call.
-        keep: Which channels of a tensor stay.
-        seen: For every call, the constants of its inputs as it sees them.
-        kept: Per layer that makes channels, the dead ones that stay by reason.
+        kept_channels: Which channels of a tensor stay.
+        input_constants: For every call, the constants of its inputs as the
+            call sees them.
+        dead_but_kept: Per layer that makes channels, the dead channels that
+            stay, by reason.
         dead_branches: The layers of which all channels could have been cut.
     """
 
     rules: dict[Node, Rule]
-    keep: dict[Tensor, np.ndarray]
-    seen: dict[Node, list[np.ndarray]]
-    kept: dict[Node, dict[str, list[int]]]
+    kept_channels: dict[Tensor, np.ndarray]
+    input_constants: dict[Node, list[np.ndarray]]
+    dead_but_kept: dict[Node, dict[str, list[int]]]
     dead_branches: list[Node]
 
 
@@ -42,7 +44,7 @@ def analyse(
     on_constant: str = "keep",
     round_to: int | None = None,
     minimum: int = 1,
-    whole: dict[Node, str] | None = None,
+    opaque: dict[Node, str] | None = None,
 ) -> Cuts:
     """Returns which channels can be cut.
 
@@ -54,13 +56,13 @@ def analyse(
         round_to: Layers keep a multiple of this many channels.
         minimum: Layers keep this many channels; with 0 a layer of which none
             would stay is an error.
-        whole: Calls to keep as they are, with the reason.
+        opaque: Calls to keep as they are, with the reason.
 
     Raises:
         ValueError: If `minimum` is 0 and no channel of a layer would stay.
     """
     liveness = _Liveness(graph, values, on_constant)
-    liveness.forward(whole or {})
+    liveness.forward(opaque or {})
     liveness.backward()
     cutting = _Cutting(liveness)
     branches = [n for n in cutting.makers if not cutting.count(n)]
@@ -75,8 +77,8 @@ def analyse(
     return Cuts(
         liveness.rules,
         {x: ~cut for x, cut in cutting.cut.items()},
-        liveness.seen,
-        cutting.kept(),
+        liveness.input_constants,
+        cutting.dead_but_kept(),
         branches,
     )
 
@@ -88,25 +90,25 @@ class _Liveness:
         self.graph = graph
         self.values = values
         self.on_constant = on_constant
-        self.rules, self.seen, self.reads = {}, {}, {}
+        self.rules, self.input_constants, self.reads = {}, {}, {}
         self.constants, self._loose = {}, set()
         for x in tensors(graph.inputs):
             self._leave(x)
 
-    def forward(self, whole):
+    def forward(self, opaque):
         """Finds the constants."""
         for node in self.graph.nodes:
             self._fix_axes(node)
-            if node in whole:
-                rule = Whole(whole[node]).bind(node, self.values)
+            if node in opaque:
+                rule = Opaque(opaque[node]).bind(node, self.values)
             else:
                 rule = rule_for(node, self.values)
             self.rules[node] = rule
             constants = [self.constants[x] for x in node.inputs]
             if rule.border:
                 constants = [self._at_border(c) for c in constants]
-            self.seen[node] = constants
-            if isinstance(rule, Whole):
+            self.input_constants[node] = constants
+            if isinstance(rule, Opaque):
                 for y in node.outputs:
                     self._leave(y)
             else:
@@ -122,7 +124,9 @@ class _Liveness:
         for node in reversed(self.graph.nodes):
             y = node.outputs[0]
             live = self.read[y] & np.isnan(self.constants[y])
-            self.reads[node] = self.rules[node].reads(live, self.seen[node])
+            self.reads[node] = self.rules[node].reads(
+                live, self.input_constants[node]
+            )
             for x, read in zip(node.inputs, self.reads[node], strict=True):
                 self.read[x] |= read
 
@@ -204,7 +208,7 @@ class _Cutting:
                     self._tie()
                     changed = True
 
-    def kept(self):
+    def dead_but_kept(self):
         """Returns the dead channels that stay, by layer and reason."""
         found = {}
         for node in self.makers:
@@ -233,16 +237,18 @@ class _Cutting:
         for node in self._nodes:
             rule = self._rules[node]
             tied = [x for x, _ in self._ties.get(node, ())]
-            if rule.whole_outputs:
+            if rule.why_outputs_stay:
                 for y in node.outputs:
-                    self._refuse(y, every, rule.whole_outputs)
+                    self._refuse(y, every, rule.why_outputs_stay)
             for i, x in enumerate(node.inputs):
-                if rule.whole_inputs:
-                    self._refuse(x, every, rule.whole_inputs)
+                if rule.why_inputs_stay:
+                    self._refuse(x, every, rule.why_inputs_stay)
                 elif tied and x not in tied:
                     self._refuse(x, every, f"`{node.path}` broadcasts it")
                 constant = ~np.isnan(self._liveness.constants[x])
-                lost = constant & np.isnan(self._liveness.seen[node][i])
+                lost = constant & np.isnan(
+                    self._liveness.input_constants[node][i]
+                )
                 self._refuse(
                     x,
                     lost & self._liveness.reads[node][i],

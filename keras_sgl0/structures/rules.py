@@ -6,7 +6,7 @@ the outputs can come from (`reads`), which channels of inputs and outputs can
 only be cut together (`ties`), and what the layer looks like without the
 channels that are cut (`rewrite`). A rule is registered for a layer class, and
 holds for its subclasses as long as they do not override any of its methods.
-What has no rule, or is used in a way that its rule does not cover, is `Whole`.
+What has no rule, or is used in a way that its rule does not cover, is `Opaque`.
 """
 
 import dataclasses
@@ -40,9 +40,9 @@ class Rewrite:
 class Rule:
     """What one call does to channels; the base of all rules."""
 
-    whole_inputs = ""
+    why_inputs_stay = ""
     """Why no input channel can be cut, empty where it can."""
-    whole_outputs = ""
+    why_outputs_stay = ""
     """Why no output channel can be cut, empty where it can."""
     border = False
     """Whether the inputs meet zeros at the border."""
@@ -83,42 +83,42 @@ class Rule:
         """
         return None
 
-    def constants(self, seen: list[np.ndarray]) -> np.ndarray:
+    def constants(self, input_constants: list[np.ndarray]) -> np.ndarray:
         """Returns the constant of every output channel, NaN for none.
 
         Args:
-            seen: The constants of the input channels, NaN for none.
+            input_constants: The constants of the input channels, NaN for none.
         """
         raise NotImplementedError
 
     def reads(
-        self, live: np.ndarray, seen: list[np.ndarray]
+        self, live: np.ndarray, input_constants: list[np.ndarray]
     ) -> list[np.ndarray]:
         """Returns, for each input, which channels the live outputs depend on.
 
         Args:
             live: Which output channels are needed and not constant.
-            seen: The constants of the input channels, NaN for none.
+            input_constants: The constants of the input channels, NaN for none.
         """
         raise NotImplementedError
 
     def rewrite(
         self,
-        keep: list[np.ndarray],
-        kept: np.ndarray,
-        seen: list[np.ndarray],
+        kept_inputs: list[np.ndarray],
+        kept_outputs: np.ndarray,
+        input_constants: list[np.ndarray],
     ) -> Rewrite:
         """Returns the layer without the channels that are cut.
 
         Args:
-            keep: For each input, which channels stay.
-            kept: Which output channels stay.
-            seen: The constants of the input channels, NaN for none.
+            kept_inputs: For each input, which channels stay.
+            kept_outputs: Which output channels stay.
+            input_constants: The constants of the input channels, NaN for none.
         """
         return Rewrite()
 
 
-class Whole(Rule):
+class Opaque(Rule):
     """A call of which nothing is known: it reads all and stays as it is.
 
     Args:
@@ -129,23 +129,23 @@ class Whole(Rule):
         self.reason = reason
 
     @property
-    def whole_inputs(self) -> str:
+    def why_inputs_stay(self) -> str:
         """Why no input channel can be cut."""
         path, kind = self.node.path, self.node.type
         return f"`{path}` ({kind}) stays whole: {self.reason}"
 
-    whole_outputs = whole_inputs
+    why_outputs_stay = why_inputs_stay
 
     def refusal(self):
         """Returns an empty text: it covers every call."""
         return ""
 
-    def reads(self, live, seen):
+    def reads(self, live, input_constants):
         """Returns that every channel of every input is read."""
         return [np.ones(x.channels, bool) for x in self.node.inputs]
 
 
-class Tied(Rule):
+class Channelwise(Rule):
     """Channel `i` of the output comes from channel `i` of each input alone.
 
     On its own, for a layer that hands on a constant as it is: pooling,
@@ -172,11 +172,11 @@ class Tied(Rule):
         own = np.arange(self.node.inputs[0].channels)
         return [own] * (len(self.node.inputs) + 1)
 
-    def constants(self, seen):
+    def constants(self, input_constants):
         """Returns the constants of the input."""
-        return seen[0]
+        return input_constants[0]
 
-    def reads(self, live, seen):
+    def reads(self, live, input_constants):
         """Returns that the channels of the live outputs are read."""
         *inputs, output = self.ties()
         wanted = np.zeros(1 + max(i.max() for i in (*inputs, output)), bool)
@@ -200,7 +200,7 @@ def rule(*classes: type | str) -> Callable:
 
 
 def rule_for(node: Node, values: Values) -> Rule:
-    """Returns the rule for a call, `Whole` where there is none.
+    """Returns the rule for a call, `Opaque` where there is none.
 
     Args:
         node: The call, the axes of its inputs being set.
@@ -209,7 +209,7 @@ def rule_for(node: Node, values: Values) -> Rule:
     kind = _find(node)
     found = None if kind is None else kind().bind(node, values)
     reason = _refusal(found, node)
-    return Whole(reason).bind(node, values) if reason else found
+    return Opaque(reason).bind(node, values) if reason else found
 
 
 def _refusal(found, node) -> str:
