@@ -15,8 +15,8 @@ from keras_sgl0.network.layer_table import (
     Layout,
     is_projection,
     layouts,
-    lines,
     parts,
+    walk_layers,
 )
 from keras_sgl0.utils.compilation import retrace
 from keras_sgl0.utils.tables import as_text, new_table
@@ -155,7 +155,7 @@ def regularize(
         Networks, ICML 2017, where mu varies with the depth of the layer.
     """
     require_built(model)
-    places = list(map(_Place, lines(model)))
+    places = list(map(_Place, walk_layers(model)))
     selected = _selector(places, layers)
     shared, trainable = {}, {id(v) for v in model.trainable_variables}
     slots, entries = [], []

@@ -1,16 +1,8 @@
 """Counting the parameters and the multiply-adds of a model.
 
 A weight of a kernel takes part in one multiply-add for every position at which
-the kernel is applied, so a kernel costs its size times its positions:
-
-| layer                        | positions                                  |
-| ---------------------------- | ------------------------------------------ |
-| Dense                        | the output without its channels            |
-| Conv, DepthwiseConv,         | the output without its channels            |
-| SeparableConv (both kernels) |                                            |
-| ConvTranspose                | the input without its channels             |
-| EinsumDense                  | the product of the axes its kernel has not |
-| Embedding                    | 0, as rows are looked up                   |
+the kernel is applied, so a kernel costs its size times its positions. Where
+the kernel of a layer is applied is a column of the table in `layer_table`.
 
 All counts are for one example. 'same' padding is counted as if its zeros were
 entries, batch normalization as nothing, as it can be part of the kernel before.
@@ -21,6 +13,7 @@ activation other than the linear one, and of a pooling layer. LeNet-5-Caffe has
 is the figure some papers give.
 """
 
+import collections
 import math
 import re
 
@@ -28,6 +21,7 @@ import keras
 
 from keras_sgl0.network.cost_report import CostReport, LayerCost
 from keras_sgl0.network.graph import Graph, Node, trace
+from keras_sgl0.network.layer_table import Layout, layouts
 from keras_sgl0.utils.validation import require
 
 _POOLING = tuple(
@@ -48,20 +42,6 @@ _ACTIVATIONS = (
     keras.layers.ELU,
     keras.layers.PReLU,
     keras.layers.Softmax,
-)
-_TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
 )
 
 
@@ -88,11 +68,9 @@ def count_macs(model: keras.Model, elementwise: bool = False) -> CostReport:
     """
     graph = trace(model)
     _require_sizes(model, graph)
-    nodes = {}
-    for node in graph.nodes:
-        nodes.setdefault(id(node.operation), []).append(node)
+    calls_of_layers = graph.by_operation().values()
     return CostReport(
-        tuple(layer_cost(calls, elementwise) for calls in nodes.values())
+        tuple(layer_cost(calls, elementwise) for calls in calls_of_layers)
     )
 
 
@@ -115,12 +93,13 @@ def macs_per_weight(model: keras.Model) -> list[tuple[keras.Variable, int]]:
     """
     graph = trace(model)
     _require_sizes(model, graph)
-    kernels = {}
+    kernels: dict[int, keras.Variable] = {}
+    totals: collections.Counter = collections.Counter()
     for node in graph.nodes:
         for kernel, positions in _kernels(node):
-            before = kernels.get(id(kernel), (kernel, 0))[1]
-            kernels[id(kernel)] = kernel, before + positions
-    return list(kernels.values())
+            kernels[id(kernel)] = kernel
+            totals[id(kernel)] += positions
+    return [(kernel, totals[key]) for key, kernel in kernels.items()]
 
 
 def layer_cost(calls: list[Node], elementwise: bool = False) -> LayerCost:
@@ -136,22 +115,31 @@ def layer_cost(calls: list[Node], elementwise: bool = False) -> LayerCost:
     if elementwise:
         macs += sum(map(_elementwise, calls))
     known = {id(kernel) for kernel, _ in kernels}
-    weights = getattr(layer, "weights", ())
     # What has one axis, and a bias or slope, is applied entry by entry.
-    odd = [
+    not_counted = [
         v.name
-        for v in weights
+        for v in getattr(layer, "weights", ())
         if len(v.shape) > 1
         and id(v) not in known
         and not v.name.endswith(("bias", "alpha"))
     ]
     return LayerCost(
-        first.path,
-        first.type,
-        sum(math.prod(v.shape) for v in weights),
-        macs,
-        f"not counted: {', '.join(odd)}" if odd else "",
+        layer=first.path,
+        type=first.type,
+        parameters=count_parameters(layer),
+        macs=macs,
+        note=f"not counted: {', '.join(not_counted)}" if not_counted else "",
     )
+
+
+def count_parameters(operation: keras.Operation) -> int:
+    """Returns the number of parameters of a layer; 0 for other operations.
+
+    Args:
+        operation: A layer or another operation of a model.
+    """
+    weights = getattr(operation, "weights", ())
+    return sum(math.prod(v.shape) for v in weights)
 
 
 def has_sizes(graph: Graph) -> bool:
@@ -167,7 +155,7 @@ def has_sizes(graph: Graph) -> bool:
     )
 
 
-def _require_sizes(model, graph):
+def _require_sizes(model: keras.Model, graph: Graph):
     require(
         has_sizes(graph),
         "model",
@@ -176,31 +164,29 @@ def _require_sizes(model, graph):
     )
 
 
-def _kernels(node) -> list[tuple[keras.Variable, int]]:
+def _kernels(node: Node) -> list[tuple[keras.Variable, int]]:
     """Returns the kernels of a call with their numbers of positions."""
     layer = node.operation
-    if isinstance(layer, keras.layers.Dense):
-        return [(layer.kernel, math.prod(node.outputs[0].shape[1:-1]))]
-    if isinstance(layer, keras.layers.Embedding):
-        return [(layer.embeddings, 0)]
-    if isinstance(layer, keras.layers.EinsumDense):
-        return [(layer.kernel, _einsum_positions(node))]
-    if isinstance(layer, _TRANSPOSED):
-        return [(layer.kernel, _positions(layer, node.inputs[0]))]
-    if isinstance(layer, _CONVOLUTIONS):
-        positions = _positions(layer, node.outputs[0])
-        names = ("kernel", "depthwise_kernel", "pointwise_kernel")
-        kernels = [getattr(layer, name, None) for name in names]
-        return [(kernel, positions) for kernel in kernels if kernel is not None]
-    return []
+    if not isinstance(layer, keras.layers.Layer):
+        return []
+    return [
+        (getattr(layer, layout.kernel), _positions(layout, node))
+        for layout in layouts((layer,))
+    ]
 
 
-def _positions(layer, x) -> int:
-    first = layer.data_format == "channels_first"
+def _positions(layout: Layout, node: Node) -> int:
+    """Returns at how many positions a call applies a kernel."""
+    if layout.applied == "lookup":
+        return 0
+    if layout.applied == "einsum":
+        return _einsum_positions(node)
+    x = (node.inputs if layout.applied == "inputs" else node.outputs)[0]
+    first = getattr(node.operation, "data_format", "") == "channels_first"
     return math.prod(x.shape[2:] if first else x.shape[1:-1])
 
 
-def _einsum_positions(node) -> int:
+def _einsum_positions(node: Node) -> int:
     """Returns the product of the sizes of all axes the kernel has not."""
     operands, result = node.operation.equation.split("->")
     inputs, kernel = operands.split(",")
@@ -215,7 +201,7 @@ def _einsum_positions(node) -> int:
     return math.prod(n for name, n in sizes.items() if name not in set(kernel))
 
 
-def _elementwise(node) -> int:
+def _elementwise(node: Node) -> int:
     """Returns the outputs of a bias, an activation and a pooling of a call."""
     layer = node.operation
     size = sum(math.prod(y.shape[1:]) for y in node.outputs)
@@ -230,7 +216,7 @@ def _elementwise(node) -> int:
     )
 
 
-def _is_activation(node) -> bool:
+def _is_activation(node: Node) -> bool:
     """Returns whether what is called is an activation: layer or operation."""
     if isinstance(node.operation, keras.layers.Layer):
         return isinstance(node.operation, _ACTIVATIONS)

@@ -1,4 +1,7 @@
-"""Which axis of a layer's kernel holds its outputs.
+"""The layers with kernels: what the axes of a kernel are, where it is applied.
+
+This is the one table of layer classes with kernels. Regularization, reports,
+costs and callbacks all read it; a layer that is added here is known to all.
 
 What a group axis of `-1` ("the output axis") or `"auto"` stands for:
 
@@ -18,19 +21,37 @@ What a group axis of `-1` ("the output axis") or `"auto"` stands for:
 (1) The last axis that is in the output and not in the input, or else the last.
 (2) The last axis that is summed over, or else that of (1).
 
+The fan-in, the number of inputs that one output unit sums over, and the
+positions at which the kernel is applied, once each:
+
+| layer                         | fan-in                 | positions         |
+| ----------------------------- | ---------------------- | ----------------- |
+| Dense                         | `in`                   | of the output     |
+| Conv1D, 2D, 3D                | spatial size times     | of the output     |
+|                               | `cin`, that of a group |                   |
+| Conv1DTranspose, 2D, 3D       | spatial size * `cin`   | of the input      |
+| DepthwiseConv1D, 2D           | spatial size           | of the output     |
+| SeparableConv1D, 2D, both     | as of a depthwise and  | of the output     |
+|                               | of a 1x1 convolution   |                   |
+| EinsumDense                   | the axes summed over   | the axes that its |
+|                               |                        | kernel has not    |
+| Embedding                     | 1                      | 0: looked up      |
+
 So a group of a depthwise kernel is one input channel with all its multipliers,
 a group of an embedding is one of its dimensions, a column, and a group of a
 query, key or value projection is one dimension of all heads.
 """
 
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import keras
 
 from keras_sgl0.groups import Axis
 
 Line = tuple[keras.layers.Layer, ...]
+Positions = Literal["outputs", "inputs", "einsum", "lookup"]
 
 
 class Layout(NamedTuple):
@@ -41,12 +62,18 @@ class Layout(NamedTuple):
         regularizer: The layer's attribute that holds its penalty.
         output: The axis that `-1` stands for.
         auto: The axis that `"auto"` stands for.
+        unsummed: The axes that no output unit sums over, negative integers.
+        applied: Where the kernel is applied: at the positions of the
+            `"outputs"` or of the `"inputs"`, by an `"einsum"` equation, or as
+            a table for `"lookup"`.
     """
 
     kernel: str
     regularizer: str
     output: int
     auto: int
+    unsummed: tuple[int, ...]
+    applied: Positions
 
     def meant(self, axis: Axis) -> Axis:
         """Returns what a group axis stands for; any other is itself.
@@ -56,6 +83,19 @@ class Layout(NamedTuple):
         """
         return {-1: self.output, "auto": self.auto}.get(axis, axis)
 
+    def fan_in(self, shape: tuple[int, ...]) -> int:
+        """Returns the number of inputs that one output unit sums over.
+
+        Args:
+            shape: The kernel's shape.
+
+        Example:
+            >>> layouts_of(model)[id(depthwise.kernel)].fan_in((3, 3, 256, 1))
+            9
+        """
+        kept = {axis % len(shape) for axis in self.unsummed}
+        return math.prod(n for i, n in enumerate(shape) if i not in kept)
+
 
 _ATTENTION = (
     keras.layers.MultiHeadAttention,
@@ -64,7 +104,16 @@ _ATTENTION = (
 _LAYOUTS = (
     (
         (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
-        (Layout("kernel", "kernel_regularizer", -1, -1),),
+        (
+            Layout(
+                kernel="kernel",
+                regularizer="kernel_regularizer",
+                output=-1,
+                auto=-1,
+                unsummed=(-1,),
+                applied="outputs",
+            ),
+        ),
     ),
     (
         (
@@ -72,31 +121,81 @@ _LAYOUTS = (
             keras.layers.Conv2DTranspose,
             keras.layers.Conv3DTranspose,
         ),
-        (Layout("kernel", "kernel_regularizer", -2, -2),),
+        (
+            Layout(
+                kernel="kernel",
+                regularizer="kernel_regularizer",
+                output=-2,
+                auto=-2,
+                unsummed=(-2,),
+                applied="inputs",
+            ),
+        ),
     ),
     (
         (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
-        (Layout("kernel", "depthwise_regularizer", -2, -2),),
+        (
+            Layout(
+                kernel="kernel",
+                regularizer="depthwise_regularizer",
+                output=-2,
+                auto=-2,
+                unsummed=(-2, -1),
+                applied="outputs",
+            ),
+        ),
     ),
     (
         (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D),
         (
-            Layout("depthwise_kernel", "depthwise_regularizer", -2, -2),
-            Layout("pointwise_kernel", "pointwise_regularizer", -1, -1),
+            Layout(
+                kernel="depthwise_kernel",
+                regularizer="depthwise_regularizer",
+                output=-2,
+                auto=-2,
+                unsummed=(-2, -1),
+                applied="outputs",
+            ),
+            Layout(
+                kernel="pointwise_kernel",
+                regularizer="pointwise_regularizer",
+                output=-1,
+                auto=-1,
+                unsummed=(-1,),
+                applied="outputs",
+            ),
         ),
     ),
     (
         keras.layers.Dense,
-        (Layout("kernel", "kernel_regularizer", -1, 0),),
+        (
+            Layout(
+                kernel="kernel",
+                regularizer="kernel_regularizer",
+                output=-1,
+                auto=0,
+                unsummed=(-1,),
+                applied="outputs",
+            ),
+        ),
     ),
     (
         keras.layers.Embedding,
-        (Layout("embeddings", "embeddings_regularizer", -1, -1),),
+        (
+            Layout(
+                kernel="embeddings",
+                regularizer="embeddings_regularizer",
+                output=-1,
+                auto=-1,
+                unsummed=(-2, -1),
+                applied="lookup",
+            ),
+        ),
     ),
 )
 
 
-def lines(model: keras.layers.Layer) -> Iterator[Line]:
+def walk_layers(model: keras.layers.Layer) -> Iterator[Line]:
     """Yields every layer of a model once, with its owners before it.
 
     Args:
@@ -122,24 +221,25 @@ def is_projection(line: Line) -> bool:
     Args:
         line: The layer and its owners.
     """
-    einsum = isinstance(line[-1], keras.layers.EinsumDense)
-    return einsum and isinstance(line[-2], _ATTENTION)
+    return (
+        len(line) > 1
+        and isinstance(line[-1], keras.layers.EinsumDense)
+        and isinstance(line[-2], _ATTENTION)
+    )
 
 
 def layouts(line: Line) -> tuple[Layout, ...]:
     """Returns the kernels of a built layer; none where they are not known.
 
     Args:
-        line: The layer and its owners.
+        line: The layer and its owners. Without owners the axis `"auto"` of a
+            projection of an attention is that of any other `EinsumDense`.
     """
     layer = line[-1]
     if not layer.built:
         return ()
     if isinstance(layer, keras.layers.EinsumDense):
-        output, auto = _einsum_axes(layer.equation)
-        # One penalty serves all kernels of an attention layer.
-        auto = output if is_projection(line) else auto
-        return (Layout("kernel", "kernel_regularizer", output, auto),)
+        return (_einsum_layout(layer.equation, is_projection(line)),)
     return next((rows for t, rows in _LAYOUTS if isinstance(layer, t)), ())
 
 
@@ -149,27 +249,42 @@ def layouts_of(model: keras.Model) -> dict[int, Layout]:
     Args:
         model: A built model. Kernels whose layout is not known are left out.
     """
-    found = {}
-    for line in lines(model):
+    found: dict[int, Layout] = {}
+    for line in walk_layers(model):
         for layout in layouts(line):
             kernel = getattr(line[-1], layout.kernel)
             found.setdefault(id(kernel), layout)
     return found
 
 
-def _below(line, seen) -> Iterator[Line]:
+def _below(line: Line, visited: set[int]) -> Iterator[Line]:
     for layer in parts(line[-1]):
-        if id(layer) not in seen:
-            seen.add(id(layer))
+        if id(layer) not in visited:
+            visited.add(id(layer))
             yield (*line, layer)
-            yield from _below((*line, layer), seen)
+            yield from _below((*line, layer), visited)
 
 
-def _einsum_axes(equation: str) -> tuple[int, int]:
-    """Returns the output axis and the input axis of an EinsumDense kernel."""
+def _einsum_layout(equation: str, projection: bool) -> Layout:
+    """Returns the layout of the kernel of an `EinsumDense`."""
     operands, result = equation.split("->")
     inputs, kernel = operands.split(",")
-    made = [i for i, a in enumerate(kernel) if a in result and a not in inputs]
-    summed = [i for i, a in enumerate(kernel) if a not in result]
-    output = made[-1] - len(kernel) if made else -1
-    return output, summed[-1] - len(kernel) if summed else output
+    rank = len(kernel)
+    made = [
+        i - rank
+        for i, a in enumerate(kernel)
+        if a in result and a not in inputs
+    ]
+    summed = [i - rank for i, a in enumerate(kernel) if a not in result]
+    output = made[-1] if made else -1
+    # One penalty serves all kernels of an attention layer, so they are all
+    # grouped by their outputs.
+    by_output = projection or not summed
+    return Layout(
+        kernel="kernel",
+        regularizer="kernel_regularizer",
+        output=output,
+        auto=output if by_output else summed[-1],
+        unsummed=tuple(i for i in range(-rank, 0) if i not in summed),
+        applied="einsum",
+    )
