@@ -9,6 +9,7 @@ from keras import ops
 from keras_sgl0.callbacks.density_measures import COUNTED
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
 from keras_sgl0.groups import wide_dtype
+from keras_sgl0.network.layer_table import Layout, layouts_of
 from keras_sgl0.network.sparsity import own_penalty
 from keras_sgl0.regularizers import (
     ElementwisePenalty,
@@ -167,6 +168,8 @@ class TargetDensity(LendingCallback):
         """Makes the strength, and finds out what a weight of each costs."""
         self.settled = self._has_begun = False
         self._kernels = variables
+        known = layouts_of(self.model)
+        self._fans_in = [_fan_in(k, known.get(id(k))) for k in variables]
         self._counted = COUNTED[self.of](self.density, self.model, variables)
         relative = self._counted.relative_prices()
         self._relative_prices = {
@@ -265,16 +268,27 @@ class TargetDensity(LendingCallback):
     def _least(self):
         """Returns the size up to which the weights of each kernel are dead."""
         return [
-            0.0 if self.settled else _negligible(kernel.shape)
-            for kernel in self._kernels
+            0.0 if self.settled else _negligible(fan_in)
+            for fan_in in self._fans_in
         ]
 
 
-def _negligible(shape) -> float:
+def _fan_in(kernel: keras.Variable, layout: Layout | None) -> int:
+    """Returns over how many inputs an output unit of a kernel sums.
+
+    A look-up sums over none, and a kernel that is not in the table of layers
+    may be of any kind. Of these it is all axes but the last.
+    """
+    if layout is None or layout.applied == "lookup":
+        return math.prod(kernel.shape[:-1])
+    return layout.fan_in(kernel.shape)
+
+
+def _negligible(fan_in: int) -> float:
     """Returns the size below which a weight of a kernel counts as dead.
 
     Weights that are drawn to zero by their gradient jitter around it with the
     learning rate, so it is 2 % of the size weights of such a kernel usually
     start with, `sqrt(2 / fan_in)`.
     """
-    return 0.02 * (2 / math.prod(shape[:-1])) ** 0.5
+    return 0.02 * (2 / fan_in) ** 0.5

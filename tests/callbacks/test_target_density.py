@@ -505,3 +505,52 @@ def test_double_precision(images, way):
     if BACKEND != "jax":  # which has no float64 unless told so
         assert model.layers[0].kernel.dtype == "float64"
     assert density_of(model) <= 0.2
+
+
+# layer of a penalty, its input shape, the axis of its channels, its fan-in
+CHANNELS = {
+    "conv": (
+        lambda penalty: keras.layers.Conv2D(64, 3, kernel_regularizer=penalty),
+        (4, 4, 4),
+        -1,
+        36,
+    ),
+    "transpose": (
+        lambda penalty: keras.layers.Conv2DTranspose(
+            64, 3, kernel_regularizer=penalty
+        ),
+        (4, 4, 4),
+        -2,
+        36,
+    ),
+    "depthwise": (
+        lambda penalty: keras.layers.DepthwiseConv2D(
+            3, depthwise_regularizer=penalty
+        ),
+        (4, 4, 64),
+        -2,
+        9,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("layer_of", "shape", "axis", "fan_in"), CHANNELS.values(), ids=CHANNELS
+)
+def test_what_is_negligible_depends_on_the_fan_in(
+    layer_of, shape, axis, fan_in
+):
+    layer = layer_of(ks.GroupLasso(0.01, axis=axis))
+    model = keras.Sequential([keras.Input(shape), layer])
+    values = np.ones(layer.kernel.shape)
+    np.moveaxis(values, axis, 0)[:32] = 0.019 * (2 / fan_in) ** 0.5
+    layer.kernel.assign(values)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    logs = model.fit(
+        np.zeros((8, *shape)),
+        np.zeros((8, *model.output_shape[1:])),
+        callbacks=[ks.TargetDensity(0.25)],
+        epochs=2,
+        verbose=0,
+    ).history
+    assert logs["density"][0] == 0.5
