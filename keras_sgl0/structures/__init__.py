@@ -1,1 +1,11 @@
 """Which channels go together: the rules of the layers, and liveness."""
+
+# Each of these registers the rules of its layers as it is imported.
+from keras_sgl0.structures import (
+    channelwise,
+    kernels,
+    normalization,
+    reshaping,
+)
+
+__all__ = ["channelwise", "kernels", "normalization", "reshaping"]

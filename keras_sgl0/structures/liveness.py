@@ -12,7 +12,6 @@ import dataclasses
 import numpy as np
 
 from keras_sgl0.network.graph import Graph, Node, Tensor, tensors
-from keras_sgl0.structures import channelwise, kernels  # noqa: F401 (rules)
 from keras_sgl0.structures.rules import Opaque, Rule, Values, rule_for
 from keras_sgl0.utils.validation import require
 

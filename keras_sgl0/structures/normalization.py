@@ -1,0 +1,170 @@
+"""The rules of the layers that shift and scale, most of them normalizations."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sgl0.structures.rules import Channelwise, Rewrite, Rule, finite, rule
+
+_MIXING = "each of its channels depends on others"
+
+
+@rule(keras.layers.BatchNormalization)
+class BatchNorm(Channelwise):
+    """Batch normalization at inference, a line for every channel."""
+
+    _VECTORS = (
+        "gamma",
+        "beta",
+        "moving_mean",
+        "moving_variance",
+        "moving_stddev",
+        "renorm_mean",
+        "renorm_stddev",
+    )
+
+    def refusal(self):
+        """Returns why the rule does not cover this call, empty if it does."""
+        x = self.node.inputs[0]
+        axis = self.layer.axis
+        axis = axis[0] if isinstance(axis, list | tuple) else axis
+        if x.axis != axis % x.rank:
+            return "it does not normalize channels"
+        return super().refusal()
+
+    def constants(self, input_constants):
+        """Returns the line's value, its offset where the slope is zero."""
+        slope, offset = self._line()
+        value = offset + slope * input_constants[0]
+        return finite(np.where(slope == 0, offset, value))
+
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        """Returns the layer with the vectors of the channels that stay."""
+        return Rewrite(
+            {}, {k: v[kept_outputs] for k, v in self._vectors().items()}
+        )
+
+    def _vectors(self):
+        variables = {k: getattr(self.layer, k, None) for k in self._VECTORS}
+        return {
+            k: self.values(v).astype("float64")
+            for k, v in variables.items()
+            if v is not None
+        }
+
+    def _line(self):
+        own = self._vectors()
+        gamma, beta = own.get("gamma", 1.0), own.get("beta", 0.0)
+        slope = gamma / np.sqrt(own["moving_variance"] + self.layer.epsilon)
+        return slope, beta - slope * own["moving_mean"]
+
+
+@rule(keras.layers.GroupNormalization)
+class GroupNorm(Channelwise):
+    """Normalization of every channel alone, in groups of one."""
+
+    def refusal(self):
+        """Returns why the rule does not cover this call, empty if it does."""
+        x = self.node.inputs[0]
+        if self.layer.axis % x.rank != x.axis:
+            return "it does not normalize channels"
+        if self.layer.groups not in (-1, x.channels) or x.rank < 3:
+            return _MIXING
+        return super().refusal()
+
+    def constants(self, input_constants):
+        """Returns the offset, which is what a constant turns into."""
+        offset = 0 * input_constants[0]
+        return (
+            offset if self.layer.beta is None else offset + self._vector("beta")
+        )
+
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        """Returns the layer with as many groups as channels."""
+        names = ("gamma", "beta")
+        names = [k for k in names if getattr(self.layer, k) is not None]
+        vectors = {k: self._vector(k)[kept_outputs] for k in names}
+        return Rewrite({"groups": int(kept_outputs.sum())}, vectors)
+
+    def _vector(self, name):
+        return self.values(getattr(self.layer, name))
+
+
+@rule(
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+    keras.layers.UnitNormalization,
+    keras.layers.Softmax,
+)
+class Mixing(Rule):
+    """What makes every channel depend on every other."""
+
+    def refusal(self):
+        """Returns why no call is covered."""
+        return _MIXING
+
+
+@rule(keras.layers.Rescaling)
+class Rescaling(Channelwise):
+    """A line for every channel, or one for all."""
+
+    def refusal(self):
+        """Returns why the rule does not cover this call, empty if it does."""
+        x = self.node.inputs[0]
+        shapes = {np.shape(v) for v in (self.layer.scale, self.layer.offset)}
+        if shapes - {(), (1,), (x.channels,)} or x.axis != x.rank - 1:
+            return "it broadcasts an array"
+        return super().refusal()
+
+    def constants(self, input_constants):
+        """Returns the line's value, its offset where the slope is zero."""
+        slope, offset = self._line()
+        return np.where(slope == 0, offset, offset + slope * input_constants[0])
+
+    def reads(self, live, input_constants):
+        """Returns that the channels with a slope are read."""
+        slope, _ = self._line()
+        return [live & (slope != 0)]
+
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        """Returns the layer with the lines of the channels that stay."""
+        pair = {"scale": self.layer.scale, "offset": self.layer.offset}
+        return Rewrite(
+            {
+                name: np.asarray(value)[kept_outputs].tolist()
+                for name, value in pair.items()
+                if np.size(value) > 1
+            }
+        )
+
+    def _line(self):
+        return np.asarray(self.layer.scale), np.asarray(self.layer.offset)
+
+
+@rule(keras.layers.Normalization)
+class Normalization(Channelwise):
+    """A line for every channel, set by hand or by `adapt`."""
+
+    def refusal(self):
+        """Returns why the rule does not cover this call, empty if it does."""
+        x = self.node.inputs[0]
+        if [axis % x.rank for axis in self.layer.axis] != [x.axis]:
+            return "it does not normalize channels"
+        return super().refusal()
+
+    def constants(self, input_constants):
+        """Returns the value of the line."""
+        mean, variance = self._vectors()
+        scale = np.maximum(np.sqrt(variance), keras.backend.epsilon())
+        if self.layer.invert:
+            return input_constants[0] * scale + mean
+        return (input_constants[0] - mean) / scale
+
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        """Returns the layer with means and variances set by hand."""
+        mean, variance = (v[kept_outputs].tolist() for v in self._vectors())
+        return Rewrite({"mean": mean, "variance": variance})
+
+    def _vectors(self):
+        pair = (self.layer.mean, self.layer.variance)
+        return [ops.convert_to_numpy(v).ravel().astype("float64") for v in pair]
