@@ -7,6 +7,7 @@ from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.gates.lookup import gates, test_values
 from keras_sgl0.gates.wiring import gated_by
 from keras_sgl0.network.copying import all_layers, from_config, refresh
+from keras_sgl0.network.graph import output_layers
 from keras_sgl0.utils.validation import InputError, require
 
 
@@ -34,7 +35,7 @@ def fold_gates(model: keras.Model) -> keras.Model:
         >>> print(sparsity_report(plain))
     """
     all_gates = gates(model)
-    results = _results(model)
+    results = {id(layer) for layer in output_layers(model)}
     foldable = {}
     for gate in all_gates:
         gated = gated_by(gate)
@@ -53,13 +54,6 @@ def fold_gates(model: keras.Model) -> keras.Model:
             gated = foldable[id(gate)]
             _scale(copies[id(gated.layer)], gated, test_values(gate))
     return result
-
-
-def _results(model):
-    """Returns the ids of the layers whose outputs are a model's outputs."""
-    models = [m for m in all_layers(model) if hasattr(m, "outputs")]
-    outputs = [tensor for m in models for tensor in m.outputs]
-    return {id(tensor._keras_history.operation) for tensor in outputs}
 
 
 def _has_gates(operation):

@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.gates.lookup import (
@@ -13,31 +13,9 @@ from keras_sgl0.gates.lookup import (
     gates,
     test_values,
 )
+from keras_sgl0.network.graph import calls_before
+from keras_sgl0.structures.rules import Channelwise, rule_for
 from keras_sgl0.utils.tables import as_text, new_table, out_of
-
-# What keeps channels apart, so that a closed gate stays closed behind it.
-_CHANNELWISE = (
-    layers.Activation,
-    layers.ReLU,
-    layers.LeakyReLU,
-    layers.Dropout,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-    layers.SpatialDropout3D,
-    layers.MaxPooling1D,
-    layers.MaxPooling2D,
-    layers.MaxPooling3D,
-    layers.AveragePooling1D,
-    layers.AveragePooling2D,
-    layers.AveragePooling3D,
-    layers.GlobalAveragePooling1D,
-    layers.GlobalAveragePooling2D,
-    layers.GlobalAveragePooling3D,
-    layers.GlobalMaxPooling1D,
-    layers.GlobalMaxPooling2D,
-    layers.GlobalMaxPooling3D,
-    layers.Flatten,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,16 +137,31 @@ def gate_report(model: keras.Model) -> GateReport:
     )
 
 
-def _open(gate):
+def _open(gate: HardConcrete) -> np.ndarray:
     """Returns which gates are open and not behind a closed one."""
     here = test_values(gate) > 0
-    nodes = gate._inbound_nodes[:1]
-    while nodes and len(nodes[0].parent_nodes) == 1:
-        node = nodes[0].parent_nodes[0]
-        if isinstance(node.operation, HardConcrete):
-            before = _open(node.operation)
-            return here & np.tile(before, len(here) // len(before))
-        if not isinstance(node.operation, _CHANNELWISE):
-            break
-        nodes = [node]
-    return here
+    before = _open_before(gate)
+    return here if before is None else here & before
+
+
+def _open_before(gate: HardConcrete) -> np.ndarray | None:
+    """Returns which channels come through the gates before a gate.
+
+    `None` where there are none, or where a call between mixes channels.
+    """
+    calls = calls_before(gate)
+    gated = [isinstance(node.operation, HardConcrete) for node in calls]
+    if not any(gated):
+        return None
+    last = len(calls) - 1 - gated[::-1].index(True)
+    alive = _open(calls[last].operation)
+    for node in calls[last + 1 :]:
+        rule = rule_for(node, ops.convert_to_numpy)
+        if not isinstance(rule, Channelwise):
+            return None
+        (y,) = node.outputs
+        y.axis = rule.axis()
+        # Channels with the same number are one: at all positions, say.
+        inward, outward = rule.ties()
+        alive = np.isin(outward, inward[alive])
+    return alive

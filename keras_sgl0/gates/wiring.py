@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_sgl0.groups import by_group, group_size, upcast
+from keras_sgl0.network.graph import parents, readers
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -62,9 +63,9 @@ class GatedWeights:
         if all(self.layer.kernel is not v for v in self.layer.weights):
             return False
         if self.axis == 0:
-            return len(_parents(self.layer)) == 1
+            return len(parents(self.layer)) == 1
         homogeneous = self.layer.activation in _HOMOGENEOUS
-        return len(_readers(self.layer)) == 1 and homogeneous
+        return len(readers(self.layer)) == 1 and homogeneous
 
 
 def gated_by(gate: keras.layers.Layer) -> GatedWeights | None:
@@ -78,23 +79,13 @@ def gated_by(gate: keras.layers.Layer) -> GatedWeights | None:
     Args:
         gate: A layer of a Functional or Sequential model.
     """
-    readers, parents = _readers(gate), _parents(gate)
-    if len(readers) == 1 and isinstance(readers[0], keras.layers.Dense):
-        return GatedWeights(readers[0], 0, biases=False)
+    after, before = readers(gate), parents(gate)
+    if len(after) == 1 and isinstance(after[0], keras.layers.Dense):
+        return GatedWeights(after[0], 0, biases=False)
     if (
-        len(parents) == 1
-        and isinstance(parents[0], _CONVOLUTIONS)
-        and parents[0].data_format == "channels_last"
+        len(before) == 1
+        and isinstance(before[0], _CONVOLUTIONS)
+        and before[0].data_format == "channels_last"
     ):
-        return GatedWeights(parents[0], -1, biases=parents[0].use_bias)
+        return GatedWeights(before[0], -1, biases=before[0].use_bias)
     return None
-
-
-# Each once: `Sequential.add` calls all layers again.
-def _readers(layer):
-    return list(dict.fromkeys(n.operation for n in layer._outbound_nodes))
-
-
-def _parents(layer):
-    nodes = [p for n in layer._inbound_nodes for p in n.parent_nodes]
-    return list(dict.fromkeys(n.operation for n in nodes))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import keras
 from keras import tree
 
+from keras_sgl0.network.copying import all_layers
 from keras_sgl0.utils.validation import require, require_built
 
 
@@ -185,6 +186,74 @@ def fill(structure, values: dict[Tensor, object]):
     )
 
 
+def readers(layer: keras.layers.Layer) -> list[keras.Operation]:
+    """Returns what is called on an output of a layer, each operation once.
+
+    Args:
+        layer: A layer of a Functional or Sequential model.
+    """
+    return _each_once(layer._outbound_nodes)
+
+
+def parents(layer: keras.layers.Layer) -> list[keras.Operation]:
+    """Returns whose outputs a layer is called on, each operation once.
+
+    Args:
+        layer: A layer of a Functional or Sequential model.
+    """
+    nodes = layer._inbound_nodes
+    return _each_once(p for node in nodes for p in node.parent_nodes)
+
+
+def output_layers(model: keras.Model) -> list[keras.Operation]:
+    """Returns whose outputs are outputs of a model, or of a model in it.
+
+    Args:
+        model: A built model.
+    """
+    models = [m for m in all_layers(model) if hasattr(m, "outputs")]
+    outputs = [x for m in models for x in m.outputs]
+    return [x._keras_history.operation for x in outputs]
+
+
+def calls_before(layer: keras.layers.Layer) -> list[Node]:
+    """Returns the calls that lead to a layer, in the order of computation.
+
+    Each of them reads nothing but the one before it. The first is an input of
+    the model, or a call that reads several tensors.
+
+    Args:
+        layer: A layer of a Functional or Sequential model.
+    """
+    found: list = []
+    # The first call of a layer: `Sequential.add` calls all layers again.
+    nodes = layer._inbound_nodes[:1]
+    while nodes and len(nodes[0].parent_nodes) == 1:
+        nodes = nodes[0].parent_nodes
+        found.insert(0, nodes[0])
+    known: dict[int, Tensor] = {}
+
+    def tensor(x):
+        if not isinstance(x, keras.KerasTensor):
+            return x
+        return known.setdefault(id(x), Tensor(_spec(x, x.name)))
+
+    return [
+        Node(
+            operation=node.operation,
+            path=node.operation.name,
+            args=tree.map_structure(tensor, node.arguments.args),
+            kwargs=tree.map_structure(tensor, node.arguments.kwargs),
+            results=tree.map_structure(tensor, node.outputs),
+        )
+        for node in found
+    ]
+
+
+def _each_once(nodes) -> list[keras.Operation]:
+    return list(dict.fromkeys(node.operation for node in nodes))
+
+
 def _functional(model):
     """Returns a model as a Functional one, `None` where it is not like one."""
     call = getattr(type(model), "call", None)
@@ -222,7 +291,7 @@ def _run(model, inputs, nodes, prefix, training):
         nodes.append(Node(operation, path, args, kwargs, results))
         return results
 
-    # The one private method: Keras has no public walk over a model's calls.
+    # Private: Keras has no public walk over a model's calls.
     return model._run_through_graph(inputs, call_fn=call)
 
 
