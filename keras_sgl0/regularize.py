@@ -6,17 +6,21 @@ as it is (`axis=0` makes every token of an embedding a group).
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import keras
 
 from keras_sgl0.network.layer_table import (
     Layout,
-    is_projection,
     layouts,
     parts,
     walk_layers,
+)
+from keras_sgl0.network.penalties import (
+    SavedParts,
+    config_of,
+    keepers,
+    set_penalty,
 )
 from keras_sgl0.utils.compilation import retrace
 from keras_sgl0.utils.tables import as_text, new_table
@@ -155,7 +159,7 @@ def regularize(
         Networks, ICML 2017, where mu varies with the depth of the layer.
     """
     require_built(model)
-    places = list(map(_Place, walk_layers(model)))
+    places = [_Place(line) for line in walk_layers(model)]
     selected = _selector(places, layers)
     shared, trainable = {}, {id(v) for v in model.trainable_variables}
     slots, entries = [], []
@@ -178,7 +182,7 @@ def regularize(
             entries.append(slot.entry(note=note))
     require(slots, "layers", "a selection of layers with a kernel", layers)
     penalties = _penalties([slot for _, slot in slots], penalty)
-    saved = _Saved()
+    saved = SavedParts()
     for (row, slot), own in zip(slots, penalties, strict=True):
         notes = slot.put(own)
         if id(slot.kernel) not in trainable:
@@ -214,11 +218,8 @@ class _Place:
 
     @property
     def keepers(self):
-        """The line down to the layer whose config keeps the penalty.
-
-        An attention layer makes its projections from its own config.
-        """
-        return self.line[:-1] if is_projection(self.line) else self.line
+        """The line down to the layer whose config keeps the penalty."""
+        return keepers(self.line)
 
     def kernels(self):
         """Yields each kernel and its layout."""
@@ -277,12 +278,7 @@ class _Slot:
     def put(self, penalty: _Penalty) -> list[str]:
         """Sets the penalty and returns what to know about it."""
         before = self.kernel.regularizer
-        self.kernel.regularizer = penalty
-        setattr(self.place.layer, self.layout.regularizer, penalty)
-        keeper = self.place.keepers[-1]
-        for name in ("kernel_regularizer", "_kernel_regularizer"):
-            if keeper is not self.place.layer and hasattr(keeper, name):
-                setattr(keeper, name, penalty)
+        set_penalty(self.place.line, self.layout, penalty)
         return [] if before is None else [f"replaces {_describe(before)}"]
 
     def _config(self, config: dict) -> dict:
@@ -306,50 +302,6 @@ class _Slot:
             axis,
         )
         return axis
-
-
-class _Saved:
-    """Finds which layers are in the configs of their owners."""
-
-    def __init__(self):
-        self._names = {}
-
-    def first_loser(self, line):
-        """Returns the first of a line of owners that leaves out the next."""
-        for owner, part in itertools.pairwise(line):
-            names = self._in_config(owner)
-            if part.name not in names and type(part).__name__ not in names:
-                return owner
-        return None
-
-    def _in_config(self, owner):
-        if id(owner) not in self._names:
-            self._names[id(owner)] = set(_layer_names(_config(owner)))
-        return self._names[id(owner)]
-
-
-def _config(thing) -> dict:
-    """Returns the config of a layer or penalty, empty where it has none."""
-    try:
-        return thing.get_config()
-    except NotImplementedError:
-        return {}
-
-
-def _layer_names(config) -> Iterator[str]:
-    """Yields the names of the layers that are serialized in a config."""
-    if isinstance(config, dict):
-        inner = config.get("config")
-        if "class_name" in config and isinstance(inner, dict):
-            # Not deeper: whether that layer keeps its own is another question.
-            names = (inner.get("name"), config.get("name"))
-            yield next(filter(None, names), config["class_name"])
-            return
-        config = config.values()
-    elif not isinstance(config, list | tuple):
-        return
-    for value in config:
-        yield from _layer_names(value)
 
 
 def _selector(places: list[_Place], layers: _Selection) -> Callable:
@@ -401,7 +353,7 @@ def _penalties(slots: list[_Slot], penalty) -> list[_Penalty]:
 
 def _describe(penalty: _Penalty) -> str:
     """Returns a penalty as one would write it, without its axis."""
-    return _written(type(penalty).__name__, _config(penalty))
+    return _written(type(penalty).__name__, config_of(penalty))
 
 
 def _written(name: str, config: dict) -> str:

@@ -1,0 +1,102 @@
+"""Where a model keeps the penalties of its kernels."""
+
+import itertools
+from collections.abc import Iterator
+
+import keras
+
+from keras_sgl0.network.layer_table import Layout, Line, is_projection
+
+
+def keepers(line: Line) -> Line:
+    """Returns the line down to the layer whose config keeps the penalty.
+
+    That is the layer itself, but for the projections of an attention layer,
+    which makes them from its own config.
+
+    Args:
+        line: A layer and its owners, the model first.
+    """
+    return line[:-1] if is_projection(line) else line
+
+
+def set_penalty(
+    line: Line, layout: Layout, penalty: keras.regularizers.Regularizer
+):
+    """Puts a penalty on a kernel.
+
+    It is set on the variable, which training reads, and on the layers, which
+    saving and cloning read.
+
+    Args:
+        line: The layer of the kernel and its owners.
+        layout: The kernel.
+        penalty: The penalty, with the axis of this kernel.
+    """
+    layer, keeper = line[-1], keepers(line)[-1]
+    getattr(layer, layout.kernel).regularizer = penalty
+    setattr(layer, layout.regularizer, penalty)
+    if keeper is layer:
+        return
+    # Attention layers differ in the name they keep it under.
+    for name in ("kernel_regularizer", "_kernel_regularizer"):
+        if hasattr(keeper, name):
+            setattr(keeper, name, penalty)
+
+
+class SavedParts:
+    """Which layers are in the configs of their owners."""
+
+    def __init__(self):
+        self._names: dict[int, set[str]] = {}
+
+    def first_loser(self, line: Line) -> keras.layers.Layer | None:
+        """Returns the first of a line of owners that leaves out the next.
+
+        What is set on the last layer of the line is lost when the model is
+        saved, unless every owner has the next one in its config.
+
+        Args:
+            line: A layer and its owners, the model first.
+
+        Returns:
+            `None` if none does.
+        """
+        for owner, part in itertools.pairwise(line):
+            names = self._in_config(owner)
+            if part.name not in names and type(part).__name__ not in names:
+                return owner
+        return None
+
+    def _in_config(self, owner: keras.layers.Layer) -> set[str]:
+        if id(owner) not in self._names:
+            self._names[id(owner)] = set(_layer_names(config_of(owner)))
+        return self._names[id(owner)]
+
+
+def config_of(thing) -> dict:
+    """Returns the config of a layer or penalty, empty where it has none.
+
+    Args:
+        thing: Anything with `get_config`.
+    """
+    try:
+        return thing.get_config()
+    except NotImplementedError:
+        return {}
+
+
+def _layer_names(config: object) -> Iterator[str]:
+    """Yields the names of the layers that are serialized in a config."""
+    if isinstance(config, dict):
+        inner = config.get("config")
+        if "class_name" in config and isinstance(inner, dict):
+            # Not deeper: whether that layer keeps its own is another question.
+            names = (inner.get("name"), config.get("name"))
+            yield next(filter(None, names), config["class_name"])
+            return
+        config = config.values()
+    elif not isinstance(config, list | tuple):
+        return
+    for value in config:
+        yield from _layer_names(value)
