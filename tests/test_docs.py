@@ -59,6 +59,18 @@ def test_every_public_argument_is_documented(thing):
         assert arguments == entries("Args", docstring)
 
 
+CLASSES = {k: thing for k, thing in PUBLIC.items() if inspect.isclass(thing)}
+
+
+@pytest.mark.parametrize("thing", CLASSES.values(), ids=CLASSES)
+def test_every_public_method_is_documented(thing):
+    # Or inherits its docstring: an override that only does what its base
+    # class says need not repeat it.
+    for name, member in vars(thing).items():
+        if not name.startswith("_") and inspect.isfunction(member):
+            assert inspect.getdoc(getattr(thing, name)), name
+
+
 def test_everything_public_is_exported():
     for name in keras_sgl0.__all__:
         assert getattr(keras_sgl0, name).__doc__

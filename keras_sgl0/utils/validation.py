@@ -20,7 +20,7 @@ class RunError(RuntimeError):
     """
 
 
-def require(condition: bool, name: str, expected: str, received: object):
+def require(condition: object, name: str, expected: str, received: object):
     """Raises an `InputError` naming the argument unless `condition` holds.
 
     Args:
