@@ -96,7 +96,8 @@ def factor_max(model: keras.Model, data, batch_size: int = 128) -> float:
         "`regularize(model, GroupLasso(1.0))` puts on",
         model,
     )
-    # As good as zero, with its signs still there, which float16 needs too.
+    # So small that it is as good as zero, and large enough that float16 still
+    # has the signs of the kernel.
     shrunk = 2.0**-10 if model.compute_dtype == "float16" else 2.0**-20
     sums = [np.zeros(kernel.shape) for kernel in grouped]
     examples = 0
@@ -115,7 +116,7 @@ def factor_max(model: keras.Model, data, batch_size: int = 128) -> float:
         _largest(total / examples, penalty_axis(kernel))
         for total, kernel in zip(sums, grouped, strict=True)
     ]
-    # Not `max`, which overlooks NaN.
+    # `max` would ignore NaN.
     result = float(np.max(of_kernels))
     if not np.isfinite(result):
         raise InputError(
@@ -133,7 +134,7 @@ def _largest(gradient: np.ndarray, axis: int) -> float:
 
 @contextlib.contextmanager
 def _without_regularizers(model: keras.Model) -> Iterator[None]:
-    """Takes the penalties out of the model's loss for a while."""
+    """Takes the penalties out of the model's loss, and puts them back."""
     penalties = [(v, v.regularizer) for v in model.variables]
     try:
         for variable, _ in penalties:

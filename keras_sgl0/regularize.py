@@ -1,8 +1,8 @@
-"""Putting a penalty on the kernels of a model that exists already.
+"""Puts a penalty on the kernels of an existing model.
 
 A penalty whose `axis` is `-1` ("the output axis") or `"auto"` is given the axis
-of each kernel it is put on, see `keras_sgl0.layouts`. Any other integer is used
-as it is (`axis=0` makes every token of an embedding a group).
+of each kernel it is put on, see `network.layer_table`. Any other integer is
+used as it is (`axis=0` makes every token of an embedding a group).
 """
 
 import dataclasses
@@ -116,7 +116,7 @@ def regularize(
 
     The model may be one of `keras.applications` or one loaded from disk,
     Functional, Sequential or subclassed, with models in it. Each kernel gets a
-    copy of the penalty with the axis its layer needs, see `keras_sgl0.layouts`;
+    copy of the penalty with the axis its layer needs (`network.layer_table`);
     a penalty without `axis` (`L0`, `keras.regularizers.L2`) goes on
     as it is. A penalty that was there is replaced. Both the variable, which
     training reads, and the layer, which saving and cloning read, are set, and
@@ -166,7 +166,9 @@ def regularize(
     for place in places:
         kernels = list(place.kernels())
         if not kernels:
-            entries.append(LayerEntry(*place.label, note=place.reason()))
+            entries.append(
+                LayerEntry(place.path, place.type, note=place.reason())
+            )
         for kernel, layout in kernels:
             slot = _Slot(place, kernel, layout)
             if not slot.is_plain:
@@ -213,8 +215,8 @@ class _Place:
         return "/".join(layer.name for layer in self.line[1:])
 
     @property
-    def label(self):
-        return self.path, type(self.layer).__name__
+    def type(self):
+        return type(self.layer).__name__
 
     @property
     def keepers(self):
@@ -255,13 +257,14 @@ class _Slot:
 
     @property
     def unit(self):
-        """What has one depth; all kernels of an attention layer have one."""
+        """What shares one depth, as all kernels of an attention layer do."""
         return id(self.place.keepers[-1]), self.layout.regularizer
 
     def entry(self, penalty=None, note="") -> LayerEntry:
-        """Returns the line of the report."""
+        """Returns the row of the report."""
         return LayerEntry(
-            *self.place.label,
+            layer=self.place.path,
+            type=self.place.type,
             kernel=self.layout.kernel,
             shape=tuple(getattr(self.kernel, "shape", ())),
             penalty="" if penalty is None else _describe(penalty),
@@ -308,7 +311,7 @@ def _selector(places: list[_Place], layers: _Selection) -> Callable:
     """Returns the function that says of a place whether the caller means it."""
     if layers is None:
         return lambda place: True
-    # A layer is callable and a name iterable, but neither is what is meant.
+    # A layer is callable and a name is iterable, but neither is a selection.
     single = isinstance(layers, str | keras.layers.Layer)
     require(
         not single and (callable(layers) or isinstance(layers, Iterable)),

@@ -1,4 +1,4 @@
-"""The same model without its gates."""
+"""An equal model without gates."""
 
 import keras
 from keras import layers, ops
@@ -12,7 +12,7 @@ from keras_sgl0.utils.validation import InputError, require
 
 
 def fold_gates(model: keras.Model) -> keras.Model:
-    """Returns an equal model without gates: they are in its weights.
+    """Returns an equal model with the gates folded into its weights.
 
     Test-time gates are multiplied into the kernel (and bias) of the
     convolution before them, or into the rows of the dense kernel behind them.
@@ -102,12 +102,12 @@ def _without_gates(model, foldable, clones):
     copy = keras.models.clone_model(
         model, clone_function=clone, call_function=call
     )
-    # Anew, since a clone of a compiled model is compiled.
+    # A clone of a compiled model is compiled, a new model is not.
     return keras.Model(copy.input, copy.output, name=model.name)
 
 
 def _rescaling(gate):
-    """Returns a stock layer that does what a gate does at test time."""
+    """Returns a Keras layer that does what a gate does at test time."""
     if keras.config.image_data_format() == "channels_first":
         raise InputError(
             f"The gates `{gate.name}` cannot be folded into the layers around "
@@ -124,7 +124,7 @@ def _copy(layer):
     """Returns a new layer like another, `None` where that cannot be made."""
     try:
         return from_config(layer)
-    except Exception:  # whatever a config of others leads to
+    except Exception:  # the config of a user's layer may raise anything
         return None
 
 

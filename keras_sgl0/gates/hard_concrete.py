@@ -44,8 +44,8 @@ def probability_active(
 
     Args:
         log_alpha: Tensor or variable.
-        temperature: Of the gates.
-        stretch: Of the gates.
+        temperature: The temperature of the gates.
+        stretch: The stretch of the gates.
     """
     low, high = stretch
     log_alpha = ops.convert_to_tensor(log_alpha)
@@ -69,8 +69,8 @@ class ExpectedL0(keras.regularizers.Regularizer):
         weight_decay: Coefficient of the expected squared weights; a closed
             gate's weights do not decay. The gate finds the weights it rules
             in the model's graph. At least 0.
-        temperature: That of the gates.
-        stretch: That of the gates.
+        temperature: The temperature of the gates.
+        stretch: The stretch of the gates.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -155,15 +155,16 @@ class HardConcrete(keras.layers.Layer):
     Output shape: that of the input.
 
     Args:
-        droprate_init: What share of the gates is closed at the start, in
+        droprate_init: The share of gates that are closed at the start, in
             [.01, .99].
         test_gate: `"median"` or `"mean"`.
-        temperature: Of the concrete distribution. Greater than 0.
+        temperature: The temperature of the concrete distribution. Greater
+            than 0.
         stretch: The interval `(low, high)` that s is stretched to, with
             `low < 0` and `high > 1`.
         regularizer: The penalty of `log_alpha`, usually an `ExpectedL0`.
-        seed: Of `log_alpha` and of the samples.
-        **kwargs: Those of `keras.layers.Layer`, such as `name`.
+        seed: The seed of `log_alpha` and of the samples.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Attributes:
         log_alpha: Trainable vector in at least float32.
@@ -276,7 +277,7 @@ class HardConcrete(keras.layers.Layer):
         )
 
     def save_own_variables(self, store):
-        """Saves the weights, and where the samples have got to."""
+        """Saves the weights and the state of the random numbers."""
         super().save_own_variables(store)
         store[_SEED] = self.seed_generator.state
 

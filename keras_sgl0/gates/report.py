@@ -1,4 +1,4 @@
-"""What the gates of a model leave."""
+"""Which gates of a model are open."""
 
 import dataclasses
 
@@ -25,8 +25,8 @@ class GatesOfLayer:
     Attributes:
         name: The name of the gated layer.
         gates: The number of gates.
-        open: How many are open at test time, closed feature maps before them
-            left out.
+        open: How many are open at test time, without those behind a closed
+            gate.
         expected_open: The sum of `P(z != 0)`.
         group_size: The parameters one gate rules.
     """
@@ -45,7 +45,7 @@ class GatesOfLayer:
 
 @dataclasses.dataclass(frozen=True)
 class GateReport:
-    """What the gates of a model leave, layer by layer and in total.
+    """Which gates of a model are open, layer by layer and in total.
 
     `print(report)` shows a table, `to_dict()` gives plain numbers.
 

@@ -1,4 +1,4 @@
-"""Making a layer anew: what its config says, and what it does not."""
+"""Copies of layers: what their config says, and what it does not."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ def all_layers(operation: keras.Operation) -> list[keras.layers.Layer]:
     """Returns a layer and all layers in it; none for other operations.
 
     Args:
-        operation: Of a model.
+        operation: A layer or another operation of a model.
     """
     if isinstance(operation, keras.layers.Layer):
         return list(operation._flatten_layers())
@@ -19,15 +19,15 @@ def all_layers(operation: keras.Operation) -> list[keras.layers.Layer]:
 def from_config(
     operation: keras.Operation, change: Callable = lambda config: config
 ) -> keras.Operation:
-    """Returns a new operation like another, without the values of weights.
+    """Returns a copy of an operation, without the values of its weights.
 
     Args:
-        operation: Of a model.
+        operation: A layer or another operation of a model.
         change: Takes the config and returns the one to use.
 
     Raises:
-        ValueError: If it has state that is not in its config, as a lookup
-            has. A config of others may lead to any other error.
+        ValueError: If it has state outside its config, as `StringLookup` has.
+            The config of a user's layer may raise any other error.
     """
     if any(hasattr(part, "save_assets") for part in all_layers(operation)):
         raise ValueError("Its state is not in its config.")
@@ -35,12 +35,12 @@ def from_config(
 
 
 def refresh(layer: keras.Operation):
-    """Lets a layer see that its weights have got values.
+    """Updates what a layer computes from its weights once they are set.
 
-    What `Normalization` uses is made from its weights.
+    `Normalization` computes its mean and variance from them.
 
     Args:
-        layer: It may have others in it.
+        layer: A layer, which may have others in it.
     """
     for part in all_layers(layer):
         if isinstance(part, keras.layers.Normalization):

@@ -1,11 +1,12 @@
-"""Counting the parameters and the multiply-adds of a model.
+"""Counts the parameters and the multiply-adds of a model.
 
 A weight of a kernel takes part in one multiply-add for every position at which
 the kernel is applied, so a kernel costs its size times its positions. Where
 the kernel of a layer is applied is a column of the table in `layer_table`.
 
-All counts are for one example. 'same' padding is counted as if its zeros were
-entries, batch normalization as nothing, as it can be part of the kernel before.
+All counts are for one example. The zeros of 'same' padding count like other
+entries. Batch normalization counts as 0, as it can be folded into the kernel
+before it.
 
 The wider count adds one for each output of a layer with a bias, of an
 activation other than the linear one, and of a pooling layer. LeNet-5-Caffe has
@@ -55,8 +56,8 @@ def count_macs(model: keras.Model, elementwise: bool = False) -> CostReport:
             docstring: with biases, activations and pooling outputs.
 
     Returns:
-        A `CostReport`. A layer with kernels of an unknown layout counts as
-        nothing and says so in its note.
+        A `CostReport`. A kernel of unknown layout counts as 0, and the note
+        of its layer says so.
 
     Raises:
         ValueError: If the model is not built or subclassed, or the size of an
@@ -77,8 +78,8 @@ def count_macs(model: keras.Model, elementwise: bool = False) -> CostReport:
 def macs_per_weight(model: keras.Model) -> list[tuple[keras.Variable, int]]:
     """Returns the kernels of a model, each with the positions it is applied at.
 
-    So one weight of the kernel takes part in that many multiply-adds for one
-    example, those of all calls of its layer together.
+    That is the number of multiply-adds that one weight of the kernel takes
+    part in for one example, over all calls of its layer.
 
     Args:
         model: A built Sequential or Functional model. Its inputs need known
@@ -143,7 +144,7 @@ def count_parameters(operation: keras.Operation) -> int:
 
 
 def has_sizes(graph: Graph) -> bool:
-    """Returns whether all sizes are known, but for that of the batch.
+    """Returns whether all sizes but that of the batch are known.
 
     Args:
         graph: The calls of a model.
@@ -187,7 +188,7 @@ def _positions(layout: Layout, node: Node) -> int:
 
 
 def _einsum_positions(node: Node) -> int:
-    """Returns the product of the sizes of all axes the kernel has not."""
+    """Returns the product of the sizes of all axes that the kernel lacks."""
     operands, result = node.operation.equation.split("->")
     inputs, kernel = operands.split(",")
     sizes = {}

@@ -61,9 +61,13 @@ class CostReport:
             table.add_column(header, justify="right" if right else "left")
         for e in self.layers:
             if e.parameters or e.macs or e.note:
-                numbers = (f"{e.parameters:,}", f"{e.macs:,}")
-                table.add_row(e.layer, e.type, *numbers, e.note)
+                table.add_row(
+                    e.layer,
+                    e.type,
+                    f"{e.parameters:,}",
+                    f"{e.macs:,}",
+                    e.note,
+                )
         table.add_section()
-        totals = (f"{self.parameters:,}", f"{self.macs:,}")
-        table.add_row("total", "", *totals, "")
+        table.add_row("total", "", f"{self.parameters:,}", f"{self.macs:,}", "")
         return as_text(table, width=120)

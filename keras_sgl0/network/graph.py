@@ -1,4 +1,7 @@
-"""A model as a flat list of calls, with the models inside it unfolded."""
+"""A model as a flat list of calls, with the models inside it unfolded.
+
+Keras's own graph is read here and nowhere else, as parts of it are private.
+"""
 
 import dataclasses
 import inspect
@@ -13,12 +16,12 @@ from keras_sgl0.utils.validation import require, require_built
 
 @dataclasses.dataclass(eq=False)
 class Tensor:
-    """What one call hands to others.
+    """A tensor that one call returns and others read.
 
     Attributes:
         spec: Its shape and dtype, the batch axis first.
         axis: The axis of its channels, the last unless set otherwise.
-        optional: Whether the model may be called without it, as an input.
+        optional: Whether it is an input that may be left out.
     """
 
     spec: keras.KerasTensor

@@ -1,4 +1,4 @@
-"""Calling models on made-up inputs and holding their outputs together."""
+"""Calls models on random inputs and compares their outputs."""
 
 import contextlib
 from collections.abc import Iterable
@@ -17,11 +17,11 @@ _UNKNOWN_SIZE = 96
 def random_inputs(structure: object, examples: int = 2) -> object:
     """Returns random inputs of the shapes and dtypes a model wants.
 
-    They are the same with every call. Sizes that are not known become 96.
+    They are the same at every call. Unknown sizes become 96.
 
     Args:
         structure: A model's inputs: Keras tensors, structured as it wants them.
-        examples: The size of a batch, where the model leaves it open.
+        examples: The batch size, where the model leaves it open.
     """
 
     def random(x):
@@ -66,7 +66,7 @@ def probe(
 def outputs(model: keras.Model, inputs: object) -> list[np.ndarray]:
     """Returns the outputs of a model at test time, as a flat list.
 
-    Stateful layers begin with zeros, and remember nothing of it.
+    Stateful layers start from zero states. Their own are restored afterwards.
 
     Args:
         model: A built model.
@@ -79,7 +79,7 @@ def outputs(model: keras.Model, inputs: object) -> list[np.ndarray]:
 
 @contextlib.contextmanager
 def _fresh_states(model):
-    """Lets stateful layers begin with zeros, and then go on where they were."""
+    """Sets the states of stateful layers to zero, and restores them after."""
     states = tree.flatten(
         [getattr(p, "states", None) for p in all_layers(model)]
     )
@@ -97,21 +97,21 @@ def _fresh_states(model):
 def largest_difference(
     expected: Iterable[np.ndarray], received: Iterable[np.ndarray]
 ) -> tuple[float, float]:
-    """Returns the largest difference of two models' outputs.
+    """Returns the largest difference between the outputs of two models.
 
     Args:
-        expected: The outputs of the one model.
-        received: The outputs of the other, of the same shapes.
+        expected: The outputs of one model.
+        received: The outputs of the other model, of the same shapes.
 
     Returns:
-        The absolute one, and the same as a share of the largest absolute
-        expected output.
+        The absolute difference, and the same as a share of the largest
+        absolute expected output.
     """
     pairs = [
         (np.asarray(a).astype("float64"), np.asarray(b).astype("float64"))
         for a, b in zip(expected, received, strict=True)
     ]
-    # Unlike Python's, NumPy's maximum hands on what is not a number.
+    # NumPy's maximum returns NaN if there is one, Python's may not.
     largest = np.max([np.max(np.abs(a - b), initial=0) for a, b in pairs])
     scale = np.max([np.max(np.abs(a), initial=0) for a, _ in pairs])
     return float(largest), float(largest / (scale or 1.0))

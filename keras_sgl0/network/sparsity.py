@@ -1,4 +1,4 @@
-"""Counting what is zero, and cutting what is nearly zero.
+"""Counts what is zero, and sets what is nearly zero to zero.
 
 The definitions are those of Bui et al. (arXiv 1912.07868):
 
@@ -86,7 +86,7 @@ def neuron_axes(model: keras.Model, axis: Axis | None = None) -> dict[int, int]:
         model: A built model; it may be without kernel.
         axis: The group axis, or `None` for that of each kernel's penalty and,
             where it has none, `"auto"`. What `-1` and `"auto"` stand for
-            depends on the layer, see `keras_sgl0.layouts`.
+            depends on the layer, see `network.layer_table`.
 
     Raises:
         ValueError: If `axis` is unknown or out of range for a kernel.
@@ -109,7 +109,8 @@ def is_zero(w, tolerance: float = TOLERANCE):
         w: Tensor or variable.
         tolerance: At least 0.
     """
-    # The smallest normal float32 stands for 0, so that zeros stay below it.
+    # `|w| < 0` is never true. The smallest normal float32 stands in for a
+    # tolerance of 0: no float32 but 0 and subnormal numbers is below it.
     smallest = float(np.finfo("float32").tiny)
     return ops.abs(upcast(w)) < max(tolerance, smallest)
 
@@ -168,14 +169,14 @@ class SparsityCounter:
                 axis=axis,
                 groups=num_groups(kernel.shape, axis),
                 groups_alive=num_groups(kernel.shape, axis) - dead_here,
-                weights=_number(kernel),
-                weights_alive=_number(kernel) - zero_here,
+                weights=_size(kernel),
+                weights_alive=_size(kernel) - zero_here,
             )
             for kernel, axis, dead_here, zero_here in zip(
                 self._kernels, self._axes, dead, zero, strict=True
             )
         )
-        others = sum(map(_number, self._others))
+        others = sum(map(_size, self._others))
         return SparsityReport(
             kernels=rows,
             other_parameters=others,
@@ -209,7 +210,7 @@ def sparsity_report(
             as dead where the mean of `|w|` over it is. `0` counts exact zeros.
         axis: The group axis for every kernel, or `None` for that of each
             kernel's penalty and, where it has none, `"auto"`. What `-1` and
-            `"auto"` stand for depends on the layer, see `keras_sgl0.layouts`.
+            `"auto"` stand for depends on the layer, see `network.layer_table`.
 
     Returns:
         A `SparsityReport`.
@@ -340,5 +341,5 @@ def _kernels(model) -> list:
     ]
 
 
-def _number(variable) -> int:
+def _size(variable) -> int:
     return math.prod(variable.shape)

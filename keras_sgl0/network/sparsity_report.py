@@ -136,28 +136,28 @@ class SparsityReport:
                 out_of(k.weights_alive, k.weights),
                 f"{k.density:.2%}",
             )
-        others = (self.other_parameters_alive, self.other_parameters)
-        table.add_row("other parameters", "", "", out_of(*others), "")
+        table.add_row(
+            "other parameters",
+            "",
+            "",
+            out_of(self.other_parameters_alive, self.other_parameters),
+            "",
+        )
         table.add_section()
-        for name, neurons, alive, total, sparsity in (
-            (
-                "kernels",
-                out_of(sum(self.neurons_alive), self.neurons),
-                self.kernel_weights_alive,
-                self.kernel_weights,
-                self.weight_sparsity_kernels,
-            ),
-            (
-                "all parameters",
-                "",
-                self.parameters_alive,
-                self.parameters,
-                self.weight_sparsity,
-            ),
-        ):
-            table.add_row(
-                name, "", neurons, out_of(alive, total), f"{1 - sparsity:.2%}"
-            )
+        table.add_row(
+            "kernels",
+            "",
+            out_of(sum(self.neurons_alive), self.neurons),
+            out_of(self.kernel_weights_alive, self.kernel_weights),
+            f"{1 - self.weight_sparsity_kernels:.2%}",
+        )
+        table.add_row(
+            "all parameters",
+            "",
+            "",
+            out_of(self.parameters_alive, self.parameters),
+            f"{1 - self.weight_sparsity:.2%}",
+        )
         summary = (
             f" weight sparsity {self.weight_sparsity:.2%} "
             f"(kernels alone {self.weight_sparsity_kernels:.2%}), "

@@ -1,4 +1,4 @@
-"""Making a model physically smaller: liveness, then a new model."""
+"""A smaller model with the same outputs, and the report on it."""
 
 from keras_sgl0.shrinking.shrink import shrink
 

@@ -1,4 +1,4 @@
-"""What shrinking made of a model."""
+"""What `shrink` did to a model."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ class ShrunkLayer:
         macs: Its multiply-adds for one example before, `None` where the size
             of its input is not known.
         macs_after: Its multiply-adds after, likewise.
-        note: Why it was kept whole, empty where it was not.
+        note: Why it stayed whole, empty where it did not.
     """
 
     layer: str
@@ -35,11 +35,11 @@ class ShrunkLayer:
 
 @dataclasses.dataclass(frozen=True)
 class KeptChannels:
-    """Channels of a layer that are dead and stay all the same.
+    """Dead channels of a layer that could not be cut.
 
     Attributes:
         layer: The layer's name, after those of the models it is in.
-        channels: Their numbers before shrinking.
+        channels: Their indices before shrinking.
         reason: Why they stay.
     """
 
@@ -50,15 +50,15 @@ class KeptChannels:
 
 @dataclasses.dataclass(frozen=True)
 class ShrinkReport:
-    """What `shrink` made of a model.
+    """What `shrink` did to a model.
 
     `print(report)` shows tables, `to_dict()` gives plain values.
 
     Attributes:
         layers: One entry for each layer with parameters and each layer that
-            was kept whole.
-        kept: The channels that are dead and stay, with the reason.
-        dead_branches: The layers of which no channel was needed.
+            stayed whole.
+        kept: The dead channels that could not be cut, with the reason.
+        dead_branches: The layers without a channel that was needed.
         difference: The largest absolute difference between an output of the
             model and of the smaller one, `None` if not verified.
         relative_difference: The same, as a share of the largest absolute
@@ -95,7 +95,7 @@ class ShrinkReport:
 
     @property
     def whole(self) -> tuple[ShrunkLayer, ...]:
-        """The layers that were kept whole, each with the reason."""
+        """The layers that stayed whole, each with the reason."""
         return tuple(entry for entry in self.layers if entry.note)
 
     def to_dict(self) -> dict:
@@ -132,11 +132,14 @@ class ShrinkReport:
                 e.note,
             )
         table.add_section()
-        numbers = (
+        table.add_row(
+            "total",
+            "",
+            "",
             change(self.parameters, self.parameters_after),
             change(self.macs, self.macs_after),
+            "",
         )
-        table.add_row("total", "", "", *numbers, "")
         lines = [as_text(table, width=140)]
         for k in self.kept:
             number = len(k.channels)

@@ -1,4 +1,4 @@
-"""Building a model anew, without the channels that are cut."""
+"""Builds a new model without the channels that are cut."""
 
 import itertools
 
@@ -16,7 +16,7 @@ class NotCopied(Exception):  # noqa: N818
     """A layer that must change cannot be made from its config.
 
     Args:
-        node: The call of it.
+        node: A call of the layer.
     """
 
     def __init__(self, node: Node):
@@ -27,8 +27,8 @@ class NotCopied(Exception):  # noqa: N818
 class Rebuilt:
     """A model without the channels that are cut.
 
-    A layer without weights is copied for each of its calls. A layer that
-    cannot be made from its config is in both models.
+    A layer without weights is copied once for each of its calls. A layer that
+    cannot be made from its config is shared by both models.
 
     Args:
         graph: The calls of the model.
@@ -69,7 +69,7 @@ class Rebuilt:
         )
 
     def _call(self, node, made):
-        """Makes the new layer of a call, calls it and gives it its values."""
+        """Makes the new layer of a call, calls it and sets its weights."""
         kept_inputs = [self._cuts.kept_channels[x] for x in node.inputs]
         kept_outputs = [self._cuts.kept_channels[y] for y in node.outputs]
         if all(k.all() for k in (*kept_inputs, *kept_outputs)):
@@ -90,7 +90,8 @@ class Rebuilt:
             results = node.call(layer, made)
             self._set_weights(node.operation, layer, change)
         except Exception as error:
-            # Whatever a config of others leads to, their layer can stay.
+            # The config of a user's layer may raise anything. As long as the
+            # layer need not change, both models can have it.
             if change is not None:
                 raise NotCopied(node) from error
             layer = node.operation
@@ -112,7 +113,7 @@ class Rebuilt:
             refresh(new)
 
     def _unused(self, node):
-        """Returns a name for the layer of a call that no other has."""
+        """Returns a name for the layer of a call that no other layer has."""
         name, path = node.operation.name, node.path.replace("/", "_")
         numbered = (f"{path}_{i}" for i in itertools.count(1))
         taken = self._names | (self._outer if name != node.path else set())
@@ -121,7 +122,10 @@ class Rebuilt:
 
 
 def _copy(node, change: Rewrite | None, name):
-    """Returns a new layer without penalties of ours."""
+    """Returns a copy of a layer, without the penalties of this package.
+
+    The smaller model then loads where this package is not installed.
+    """
     own = (change.config if change else {}) | {"name": name}
     return from_config(
         node.operation, lambda config: _without_ours(config) | own
@@ -129,7 +133,7 @@ def _copy(node, change: Rewrite | None, name):
 
 
 def _without_ours(config):
-    """Returns a config without the regularizers and constraints of ours."""
+    """Returns a config without regularizers and constraints of this package."""
     if isinstance(config, dict):
         return {
             key: None if _is_ours(key, value) else _without_ours(value)

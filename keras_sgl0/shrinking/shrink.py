@@ -1,4 +1,4 @@
-"""Handing back a smaller model with the same outputs."""
+"""A smaller model with the same outputs."""
 
 import keras
 from keras import ops
@@ -29,25 +29,25 @@ def shrink(
     """Returns a smaller model with the same outputs, and what was cut.
 
     First, in a copy, gates are folded into the weights (`fold_gates`), and
-    what counts as zero is set to zero, just as `apply_threshold` does it: every
+    what counts as zero is set to zero, as `apply_threshold` does it: every
     trainable parameter with `|w| < tolerance`, then every group of a kernel
-    with a mean of `|w|` below `tolerance`. The smaller model holds these
-    values. Frozen layers are left as they are; their exact zeros count.
+    with a mean of `|w|` below `tolerance`. The smaller model has these values.
+    Frozen layers are not changed; their exact zeros count.
 
-    Then every channel is cut that no output depends on, and every channel
-    that is the same number for every input, if those who read it can do
-    without: dense layers and convolutions without padding get the constant
-    into their biases, batch normalization and activations turn it into
-    another one. This goes back to the inputs: a channel that nobody reads
-    takes along what only it reads. The inputs and outputs of the model keep
-    their shapes. What meets in `Add`, `Multiply` and the like is cut only
-    together. A layer that is unknown, or called more than once, stays whole
-    and the report names it.
+    Then two kinds of channels are cut: those that no output depends on, and
+    those that are the same number for every input, if the layers that read
+    them can do without. Dense layers and convolutions without padding add
+    the constant to their biases; batch normalization and activations turn it
+    into another constant. A channel that nothing reads is cut together with
+    all that only it reads, back to the inputs. The inputs and outputs of the
+    model keep their shapes. Channels that meet in `Add`, `Multiply` and the
+    like are cut together or not at all. A layer that is unknown, or called
+    more than once, stays whole, and the report names it.
 
-    The smaller model is Functional, models in it unfolded, not compiled, of
-    the layers of the model made anew from their configs, without penalties or
-    constraints of this package; others stay. The model passed in is not
-    changed.
+    The smaller model is Functional and not compiled; models in it are
+    unfolded. Its layers are made from the configs of the model's layers,
+    without the penalties and constraints of this package; others stay. The
+    model passed in is not changed.
 
     Args:
         model: A built Sequential or Functional model, models in it allowed.
@@ -62,8 +62,8 @@ def shrink(
             zero; both change the outputs, and the report says by how much.
         minimum: A layer keeps this many channels even if none is needed, and
             the report names it as a dead branch. With 0 that is an error.
-        verify: Whether to compare the outputs of both models. What setting
-            small weights to zero changes is part of the difference.
+        verify: Whether to compare the outputs of both models. The change
+            from setting small weights to zero is part of the difference.
         inputs: Inputs to compare on, structured as the model wants them;
             `None` for two random examples.
 
@@ -120,7 +120,7 @@ def shrink(
 
 
 class _Values:
-    """The values of variables, what counts as zero being zero."""
+    """The values of variables, with zeros for what counts as zero."""
 
     def __init__(self, model, tolerance):
         self._changed = {

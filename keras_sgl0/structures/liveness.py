@@ -4,7 +4,7 @@ A channel is *constant* if it is the same number for every example and position
 (forward pass), and *read* if an output of the model depends on it (backward
 pass). It is dead if it is constant or not read. Dead channels are cut where
 every call they go through can do without; what is tied is cut together or not
-at all. A constant that is cut is folded into those who read it.
+at all. A constant that is cut is folded into the layers that read it.
 """
 
 import dataclasses
@@ -49,13 +49,14 @@ def analyse(
 
     Args:
         graph: The calls of a model.
-        values: Gives the values of a variable, what counts as zero being zero.
+        values: Gives the values of a variable, with zeros for what counts as
+            zero.
         on_constant: What becomes of a constant that meets zeros at a border:
             `"keep"`, `"fold"` or `"drop"`.
         round_to: Layers keep a multiple of this many channels.
-        minimum: Layers keep this many channels; with 0 a layer of which none
-            would stay is an error.
-        opaque: Calls to keep as they are, with the reason.
+        minimum: Layers keep this many channels. With 0, a layer that would
+            lose all its channels is an error.
+        opaque: Calls that must stay as they are, with the reason.
 
     Raises:
         ValueError: If `minimum` is 0 and no channel of a layer would stay.
@@ -90,7 +91,7 @@ class _Liveness:
         self.values = values
         self.on_constant = on_constant
         self.rules, self.input_constants, self.reads = {}, {}, {}
-        self.constants, self._loose = {}, set()
+        self.constants, self._without_axis = {}, set()
         for x in tensors(graph.inputs):
             self._leave(x)
 
@@ -130,18 +131,21 @@ class _Liveness:
                 self.read[x] |= read
 
     def _leave(self, x):
-        """Takes a tensor that is not cut; its first reader sets the axis."""
+        """Takes a tensor without known constants.
+
+        Its channel axis is not known yet: its first reader sets it.
+        """
         self.constants[x] = np.full(x.channels, np.nan)
-        self._loose.add(x)
+        self._without_axis.add(x)
 
     def _fix_axes(self, node):
-        """Sets the axis of the inputs that are loose, as a call wants it."""
-        loose = self._loose.intersection(node.inputs)
+        """Sets the axis of the inputs without one, as a call wants it."""
+        inputs = self._without_axis.intersection(node.inputs)
         if getattr(node.operation, "data_format", "") == "channels_first":
-            for x in loose:
+            for x in inputs:
                 x.axis = 1
                 self._leave(x)
-        self._loose -= loose
+        self._without_axis -= inputs
 
     def dead(self):
         """Returns which channels are constant or not read."""
@@ -224,10 +228,10 @@ class _Cutting:
         refused &= self.cut[x]
         if refused.any():
             self.cut[x] &= ~refused
-            self.why[x][refused] = self._number(reason)
+            self.why[x][refused] = self._reason_number(reason)
 
     def _refuse_all(self):
-        """Keeps what some call cannot do without, whatever it is tied to."""
+        """Keeps what some call needs, whatever it is tied to."""
         graph, every = self._liveness.graph, slice(None)
         for x in tensors(graph.inputs):
             self._refuse(x, every, "an input of the model")
@@ -262,7 +266,7 @@ class _Cutting:
             changed = any([self._tie_at(node) for node in order])
 
     def _tie_at(self, node):
-        """Does so at one call; returns whether anything changed."""
+        """Does so at one call, and returns whether anything changed."""
         pairs = self._ties[node]
         number = 1 + max(own.max() for _, own in pairs)
         stays = np.zeros(number, bool)
@@ -274,7 +278,7 @@ class _Cutting:
         why = np.zeros(number, int)
         for x, own in pairs:
             np.maximum.at(why, own, self.why[x])
-        alive = self._number(
+        alive = self._reason_number(
             f"tied in `{node.path}` to a channel that is alive"
         )
         for x, own, which in lost:
@@ -283,7 +287,7 @@ class _Cutting:
             self.why[x][which] = reason[which]
         return True
 
-    def _number(self, reason):
+    def _reason_number(self, reason):
         """Returns the number of a reason."""
         if reason not in self.reasons:
             self.reasons.append(reason)

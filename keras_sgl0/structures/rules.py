@@ -52,13 +52,13 @@ class Rule:
     """Whether the inputs must have channels, a known number of them."""
 
     def bind(self, node: Node, values: Values) -> "Rule":
-        """Returns the rule, to speak of one call.
+        """Returns the rule, applied to one call.
 
         Args:
             node: The call. The axes of its inputs are set, those of its
                 outputs are not.
-            values: Gives the values of a variable, what counts as zero being
-                zero.
+            values: Gives the values of a variable, with zeros for what counts
+                as zero.
         """
         self.node = node
         self.layer = node.operation
@@ -137,7 +137,7 @@ class Opaque(Rule):
     why_outputs_stay = why_inputs_stay
 
     def refusal(self):
-        """Returns an empty text: it covers every call."""
+        """Returns an empty string, as it covers every call."""
         return ""
 
     def reads(self, live, input_constants):
@@ -148,8 +148,8 @@ class Opaque(Rule):
 class Channelwise(Rule):
     """Channel `i` of the output comes from channel `i` of each input alone.
 
-    On its own, for a layer that hands on a constant as it is: pooling,
-    dropout, upsampling, cropping.
+    By itself this is the rule of layers that leave a constant as it is:
+    pooling, dropout, upsampling, cropping.
     """
 
     data_format = None
@@ -188,8 +188,7 @@ def rule(*classes: type | str) -> Callable:
     """Registers a rule for layer classes, to be used as a decorator.
 
     Args:
-        classes: The classes of the layers it holds for, or the names of those
-            of other operations.
+        classes: Layer classes, or class names of other operations.
     """
 
     def register(kind):
@@ -269,7 +268,7 @@ def is_elementwise(activation: Callable) -> bool:
 def evaluate(
     function: Callable, *arguments: np.ndarray, dtype: str = "float32"
 ) -> np.ndarray:
-    """Returns what a function makes of constants, NaN where one is unknown.
+    """Returns a function of constants, NaN where one of them is unknown.
 
     Args:
         function: Takes and returns tensors of the shape `(1, channels)`.
@@ -287,7 +286,7 @@ def evaluate(
 
 
 def finite(values: np.ndarray) -> np.ndarray:
-    """Returns constants with infinity, on which nothing is built, as NaN.
+    """Returns constants with NaN for infinity, which must not be folded.
 
     Args:
         values: The constants.
