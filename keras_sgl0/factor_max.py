@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.groups import group_size, other_axes
+from keras_sgl0.groups import Axis, group_size, other_axes
 from keras_sgl0.network.sparsity import kernels, penalty_axis
 from keras_sgl0.utils.validation import InputError, integer, require
 
@@ -88,7 +88,9 @@ def factor_max(model: keras.Model, data, batch_size: int = 128) -> float:
         "a built and compiled model",
         model,
     )
-    grouped = [k for k in kernels(model) if penalty_axis(k) is not None]
+    pairs = [(kernel, penalty_axis(kernel)) for kernel in kernels(model)]
+    grouped = [kernel for kernel, axis in pairs if axis is not None]
+    axes = [axis for _, axis in pairs if axis is not None]
     require(
         grouped,
         "model",
@@ -113,8 +115,8 @@ def factor_max(model: keras.Model, data, batch_size: int = 128) -> float:
                 sums[k] += size * gradient.astype("float64")
     require(examples > 0, "data", "at least one batch", data)
     of_kernels = [
-        _largest(total / examples, penalty_axis(kernel))
-        for total, kernel in zip(sums, grouped, strict=True)
+        _largest(total / examples, axis)
+        for total, axis in zip(sums, axes, strict=True)
     ]
     # `max` would ignore NaN.
     result = float(np.max(of_kernels))
@@ -126,7 +128,7 @@ def factor_max(model: keras.Model, data, batch_size: int = 128) -> float:
     return result
 
 
-def _largest(gradient: np.ndarray, axis: int) -> float:
+def _largest(gradient: np.ndarray, axis: Axis) -> float:
     """Returns `max_g ||gradient_g|| / sqrt(|g|)`."""
     norms = np.sqrt(np.square(gradient).sum(other_axes(gradient.shape, axis)))
     return float(norms.max() / group_size(gradient.shape, axis) ** 0.5)

@@ -7,6 +7,7 @@ used as it is (`axis=0` makes every token of an embedding a group).
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import keras
 
@@ -26,8 +27,8 @@ from keras_sgl0.utils.compilation import retrace
 from keras_sgl0.utils.tables import as_text, new_table
 from keras_sgl0.utils.validation import require, require_built
 
-_Penalty = keras.regularizers.Regularizer
-_Selection = Iterable[str | keras.layers.Layer] | Callable | None
+_Penalty: TypeAlias = keras.regularizers.Regularizer
+_Selection: TypeAlias = Iterable[str | keras.layers.Layer] | Callable | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,8 +162,10 @@ def regularize(
     require_built(model)
     places = [_Place(line) for line in walk_layers(model)]
     selected = _selector(places, layers)
-    shared, trainable = {}, {id(v) for v in model.trainable_variables}
-    slots, entries = [], []
+    trainable = {id(v) for v in model.trainable_variables}
+    shared: dict[int, str] = {}
+    slots: list[tuple[int, _Slot]] = []
+    entries: list[LayerEntry] = []
     for place in places:
         kernels = list(place.kernels())
         if not kernels:
@@ -320,7 +323,8 @@ def _selector(places: list[_Place], layers: _Selection) -> Callable:
         layers,
     )
     if callable(layers):
-        return lambda place: bool(layers(place.keepers[-1]))
+        chosen: Callable = layers
+        return lambda place: bool(chosen(place.keepers[-1]))
 
     def keys(place):
         line = place.keepers[1:]
@@ -347,10 +351,15 @@ def _penalties(slots: list[_Slot], penalty) -> list[_Penalty]:
     for index, unit in enumerate(units):
         own[unit] = (
             penalty
-            if isinstance(penalty, _Penalty)
+            if isinstance(penalty, keras.regularizers.Regularizer)
             else penalty(index / len(units))
         )
-        require(isinstance(own[unit], _Penalty), "penalty", expected, own[unit])
+        require(
+            isinstance(own[unit], keras.regularizers.Regularizer),
+            "penalty",
+            expected,
+            own[unit],
+        )
     return [slot.adapt(own[slot.unit]) for slot in slots]
 
 

@@ -43,7 +43,7 @@ def fold_gates(model: keras.Model) -> keras.Model:
             ungated = gate if gated.axis == 0 else gated.layer
             if id(ungated) not in results:
                 foldable[id(gate)] = gated
-    clones = []
+    clones: list[tuple[layers.Layer, layers.Layer]] = []
     result = _without_gates(model, foldable, clones)
     for layer, clone in clones:
         clone.set_weights(layer.get_weights())

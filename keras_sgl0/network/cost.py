@@ -17,6 +17,7 @@ is the figure some papers give.
 import collections
 import math
 import re
+from collections.abc import Iterable
 
 import keras
 
@@ -184,14 +185,14 @@ def _positions(layout: Layout, node: Node) -> int:
         return _einsum_positions(node)
     x = (node.inputs if layout.applied == "inputs" else node.outputs)[0]
     first = getattr(node.operation, "data_format", "") == "channels_first"
-    return math.prod(x.shape[2:] if first else x.shape[1:-1])
+    return _product(x.shape[2:] if first else x.shape[1:-1])
 
 
 def _einsum_positions(node: Node) -> int:
     """Returns the product of the sizes of all axes that the kernel lacks."""
     operands, result = node.operation.equation.split("->")
     inputs, kernel = operands.split(",")
-    sizes = {}
+    sizes: dict[str | int, int | None] = {}
     for names, x in ((inputs, node.inputs[0]), (result, node.outputs[0])):
         hidden = x.rank - len(names.replace("...", ""))
         names = names.replace("...", "*" * hidden)
@@ -199,13 +200,13 @@ def _einsum_positions(node: Node) -> int:
         for axis in range(1, x.rank):
             name = names[axis] if names[axis] != "*" else axis
             sizes[name] = x.shape[axis]
-    return math.prod(n for name, n in sizes.items() if name not in set(kernel))
+    return _product(n for name, n in sizes.items() if name not in set(kernel))
 
 
 def _elementwise(node: Node) -> int:
     """Returns the outputs of a bias, an activation and a pooling of a call."""
     layer = node.operation
-    size = sum(math.prod(y.shape[1:]) for y in node.outputs)
+    size = sum(_product(y.shape[1:]) for y in node.outputs)
     activation = getattr(layer, "activation", None)
     is_active = activation not in (None, keras.activations.linear)
     return size * sum(
@@ -215,6 +216,11 @@ def _elementwise(node: Node) -> int:
             isinstance(layer, _POOLING),
         )
     )
+
+
+def _product(sizes: Iterable[int | None]) -> int:
+    """Returns the product of sizes, all of which are known."""
+    return math.prod(size for size in sizes if size is not None)
 
 
 def _is_activation(node: Node) -> bool:

@@ -109,7 +109,7 @@ class Graph:
 
     def by_operation(self) -> dict[int, list[Node]]:
         """Returns all calls of each operation, by the operation's `id`."""
-        found = {}
+        found: dict[int, list[Node]] = {}
         for node in self.nodes:
             found.setdefault(id(node.operation), []).append(node)
         return found
@@ -125,7 +125,7 @@ def trace(model: keras.Model) -> Graph:
         ValueError: If the model is not built, or is subclassed.
     """
     view = functional(model)
-    nodes = []
+    nodes: list[Node] = []
     layers = {
         id(layer.output): layer
         for layer in view.layers

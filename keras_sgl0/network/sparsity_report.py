@@ -126,8 +126,11 @@ class SparsityReport:
     def __str__(self) -> str:
         table = new_table()
         for header in ("kernel", "shape", "neurons", "weights", "density"):
-            justify = "left" if header in ("kernel", "shape") else "right"
-            table.add_column(header, justify=justify, no_wrap=True)
+            table.add_column(
+                header,
+                justify="left" if header in ("kernel", "shape") else "right",
+                no_wrap=True,
+            )
         for k in self.kernels:
             table.add_row(
                 k.name,

@@ -155,4 +155,5 @@ class ShrinkReport:
 
 
 def _total(numbers: list[int | None]) -> int | None:
-    return None if None in numbers else sum(numbers)
+    known = [n for n in numbers if n is not None]
+    return sum(known) if len(known) == len(numbers) else None

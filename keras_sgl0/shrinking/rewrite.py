@@ -46,11 +46,12 @@ class Rebuilt:
     def __init__(self, graph: Graph, cuts: Cuts, values: Values, name: str):
         self._cuts = cuts
         self._values = values
-        self._copies = {}
+        self._copies: dict[int, keras.Operation] = {}
         self._names = {x.spec.name for x in tensors(graph.inputs)}
         # Names of layers in inner models give way to these.
         self._outer = {n.path for n in graph.nodes} - self._names
-        self.layers, self.shared = {}, []
+        self.layers: dict[Node, keras.Operation] = {}
+        self.shared: list[Node] = []
         made = {
             x: keras.Input(
                 batch_shape=x.shape,

@@ -89,7 +89,7 @@ def shrink(
         model = fold_gates(model)
         graph = trace(model)
     values = _Values(model, tolerance)
-    opaque = {}
+    opaque: dict[Node, str] = {}
     while True:
         cuts = analyse(graph, values, on_constant, round_to, minimum, opaque)
         try:

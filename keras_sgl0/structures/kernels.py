@@ -66,7 +66,7 @@ class Kernel(Rule):
     @functools.cached_property
     def links(self) -> np.ndarray:
         """Which input reaches which output, a matrix."""
-        return self.kernel().any(0)
+        return np.asarray(self.kernel().any(0))
 
     def constants(self, input_constants):
         """Returns what the outputs make of constants alone."""

@@ -19,7 +19,7 @@ from keras import ops
 from keras_sgl0.network.graph import Node
 
 Values = Callable[[keras.Variable], np.ndarray]
-_RULES = {}
+_RULES: dict[type | str, type["Rule"]] = {}
 # What a subclass of a layer may have of its own and still be such a layer.
 _HARMLESS = {"get_config", "from_config", "__init__", "__doc__", "__module__"}
 
@@ -40,16 +40,25 @@ class Rewrite:
 class Rule:
     """What one call does to channels; the base of all rules."""
 
-    why_inputs_stay = ""
-    """Why no input channel can be cut, empty where it can."""
-    why_outputs_stay = ""
-    """Why no output channel can be cut, empty where it can."""
-    border = False
-    """Whether the inputs meet zeros at the border."""
     cuts = False
     """Whether outputs can be cut on their own: the layer makes channels."""
     needs_channels = True
     """Whether the inputs must have channels, a known number of them."""
+
+    @property
+    def why_inputs_stay(self) -> str:
+        """Why no input channel can be cut, empty where it can."""
+        return ""
+
+    @property
+    def why_outputs_stay(self) -> str:
+        """Why no output channel can be cut, empty where it can."""
+        return ""
+
+    @property
+    def border(self) -> bool:
+        """Whether the inputs meet zeros at the border."""
+        return False
 
     def bind(self, node: Node, values: Values) -> "Rule":
         """Returns the rule, applied to one call.
@@ -152,7 +161,7 @@ class Channelwise(Rule):
     pooling, dropout, upsampling, cropping.
     """
 
-    data_format = None
+    data_format: str | None = None
     """Where the channels are, for a layer that does not say so."""
 
     def refusal(self):
@@ -206,26 +215,26 @@ def rule_for(node: Node, values: Values) -> Rule:
         values: Gives the values of a variable.
     """
     kind = _find(node)
-    found = None if kind is None else kind().bind(node, values)
+    if kind is None:
+        return Opaque("its type is not known").bind(node, values)
+    found = kind().bind(node, values)
     reason = _refusal(found, node)
     return Opaque(reason).bind(node, values) if reason else found
 
 
-def _refusal(found, node) -> str:
+def _refusal(found: Rule, node: Node) -> str:
     """Returns why a call stays whole, empty if its rule covers it."""
     vague = any(x.rank < 2 or x.shape[x.axis] is None for x in node.inputs)
-    if found is None:
-        return "its type is not known"
     if node.kwargs.get("training"):
         return "it is called with `training=True`"
     if found.needs_channels and vague:
         return "its input has no known channels"
-    if node.calls > 1 and getattr(node.operation, "weights", ()):
+    if node.calls > 1 and getattr(node.operation, "weights", None):
         return "it is called more than once"
     return found.refusal()
 
 
-def _find(node):
+def _find(node: Node) -> type[Rule] | None:
     """Returns the rule registered for the type of an operation."""
     operation = node.operation
     if not isinstance(operation, keras.layers.Layer):
