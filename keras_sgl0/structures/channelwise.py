@@ -51,7 +51,6 @@ class Elementwise(Channelwise):
         return [x.channels == self.channels for x in self.node.inputs]
 
     def refusal(self):
-        """Returns why the rule does not cover this call, empty if it does."""
         layer, inputs = self.layer, self.node.inputs
         if not is_elementwise(getattr(layer, "activation", ops.relu)):
             return "its activation is not known to be elementwise"

@@ -29,7 +29,6 @@ class Kernel(Rule):
         return _mixing(self.node)
 
     def refusal(self):
-        """Returns why the rule does not cover this call, empty if it does."""
         if _is_altered(self.layer):
             return "its kernel is quantized or adapted (LoRA)"
         if getattr(self.layer.activation, "weights", ()):
@@ -47,7 +46,6 @@ class Kernel(Rule):
 
     @property
     def border(self) -> bool:
-        """Whether some outputs see zeros beyond the border."""
         return _is_padded(self.layer, self.node.inputs[0])
 
     def kernel(self) -> np.ndarray:
@@ -148,7 +146,6 @@ class ConvTranspose(Kernel):
     border = True
 
     def kernel(self):
-        """Returns the kernel as `(positions, inputs, outputs)`."""
         kernel = self.values(self.layer.kernel)
         return kernel.reshape(-1, *kernel.shape[-2:]).swapaxes(1, 2)
 
@@ -205,12 +202,10 @@ class DepthwiseConv(Channelwise):
     """A convolution of every channel alone, into `multiplier` channels."""
 
     def refusal(self):
-        """Returns why the rule does not cover this call, empty if it does."""
         return _mixing(self.node) or super().refusal()
 
     @property
     def border(self) -> bool:
-        """Whether some outputs see zeros beyond the border."""
         return _is_padded(self.layer, self.node.inputs[0])
 
     def ties(self):
@@ -260,7 +255,6 @@ class Embedding(Rule):
     needs_channels = False
 
     def refusal(self):
-        """Returns why the rule does not cover this call, empty if it does."""
         if _is_altered(self.layer):
             return "its table is quantized or adapted (LoRA)"
         return super().refusal()

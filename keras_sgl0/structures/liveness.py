@@ -213,7 +213,7 @@ class _Cutting:
 
     def dead_but_kept(self):
         """Returns the dead channels that stay, by layer and reason."""
-        found = {}
+        found: dict[Node, dict[str, list[int]]] = {}
         for node in self.makers:
             (y,) = node.outputs
             for i in np.flatnonzero(self.dead[y] & ~self.cut[y]).tolist():

@@ -24,7 +24,6 @@ class BatchNorm(Channelwise):
     )
 
     def refusal(self):
-        """Returns why the rule does not cover this call, empty if it does."""
         x = self.node.inputs[0]
         axis = self.layer.axis
         axis = axis[0] if isinstance(axis, list | tuple) else axis
@@ -64,7 +63,6 @@ class GroupNorm(Channelwise):
     """Normalization of every channel alone, in groups of one."""
 
     def refusal(self):
-        """Returns why the rule does not cover this call, empty if it does."""
         x = self.node.inputs[0]
         if self.layer.axis % x.rank != x.axis:
             return "it does not normalize channels"
@@ -81,9 +79,11 @@ class GroupNorm(Channelwise):
 
     def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with as many groups as channels."""
-        names = ("gamma", "beta")
-        names = [k for k in names if getattr(self.layer, k) is not None]
-        vectors = {k: self._vector(k)[kept_outputs] for k in names}
+        vectors = {
+            name: self._vector(name)[kept_outputs]
+            for name in ("gamma", "beta")
+            if getattr(self.layer, name) is not None
+        }
         return Rewrite({"groups": int(kept_outputs.sum())}, vectors)
 
     def _vector(self, name):
@@ -109,7 +109,6 @@ class Rescaling(Channelwise):
     """A line for every channel, or one for all."""
 
     def refusal(self):
-        """Returns why the rule does not cover this call, empty if it does."""
         x = self.node.inputs[0]
         shapes = {np.shape(v) for v in (self.layer.scale, self.layer.offset)}
         if shapes - {(), (1,), (x.channels,)} or x.axis != x.rank - 1:
@@ -146,7 +145,6 @@ class Normalization(Channelwise):
     """A line for every channel, set by hand or by `adapt`."""
 
     def refusal(self):
-        """Returns why the rule does not cover this call, empty if it does."""
         x = self.node.inputs[0]
         if [axis % x.rank for axis in self.layer.axis] != [x.axis]:
             return "it does not normalize channels"

@@ -33,7 +33,6 @@ class Reshape(Channelwise):
     """
 
     def refusal(self):
-        """Returns why the rule does not cover this call, empty if it does."""
         x, y = self.node.inputs[0], self.node.outputs[0]
         # Flatten moves the channels of 'channels_first' to the end first.
         first = getattr(self.layer, "data_format", "") == "channels_first"
@@ -73,7 +72,6 @@ class Concatenate(Channelwise):
     """Channels of several tensors side by side, or their positions."""
 
     def refusal(self):
-        """Returns why the rule does not cover this call, empty if it does."""
         if len({(x.rank, x.axis) for x in self.node.inputs}) > 1:
             return "its inputs have their channels at different axes"
         return ""

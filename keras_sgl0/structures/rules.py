@@ -165,7 +165,6 @@ class Channelwise(Rule):
     """Where the channels are, for a layer that does not say so."""
 
     def refusal(self):
-        """Returns why the rule does not cover this call, empty if it does."""
         own = getattr(self.layer, "data_format", self.data_format)
         x = self.node.inputs[0]
         axes = {"channels_last": x.rank - 1, "channels_first": 1}
@@ -182,7 +181,6 @@ class Channelwise(Rule):
         return [own] * (len(self.node.inputs) + 1)
 
     def constants(self, input_constants):
-        """Returns the constants of the input."""
         return input_constants[0]
 
     def reads(self, live, input_constants):
