@@ -277,7 +277,7 @@ class _Slot:
 
     def adapt(self, penalty: _Penalty) -> _Penalty:
         """Returns a copy of the penalty with the axis of this kernel."""
-        if not hasattr(penalty, "axis"):
+        if getattr(penalty, "axis", None) is None:
             return penalty
         return type(penalty).from_config(self._config(penalty.get_config()))
 

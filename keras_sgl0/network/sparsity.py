@@ -58,11 +58,12 @@ def kernels(model: keras.Model) -> list:
 
 
 def penalty_axis(variable) -> Axis | None:
-    """Returns the group axis of a variable's penalty, `None` without one.
+    """Returns the group axis of a variable's penalty, `None` without groups.
 
     Args:
         variable: A variable.
     """
+    # Regularizers of Keras itself have no groups and no such attribute.
     return getattr(own_penalty(variable), "axis", None)
 
 
