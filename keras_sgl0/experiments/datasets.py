@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sgl0.experiments import tiny_imagenet
+from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS
 from keras_sgl0.utils.validation import (
     InputError,
     choice,
@@ -16,16 +17,6 @@ from keras_sgl0.utils.validation import (
     require,
 )
 
-DATASETS = (
-    "digits",
-    "mnist",
-    "fashion_mnist",
-    "cifar10",
-    "cifar100",
-    "svhn_cropped",
-    "tiny_imagenet",
-)
-AUGMENTATIONS = ("none", "crop", "crop_flip")
 _PADDING = 4
 
 

@@ -6,7 +6,7 @@ import inspect
 from keras_sgl0.callbacks.density_measures import COUNTED
 from keras_sgl0.callbacks.l0_constraint import SCOPES
 from keras_sgl0.callbacks.splitting import REFRESHES
-from keras_sgl0.experiments.datasets import AUGMENTATIONS, DATASETS
+from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS
 from keras_sgl0.gates.hard_concrete import TEST_GATES, ExpectedL0
 from keras_sgl0.groups import Axis, validate_axis
 from keras_sgl0.models import MLP, LeNet5Caffe, MobileNetV2, WideResNet
