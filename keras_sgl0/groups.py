@@ -230,3 +230,17 @@ def per_weight(values, shape: tuple[int, ...], axis: Axis = -1):
         ValueError: If the kernel has no such axis.
     """
     return ops.expand_dims(values, other_axes(shape, axis))
+
+
+def sorted_sizes(w, axis: Axis) -> tuple:
+    """Returns `|w|` as a matrix `(groups, |g|)`, largest first in each group.
+
+    Beside it stands the vector `1, 2, ..., |g|` of how many weights a prefix
+    of a group has.
+
+    Args:
+        w: Tensor or variable, a kernel.
+        axis: The group axis.
+    """
+    largest = ops.flip(ops.sort(ops.abs(by_group(w, axis)), axis=1), axis=1)
+    return largest, ops.arange(1, largest.shape[1] + 1, dtype=largest.dtype)

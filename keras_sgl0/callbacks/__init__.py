@@ -1,9 +1,10 @@
 """Callbacks that train penalties and watch sparsity."""
 
+from keras_sgl0.callbacks.admm import ADMM
 from keras_sgl0.callbacks.l0_constraint import L0Constraint
 from keras_sgl0.callbacks.proximal import ProximalStep
 from keras_sgl0.callbacks.sparsity_monitor import SparsityMonitor
-from keras_sgl0.callbacks.splitting import ADMM, VariableSplitting
+from keras_sgl0.callbacks.splitting import VariableSplitting
 from keras_sgl0.callbacks.target_density import TargetDensity
 
 __all__ = [

@@ -14,7 +14,6 @@ from keras_sgl0.groups import (
 )
 from keras_sgl0.network.cost import macs_per_weight
 from keras_sgl0.network.sparsity import kernels, neuron_axes, own_penalty
-from keras_sgl0.regularizers import GroupLasso, SparseGroup
 from keras_sgl0.utils.validation import InputError, require
 
 
@@ -125,20 +124,19 @@ class Weights:
         return size / max(size.max(), np.finfo(size.dtype).tiny)
 
     def _size_of_units(self, variable):
-        """Returns how large units are: `|w|`, its mean over the group, or both.
+        """Returns by what the weights of a variable are ranked.
 
-        For a group penalty alone it is the mean, for sums of a group and an
-        elementwise penalty the geometric mean of the two.
+        `|w|`, its mean over the group, or the geometric mean of the two, as
+        the penalty says in `ranks_by`.
         """
         penalty, size = own_penalty(variable), ops.abs(upcast(variable))
-        if not isinstance(penalty, GroupLasso | SparseGroup):
+        if penalty.ranks_by == "weight":
             return size
-        axis = penalty.axis
-        means = group_means(variable, axis)
-        means = per_weight(means, variable.shape, axis)
-        if isinstance(penalty, SparseGroup):
-            return ops.sqrt(size * means)
-        return ops.broadcast_to(means, variable.shape)
+        means = group_means(variable, penalty.axis)
+        means = per_weight(means, variable.shape, penalty.axis)
+        means = ops.broadcast_to(means, variable.shape)
+        both = penalty.ranks_by == "both"
+        return ops.sqrt(size * means) if both else means
 
     def _of_weights(self, variable, kept, least):
         """Returns which weights are those of the units that are kept."""
@@ -212,4 +210,4 @@ def _is_alive(variable, least):
     return ops.abs(upcast(variable)) > least
 
 
-COUNTED = {kind.name: kind for kind in (Weights, _Parameters, _MACs, _Neurons)}
+MEASURES = {kind.name: kind for kind in (Weights, _Parameters, _MACs, _Neurons)}

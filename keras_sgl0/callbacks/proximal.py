@@ -6,11 +6,7 @@ from keras import ops
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.optimizers import optimizer_of
-from keras_sgl0.regularizers import (
-    ElementwisePenalty,
-    GroupPenalty,
-    SparseGroup,
-)
+from keras_sgl0.regularizers import Penalty
 from keras_sgl0.utils.compilation import require_no_accumulation
 from keras_sgl0.utils.validation import InputError
 
@@ -22,17 +18,33 @@ class _ShownPenalty(Lent, keras.regularizers.Regularizer):
         return ops.stop_gradient(self.original(w))
 
 
-class _ProximalConstraint(Lent):
-    """`W <- prox(W, learning rate)`, which the optimizer runs in its step."""
+class ProximalConstraint(Lent):
+    """`W <- prox(W, rate * strength)`, which the optimizer runs in its step.
 
-    def __init__(self, penalty, optimizer):
+    Args:
+        penalty: The penalty.
+        optimizer: Its learning rate of the moment is the rate.
+        strength: What the rate is multiplied by, a number or scalar tensor.
+    """
+
+    def __init__(self, penalty: Penalty, optimizer, strength=1.0):
         super().__init__(None)
         self.penalty = penalty
         self.optimizer = optimizer
+        self.strength = strength
 
-    def __call__(self, w, strength=1.0):
+    def scaled(self, strength) -> "ProximalConstraint":
+        """Returns the constraint of the penalty times a strength.
+
+        Args:
+            strength: A number or scalar tensor.
+        """
+        return ProximalConstraint(self.penalty, self.optimizer, strength)
+
+    def __call__(self, w):
+        """Returns the proximal operator of `w`."""
         rate = ops.cast(self.optimizer.learning_rate, wide_dtype(w))
-        return self.penalty.prox(w, rate * strength)
+        return self.penalty.prox(w, rate * self.strength)
 
 
 class ProximalStep(LendingCallback):
@@ -80,9 +92,7 @@ class ProximalStep(LendingCallback):
 
     def lend(self, variable, original):
         """Returns constraint and regularizer for a kernel with a penalty."""
-        if not isinstance(
-            original, GroupPenalty | ElementwisePenalty | SparseGroup
-        ):
+        if not isinstance(original, Penalty):
             return {}
         if variable.constraint is not None:
             raise InputError(
@@ -92,7 +102,7 @@ class ProximalStep(LendingCallback):
         optimizer = optimizer_of(self.model.optimizer, variable)
         rate = float(ops.convert_to_numpy(optimizer.learning_rate))
         original.prox(variable, rate)  # raises if unknown or undefined there
-        constraint = _ProximalConstraint(original, optimizer)
+        constraint = ProximalConstraint(original, optimizer)
         return {
             "regularizer": _ShownPenalty(original),
             "constraint": constraint,

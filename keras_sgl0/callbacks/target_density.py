@@ -6,16 +6,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.callbacks.density_measures import COUNTED
+from keras_sgl0.callbacks.density_measures import MEASURES
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
+from keras_sgl0.callbacks.proximal import ProximalConstraint
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.layer_table import Layout, layouts_of
 from keras_sgl0.network.sparsity import own_penalty
-from keras_sgl0.regularizers import (
-    ElementwisePenalty,
-    GroupPenalty,
-    SparseGroup,
-)
+from keras_sgl0.regularizers import Penalty
 from keras_sgl0.utils.compilation import compiled, retrace, scope_of
 from keras_sgl0.utils.validation import InputError, choice, finite_float
 
@@ -53,7 +50,8 @@ class _Supported(Lent):
         if self.support is not None:
             return w * ops.cast(self.support, w.dtype)
         if self.original is not None:
-            return self.original(w, self.target.strength_for(self.kernel))
+            strength = self.target.strength_for(self.kernel)
+            return self.original.scaled(strength)(w)
         return w
 
 
@@ -139,7 +137,7 @@ class TargetDensity(LendingCallback):
     ):
         super().__init__()
         self.density = finite_float("density", density, above=0, at_most=1)
-        self.of = choice("of", of, tuple(COUNTED))
+        self.of = choice("of", of, tuple(MEASURES))
         self.settle = finite_float("settle", settle, above=0, below=1)
         self.strength = None
         self.settled = False
@@ -149,12 +147,9 @@ class TargetDensity(LendingCallback):
 
     def lend(self, variable, original):
         """Returns penalty and constraint for a kernel with a penalty."""
-        if not isinstance(
-            own_penalty(variable),
-            GroupPenalty | ElementwisePenalty | SparseGroup,
-        ):
+        if not isinstance(own_penalty(variable), Penalty):
             return {}
-        if not isinstance(variable.constraint, Lent | None):
+        if not isinstance(variable.constraint, ProximalConstraint | None):
             raise InputError(
                 f"`TargetDensity` cannot train {variable.path}, which has a "
                 f"constraint of its own. Received: {variable.constraint}"
@@ -170,7 +165,7 @@ class TargetDensity(LendingCallback):
         self._kernels = variables
         known = layouts_of(self.model)
         self._fans_in = [_fan_in(k, known.get(id(k))) for k in variables]
-        self._counted = COUNTED[self.of](self.density, self.model, variables)
+        self._counted = MEASURES[self.of](self.density, self.model, variables)
         relative = self._counted.relative_prices()
         self._relative_prices = {
             id(kernel): float(price)

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 
-from keras_sgl0.callbacks.density_measures import COUNTED
+from keras_sgl0.callbacks.density_measures import MEASURES
 from keras_sgl0.callbacks.l0_constraint import SCOPES
 from keras_sgl0.callbacks.splitting import REFRESHES
 from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS
@@ -203,7 +203,7 @@ class Recipe:
     density_of: str = _field(
         "weights",
         "What a target density counts; for all penalties but l0_gates.",
-        tuple(COUNTED),
+        tuple(MEASURES),
     )
     settle: float = _field(
         0.3,

@@ -1,20 +1,19 @@
 """Penalties: Keras regularizers for kernels."""
 
-from keras_sgl0.regularizers.elementwise import (
-    L0,
-    L1,
-    MCP,
-    SCAD,
-    ElementwisePenalty,
-    L1MinusL2,
-    LHalf,
-    TransformedL1,
-)
+from keras_sgl0.regularizers.base import Penalty, trainings
+from keras_sgl0.regularizers.elementwise import L0, L1, ElementwisePenalty
 from keras_sgl0.regularizers.group import (
     CGES,
     ExclusiveLasso,
     GroupLasso,
     GroupPenalty,
+)
+from keras_sgl0.regularizers.nonconvex import (
+    MCP,
+    SCAD,
+    L1MinusL2,
+    LHalf,
+    TransformedL1,
 )
 from keras_sgl0.regularizers.sparse_group import (
     SGL0,
@@ -40,10 +39,12 @@ __all__ = [
     "IntegratedTransformedL1",
     "L1MinusL2",
     "LHalf",
+    "Penalty",
     "SparseGroup",
     "SparseGroupL1MinusL2",
     "SparseGroupLHalf",
     "SparseGroupLasso",
     "SparseGroupTransformedL1",
     "TransformedL1",
+    "trainings",
 ]

@@ -5,8 +5,6 @@
 the dtype of `w`.
 """
 
-import abc
-
 import keras
 from keras import ops
 
@@ -16,14 +14,18 @@ from keras_sgl0.groups import (
     group_norms,
     group_size,
     per_weight,
+    sorted_sizes,
     upcast,
     validate_axis,
 )
+from keras_sgl0.regularizers.base import Penalty, keeps_methods
 from keras_sgl0.utils.validation import finite_float
 
 
-class GroupPenalty(keras.regularizers.Regularizer, abc.ABC):
+class GroupPenalty(Penalty):
     """Base class of penalties `r(W) = factor * sum_g p(w_g)` on groups.
+
+    A subclass gives the value, and the proximal operator where it is known.
 
     Args:
         factor: The coefficient, lambda in the papers. Greater than 0.
@@ -38,22 +40,21 @@ class GroupPenalty(keras.regularizers.Regularizer, abc.ABC):
             kernel has no such axis.
     """
 
+    ranks_by = "group"
+
     def __init__(self, factor: float, axis: Axis = -1):
-        self.factor = finite_float("factor", factor, above=0)
-        self.axis = validate_axis(axis)
+        self.factor: float = finite_float("factor", factor, above=0)
+        self.axis: Axis = validate_axis(axis)
 
-    @abc.abstractmethod
-    def __call__(self, w):
-        """Returns the penalty of `w` as a scalar in at least float32."""
+    @property
+    def group(self) -> "GroupPenalty":
+        """The penalty itself."""
+        return self
 
-    @abc.abstractmethod
-    def prox(self, w, step):
-        """Returns `argmin_x step * r(x) + ||x - w||^2 / 2`.
-
-        Args:
-            w: Tensor or variable, a kernel.
-            step: A number or scalar tensor greater than 0.
-        """
+    @property
+    def is_norm(self) -> bool:
+        """Whether it is `weight(shape) * sum_g ||w_g||_2`."""
+        return False
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -85,6 +86,15 @@ class GroupLasso(GroupPenalty):
     Reference:
         Bui et al., arXiv 1912.07868, eq. 1.
     """
+
+    @property
+    def is_norm(self) -> bool:
+        """Whether it is `weight(shape) * sum_g ||w_g||_2`.
+
+        A subclass with another weight overrides `weight` alone; one that
+        overrides the value or the proximal operator is something else.
+        """
+        return keeps_methods(self, GroupLasso, "__call__", "prox")
 
     def weight(self, shape) -> float:
         """Returns `factor * sqrt(|g|)`, what a group's norm counts.
@@ -129,6 +139,8 @@ class ExclusiveLasso(GroupPenalty):
         Yoon, Hwang: Combined group and exclusive sparsity for deep neural
         networks, ICML 2017, eq. 3.
     """
+
+    ranks_by = "weight"
 
     def __call__(self, w):
         """Returns the penalty of `w`."""
@@ -175,6 +187,8 @@ class CGES(GroupPenalty):
         Yoon, Hwang, ICML 2017, eq. 5; Bui et al., arXiv 1912.07868, section 5.
     """
 
+    ranks_by = "weight"
+
     def __init__(self, factor: float, mu: float = 0.5, axis: Axis = -1):
         super().__init__(factor, axis)
         self.mu = finite_float("mu", mu, at_least=0, at_most=1)
@@ -215,17 +229,3 @@ def shrink_groups(w, axis: Axis, amount):
     scale = ops.where(alive, 1 - amount / safe, ops.zeros_like(norms))
     x = upcast(w) * per_weight(scale, w.shape, axis)
     return ops.cast(x, keras.backend.standardize_dtype(w.dtype))
-
-
-def sorted_sizes(w, axis: Axis) -> tuple:
-    """Returns `|w|` as a matrix `(groups, |g|)`, largest first in each group.
-
-    Beside it stands the vector `1, 2, ..., |g|` of how many weights a prefix
-    of a group has.
-
-    Args:
-        w: Tensor or variable, a kernel.
-        axis: The group axis.
-    """
-    largest = ops.flip(ops.sort(ops.abs(by_group(w, axis)), axis=1), axis=1)
-    return largest, ops.arange(1, largest.shape[1] + 1, dtype=largest.dtype)

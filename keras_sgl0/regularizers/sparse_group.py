@@ -1,28 +1,17 @@
 """Sparse group penalties: one on groups plus one on single weights."""
 
 import keras
-from keras import ops
 
-from keras_sgl0.groups import Axis, per_weight, upcast
-from keras_sgl0.regularizers.elementwise import (
-    L0,
-    L1,
-    ElementwisePenalty,
-    L1MinusL2,
-    LHalf,
-    TransformedL1,
-)
-from keras_sgl0.regularizers.group import (
-    GroupLasso,
-    GroupPenalty,
-    shrink_groups,
-    sorted_sizes,
-)
+from keras_sgl0.groups import Axis
+from keras_sgl0.regularizers.base import Penalty
+from keras_sgl0.regularizers.elementwise import L0, L1, ElementwisePenalty
+from keras_sgl0.regularizers.group import GroupLasso, GroupPenalty
+from keras_sgl0.regularizers.nonconvex import L1MinusL2, LHalf, TransformedL1
 from keras_sgl0.utils.validation import InputError, finite_float, require
 
 
 @keras.saving.register_keras_serializable("keras_sgl0")
-class SparseGroup(keras.regularizers.Regularizer):
+class SparseGroup(Penalty):
     """Any sparse group penalty, held as its two parts: `group + element`.
 
     `VariableSplitting` trains it whatever its parts (with `SCAD` and `MCP` if
@@ -48,6 +37,8 @@ class SparseGroup(keras.regularizers.Regularizer):
         Bui et al., arXiv 1912.07868, eqs. 2 and 3.
     """
 
+    ranks_by = "both"
+
     def __init__(self, group: GroupPenalty, element: ElementwisePenalty):
         require(
             isinstance(group, GroupPenalty),
@@ -61,13 +52,29 @@ class SparseGroup(keras.regularizers.Regularizer):
             "an elementwise penalty such as `L0` or `L1`",
             element,
         )
-        self.group = group
-        self.element = element
+        self.group: GroupPenalty = group
+        self.element: ElementwisePenalty = element
+
+    @property
+    def factor(self) -> float | None:
+        """The coefficient of both parts, `None` where they have two."""
+        same = self.group.factor == self.element.factor
+        return self.group.factor if same else None
 
     @property
     def axis(self) -> Axis:
         """The group axis, that of the group part."""
         return self.group.axis
+
+    @property
+    def has_subgradient(self) -> bool:
+        """Whether both parts have one."""
+        return self.group.has_subgradient and self.element.has_subgradient
+
+    @property
+    def has_prox(self) -> bool:
+        """Whether the operator of the sum is known for these two parts."""
+        return self.group.is_norm and self.element.has_joint_prox
 
     def __call__(self, w):
         """Returns the penalty of `w` as a scalar in at least float32."""
@@ -83,34 +90,14 @@ class SparseGroup(keras.regularizers.Regularizer):
         Raises:
             ValueError: If it is not known for these two parts.
         """
-        parts = type(self.group), type(self.element)
-        if parts == (GroupLasso, L1):
-            return self.group.prox(self.element.prox(w, step), step)
-        if parts == (GroupLasso, L0):
-            return self._prox_l0(w, step)
-        names = " and ".join(part.__name__ for part in parts)
+        if self.has_prox:
+            return self.element.joint_prox(w, step, self.group)
+        group, element = type(self.group).__name__, type(self.element).__name__
         raise InputError(
-            f"The proximal operator of the sum of {names} is not known. It is "
-            "for `GroupLasso` with `L1` or `L0`. Train this penalty with "
-            "`VariableSplitting` instead."
+            f"The proximal operator of the sum of {group} and {element} is not "
+            "known. It is for `GroupLasso` with `L1` or `L0`. Train this "
+            "penalty with `VariableSplitting` instead."
         )
-
-    def _prox_l0(self, w, step):
-        # With its k largest weights a group of norm n_k gains
-        # max(0, n_k - a)^2 / 2 - b k, a for the norm and b for each weight.
-        w = ops.convert_to_tensor(w)
-        a = step * self.group.weight(w.shape)
-        b = step * self.element.factor
-        largest, count = sorted_sizes(w, self.axis)
-        norms = ops.sqrt(ops.cumsum(ops.square(largest), axis=1))
-        gains = 0.5 * ops.square(ops.maximum(norms - a, 0)) - b * count
-        best = ops.argmax(gains, axis=1)
-        smallest = ops.take_along_axis(largest, best[:, None], axis=1)[:, 0]
-        lives = ops.max(gains, axis=1) > 0
-        smallest = ops.where(lives, smallest, float("inf"))
-        kept = ops.abs(upcast(w)) >= per_weight(smallest, w.shape, self.axis)
-        x = ops.where(kept, w, ops.zeros_like(w))
-        return shrink_groups(x, self.axis, a)
 
     def get_config(self):
         """Returns the two parts, serialized."""
@@ -144,11 +131,6 @@ class _OneFactor(SparseGroup):
     def __init__(self, factor: float, axis: Axis = -1, **shape: float):
         element = self.element_class(factor, **shape)
         super().__init__(GroupLasso(factor, axis), element)
-
-    @property
-    def factor(self) -> float:
-        """The coefficient of both parts."""
-        return self.group.factor
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -328,12 +310,17 @@ class IntegratedTransformedL1(SparseGroup):
     def __init__(
         self, factor: float, mu: float = 0.5, a: float = 1.0, axis: Axis = -1
     ):
-        self.factor = finite_float("factor", factor, above=0)
+        self._factor = finite_float("factor", factor, above=0)
         self.mu = finite_float("mu", mu, above=0, below=1)
         super().__init__(
             GroupLasso((1 - self.mu) * self.factor, axis),
             TransformedL1(self.mu * self.factor, a),
         )
+
+    @property
+    def factor(self) -> float:
+        """The coefficient of the whole."""
+        return self._factor
 
     def get_config(self):
         """Returns the constructor's arguments."""
