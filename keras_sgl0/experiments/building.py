@@ -25,9 +25,12 @@ from keras_sgl0.utils.validation import require
 _JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
 
 
-@keras.saving.register_keras_serializable("keras_sgl0")
-def error(y_true, y_pred):
-    """Returns 1 where the largest output is not the label's, else 0.
+# Models saved by version 0.1 refer to it by its old name, "error".
+@keras.saving.register_keras_serializable("keras_sgl0", name="error")
+def error_rate(y_true, y_pred):
+    """Returns 1 for each wrong label, else 0; the mean is the error rate.
+
+    The predicted label is the place of the largest output.
 
     Args:
         y_true: Integer labels `(batch,)` or `(batch, 1)`.
@@ -195,7 +198,7 @@ def compile_classifier(
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[error],
+        metrics=[keras.metrics.MeanMetricWrapper(error_rate, name="error")],
         **settings,
     )
 

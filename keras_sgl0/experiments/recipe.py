@@ -421,7 +421,7 @@ class Recipe:
         }
 
 
-def of_today(settings: dict) -> dict:
+def upgrade_settings(settings: dict) -> dict:
     """Returns the settings of a run of any age as a recipe has them today.
 
     Those that came after the run get their defaults, by which nothing is

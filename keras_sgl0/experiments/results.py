@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable
 
-from keras_sgl0.experiments.recipe import of_today
+from keras_sgl0.experiments.recipe import upgrade_settings
 from keras_sgl0.experiments.run_folder import HISTORY, RESULT, RunFolder
 from keras_sgl0.experiments.sweep_report import FIGURES
 from keras_sgl0.utils.validation import InputError, require
@@ -40,7 +40,7 @@ def read_result(folder: str | os.PathLike) -> dict:
     )
     try:
         result = json.loads(path.read_text())
-        result["recipe"] = of_today(result["recipe"])
+        result["recipe"] = upgrade_settings(result["recipe"])
         for name in FIGURES:
             float(result[name])
         if "best_test_error" not in result:

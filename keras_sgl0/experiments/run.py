@@ -19,7 +19,7 @@ from keras_sgl0.experiments.building import (
     build,
     callbacks_for,
     compile_classifier,
-    error,
+    error_rate,
 )
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.run_folder import MODEL, SHRUNK, Recorder, RunFolder
@@ -237,7 +237,7 @@ def percent_wrong(model: keras.Model, batches: tf.data.Dataset) -> float:
         batches: Batches of inputs and integer labels.
     """
     wrong = [
-        ops.convert_to_numpy(error(labels, model.predict_on_batch(images)))
+        ops.convert_to_numpy(error_rate(labels, model.predict_on_batch(images)))
         for images, labels in batches.as_numpy_iterator()
     ]
     return _percent(float(np.concatenate(wrong).mean(dtype="float64")))

@@ -10,7 +10,7 @@ import zipfile
 import keras
 import numpy as np
 
-from keras_sgl0.experiments.recipe import of_today
+from keras_sgl0.experiments.recipe import upgrade_settings
 from keras_sgl0.utils.validation import InputError, RunError
 
 RECIPE, CHECKPOINT = "recipe.json", "checkpoint.keras"
@@ -65,7 +65,7 @@ class RunFolder:
         if not os.path.exists(self.file(RECIPE)):
             return
         try:
-            there = of_today(self._read_json(RECIPE))
+            there = upgrade_settings(self._read_json(RECIPE))
         except (KeyError, TypeError) as problem:
             raise self._unreadable("file", RECIPE, problem) from problem
         different = {

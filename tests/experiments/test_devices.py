@@ -17,7 +17,7 @@ import pytest
 
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments import devices as distribute
-from keras_sgl0.experiments.building import error
+from keras_sgl0.experiments.building import error_rate
 from keras_sgl0.experiments.run_folder import RunFolder
 from keras_sgl0.utils.compilation import require_strategy_can_train
 
@@ -88,7 +88,7 @@ def finish(processes):
 def state(workdir):
     """Returns all weights, optimizer variables among them."""
     model = keras.saving.load_model(
-        workdir / "checkpoint.keras", custom_objects={"error": error}
+        workdir / "checkpoint.keras", custom_objects={"error": error_rate}
     )
     variables = model.weights + model.optimizer.variables
     return [keras.ops.convert_to_numpy(v) for v in variables]

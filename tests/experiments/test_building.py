@@ -1,0 +1,69 @@
+"""From a recipe to a compiled network: its metric and its penalties."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sgl0.experiments.building import compile_classifier, error_rate
+from keras_sgl0.models import MLP
+
+pytestmark = pytest.mark.tensorflow
+
+
+def test_error_rate_is_one_for_each_wrong_label():
+    outputs = np.array([[0.1, 0.9], [0.8, 0.2], [0.7, 0.3]])
+    for labels in ([1, 1, 0], [[1], [1], [0]]):
+        wrong = error_rate(np.array(labels), outputs)
+        assert np.asarray(wrong).tolist() == [0, 1, 0]
+
+
+def _compiled():
+    model = MLP((4,), 3, widths=())
+    compile_classifier(model)
+    return model
+
+
+def _evaluated(model):
+    return model.evaluate(
+        np.ones((2, 4)), np.zeros(2), verbose=0, return_dict=True
+    )
+
+
+def test_its_mean_is_shown_as_error(tmp_path):
+    model = _compiled()
+    assert "error" in _evaluated(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert _evaluated(loaded) == _evaluated(model)
+
+
+def test_models_of_version_0_1_load(tmp_path):
+    """There the function itself was the metric, and was called `error`."""
+    model = _compiled()
+    model.save(tmp_path / "new.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "new.keras") as new,
+        zipfile.ZipFile(tmp_path / "old.keras", "w") as old,
+    ):
+        for entry in new.namelist():
+            content = new.read(entry)
+            if entry == "config.json":
+                config = json.loads(content)
+                config["compile_config"]["metrics"] = [
+                    {
+                        "module": "builtins",
+                        "class_name": "function",
+                        "config": "keras_sgl0>error",
+                        "registered_name": "function",
+                    }
+                ]
+                content = json.dumps(config)
+            old.writestr(entry, content)
+    loaded = keras.saving.load_model(tmp_path / "old.keras")
+    assert _evaluated(loaded) == {
+        "error_rate": _evaluated(model)["error"],
+        "loss": _evaluated(model)["loss"],
+    }
