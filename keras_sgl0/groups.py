@@ -61,7 +61,8 @@ def resolve_axis(shape: tuple[int, ...], axis: Axis = -1) -> int:
         (1, 0)
     """
     rank = len(shape)
-    if validate_axis(axis) == "auto":
+    axis = validate_axis(axis)
+    if isinstance(axis, str):
         require(rank >= 2, "axis", f"an integer for a kernel of {shape}", axis)
         return 0 if rank == 2 else rank - 1
     require(

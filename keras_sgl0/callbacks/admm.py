@@ -54,8 +54,8 @@ class ADMM(Splitting):
 
     def __init__(self, beta: float, growth: float = 1.0, every: int = 40):
         super().__init__(beta, growth, every)
-        self._trained = ()
-        self._kept = {}
+        self._trained: tuple = ()
+        self._kept: dict = {}
 
     @property
     def u(self) -> dict:

@@ -156,26 +156,26 @@ class L0Constraint(LendingCallback):
     ):
         super().__init__()
         self.scope = choice("scope", scope, SCOPES)
-        single = isinstance(density, numbers.Real)
         require(
-            single or scope == "layer",
+            isinstance(density, numbers.Real) or scope == "layer",
             "density",
             'one number, unless scope="layer"',
             density,
         )
-        if single:
-            self.density = _share(density)
-        elif isinstance(density, Mapping):
+        self.density: float | dict[str, float] | tuple[float, ...]
+        if isinstance(density, Mapping):
             self.density = {k: _share(d) for k, d in density.items()}
-        else:
-            is_list = isinstance(density, list | tuple)
-            require(is_list, "density", "numbers", density)
+        elif isinstance(density, list | tuple):
             self.density = tuple(_share(d) for d in density)
+        else:
+            is_number = isinstance(density, numbers.Real)
+            require(is_number, "density", "numbers", density)
+            self.density = _share(density)
         self.learning_rate = finite_float(
             "learning_rate", learning_rate, above=0
         )
         self.restart = restart
-        self.constraints = ()
+        self.constraints: tuple[Constraint, ...] = ()
 
     def refuse(self, originals):
         """Returns the error message for a model whose gates are all frozen."""
@@ -224,8 +224,9 @@ class L0Constraint(LendingCallback):
 
     def _constraints(self, trained):
         if self.scope == "model":
+            assert isinstance(self.density, float)  # as `__init__` saw to
             return [Constraint("", trained, self.density)]
-        of_layers = {}
+        of_layers: dict[int, list[HardConcrete]] = {}
         for gate in trained:
             of_layers.setdefault(id(ruled_by(gate)), []).append(gate)
         names = unique(ruled_by(g[0]).name for g in of_layers.values())

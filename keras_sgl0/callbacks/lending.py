@@ -29,7 +29,7 @@ def unique(names: Iterable[str]) -> list[str]:
     Args:
         names: Any.
     """
-    found = {}
+    found: dict[str, None] = {}
     for name in names:
         number, result = 0, name
         while result in found:

@@ -32,7 +32,7 @@ class SparsityMonitor(keras.callbacks.Callback):
         super().__init__()
         self.tolerance = finite_float("tolerance", tolerance, at_least=0)
         self.axis = axis if axis is None else validate_axis(axis)
-        self._counter = None
+        self._counter: SparsityCounter | None = None
 
     def on_train_begin(self, logs=None):
         """Compiles the count for the model at hand."""
@@ -40,7 +40,7 @@ class SparsityMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Counts."""
-        if logs is not None:
+        if logs is not None and self._counter is not None:
             report = self._counter()
             logs["weight_sparsity"] = report.weight_sparsity
             logs["neuron_sparsity"] = report.neuron_sparsity

@@ -1,6 +1,7 @@
 """Variable splitting: how a penalty without a gradient is trained."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
@@ -95,9 +96,10 @@ class Splitting(LendingCallback):
         self.initial_beta = finite_float("beta", beta, above=0)
         self.growth = finite_float("growth", growth, at_least=1)
         self.every = integer("every", every, at_least=1)
-        self.beta = None
+        # Made when `fit` begins.
+        self.beta: Any = None
         self.v_is_stale = True
-        self._held = {}
+        self._held: dict[int, tuple] = {}
 
     @property
     def v(self) -> dict:

@@ -1,6 +1,7 @@
 """A target density for penalties without gates."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -139,7 +140,8 @@ class TargetDensity(LendingCallback):
         self.density = finite_float("density", density, above=0, at_most=1)
         self.of = choice("of", of, tuple(MEASURES))
         self.settle = finite_float("settle", settle, above=0, below=1)
-        self.strength = None
+        # Made when `fit` begins.
+        self.strength: Any = None
         self.settled = False
         # Not a method: a batch hook, even an empty one, costs every step.
         if keras.backend.backend() != "jax":

@@ -18,7 +18,7 @@ from keras_sgl0.groups import (
     upcast,
     validate_axis,
 )
-from keras_sgl0.regularizers.base import Penalty, keeps_methods
+from keras_sgl0.regularizers.base import Penalty, Ranking, keeps_methods
 from keras_sgl0.utils.validation import finite_float
 
 
@@ -40,7 +40,7 @@ class GroupPenalty(Penalty):
             kernel has no such axis.
     """
 
-    ranks_by = "group"
+    ranks_by: Ranking = "group"
 
     def __init__(self, factor: float, axis: Axis = -1):
         self.factor: float = finite_float("factor", factor, above=0)

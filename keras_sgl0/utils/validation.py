@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from typing import Any
 
 import keras
 
@@ -58,7 +59,7 @@ def require_built(model: object):
 
 def finite_float(
     name: str,
-    value: object,
+    value: Any,
     *,
     above: float = -math.inf,
     at_least: float = -math.inf,
@@ -96,15 +97,15 @@ def finite_float(
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)
         and math.isfinite(value)
-        and above < value < below
-        and at_least <= value <= at_most
+        and above < float(value) < below
+        and at_least <= float(value) <= at_most
     )
     expected = " ".join(["a finite number", " and ".join(bounds)]).strip()
     require(valid, name, expected, value)
     return float(value)
 
 
-def integer(name: str, value: object, *, at_least: int) -> int:
+def integer(name: str, value: Any, *, at_least: int) -> int:
     """Returns `value` as a Python int after checking its range.
 
     Args:
@@ -122,13 +123,13 @@ def integer(name: str, value: object, *, at_least: int) -> int:
     valid = (
         isinstance(value, numbers.Integral)
         and not isinstance(value, bool)
-        and value >= at_least
+        and int(value) >= at_least
     )
     require(valid, name, f"an integer of at least {at_least}", value)
     return int(value)
 
 
-def image_shape(value: object, *, at_least: int) -> tuple[int, int, int]:
+def image_shape(value: Any, *, at_least: int) -> tuple[int, int, int]:
     """Returns the argument `input_shape` as a tuple after checking it.
 
     Args:
@@ -150,10 +151,11 @@ def image_shape(value: object, *, at_least: int) -> tuple[int, int, int]:
     )
     expected = f"(height, width, channels), both sides at least {at_least}"
     require(valid, "input_shape", expected, value)
-    return tuple(value)
+    height, width, channels = value
+    return height, width, channels
 
 
-def choice(name: str, value: object, known: tuple[str, ...]) -> str:
+def choice(name: str, value: Any, known: tuple[str, ...]) -> str:
     """Returns `value` after checking that it is one of the `known` names.
 
     Args:
