@@ -3,13 +3,14 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import keras
 
 from keras_sgl0.deployment.export import export
 from keras_sgl0.deployment.latency import compare_latency
 from keras_sgl0.deployment.report import Change, Comparison, ExportReport
-from keras_sgl0.deployment.runtimes import SUFFIXES, running, running_file
+from keras_sgl0.deployment.runtimes import SUFFIXES, Run, running, running_file
 from keras_sgl0.network.cost import count_macs, has_sizes
 from keras_sgl0.network.graph import functional, trace
 from keras_sgl0.network.probing import random_inputs
@@ -47,42 +48,62 @@ def compare(
         >>> small, report = shrink(model)
         >>> print(compare(model, small, "files")[0])
     """
-    models = before, after
     changes = [
-        Change.between("parameters", *[m.count_params() for m in models]),
-        Change.between("multiply-adds", *map(_macs, models)),
+        Change.between(
+            "parameters", before.count_params(), after.count_params()
+        ),
+        Change.between("multiply-adds", _macs(before), _macs(after)),
     ]
     if error is not None:
-        changes.append(Change("test error", *map(error, models), "%"))
+        changes.append(
+            Change("test error", error(before), error(after), unit="%")
+        )
+    old = _Exported(before, [])
+    new = _Exported(after, [])
     with tempfile.TemporaryDirectory() as other:
-        pairs = []
         for format in formats:
             name = f"shrunk{SUFFIXES.get(format, '')}"
-            pair = [
-                export(model, os.path.join(place, name), format)
-                for model, place in zip(models, (other, folder), strict=True)
-            ]
-            pairs.append(pair)
-            sizes = [report.bytes for report in pair]
-            changes.append(Change.between(f"{format} file", *sizes, "bytes"))
-        for size in batch_sizes:
-            changes += _latencies(models, pairs, size, rounds)
-    return Comparison(tuple(changes)), [pair[1] for pair in pairs]
+            one = export(before, os.path.join(other, name), format)
+            two = export(after, os.path.join(folder, name), format)
+            old.files.append(one)
+            new.files.append(two)
+            changes.append(
+                Change.between(
+                    f"{format} file", one.bytes, two.bytes, unit="bytes"
+                )
+            )
+        for batch_size in batch_sizes:
+            changes += _latencies(old, new, batch_size, rounds)
+    return Comparison(tuple(changes)), new.files
+
+
+class _Exported(NamedTuple):
+    """A model and the files it was exported to."""
+
+    model: keras.Model
+    files: list[ExportReport]
+
+    def running(self, inputs) -> dict[str, Run]:
+        """Returns what runs the model and its files, by the runtime's name."""
+        runs = {keras.backend.backend(): running(self.model, inputs)}
+        for file in self.files:
+            if file.format in ("litert", "onnx") and not file.unchecked:
+                runs[file.format] = running_file(
+                    file.path, file.format, self.model, inputs
+                )
+        return runs
 
 
 def _macs(model):
     return count_macs(model).macs if has_sizes(trace(model)) else None
 
 
-def _latencies(models, pairs, size, rounds) -> Iterator[Change]:
-    x = random_inputs(functional(models[0]).input, size)
-    runs = {keras.backend.backend(): [running(model, x) for model in models]}
-    for pair in pairs:
-        format = pair[0].format
-        if format in ("litert", "onnx") and not pair[0].unchecked:
-            runs[format] = [
-                running_file(report.path, format, model, x)
-                for report, model in zip(pair, models, strict=True)
-            ]
-    for name, pair in runs.items():
-        yield compare_latency(f"{name}, batch {size}", *pair, rounds)
+def _latencies(
+    before: _Exported, after: _Exported, batch_size: int, rounds: int
+) -> Iterator[Change]:
+    inputs = random_inputs(functional(before.model).input, batch_size)
+    old, new = before.running(inputs), after.running(inputs)
+    for runtime in old:
+        yield compare_latency(
+            f"{runtime}, batch {batch_size}", old[runtime], new[runtime], rounds
+        )

@@ -82,13 +82,14 @@ def export(
     else:
         kind = "tf_saved_model" if format == "saved_model" else format
         model.export(path, format=kind, verbose=False, **options)
-    pair, unchecked = (None, None), ""
+    pair: tuple[float | None, float | None] = None, None
+    unchecked = ""
     if verify:
         try:
             run = running_file(path, format, model, inputs)
             pair = largest_difference(expected, run())
         except ModuleNotFoundError as error:
-            package = error.name.partition(".")[0]
+            package = (error.name or "a package").partition(".")[0]
             unchecked = f"{package} is not installed"
         except Exception as error:
             raise InputError(
@@ -97,7 +98,15 @@ def export(
             ) from error
     else:
         unchecked = "verify=False"
-    return ExportReport(path, format, quantize, size_of(path), *pair, unchecked)
+    return ExportReport(
+        path=path,
+        format=format,
+        quantize=quantize,
+        bytes=size_of(path),
+        difference=pair[0],
+        relative_difference=pair[1],
+        unchecked=unchecked,
+    )
 
 
 def _format(path, format):

@@ -40,7 +40,7 @@ def take_turns(
     for name, function in functions.items():
         function()
         turns[name] = calls or _calls_per_turn(function)
-    times = {name: [] for name in functions}
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
             times[name].append(_seconds(function, turns[name]))
@@ -71,7 +71,7 @@ def compare_latency(
 
     Args:
         name: What to call the figure.
-        before: What runs the model before, see `keras_sgl0.runtimes`.
+        before: What runs the model before, see `runtimes.py`.
         after: What runs the model after.
         rounds: How many turns each gets.
 
@@ -80,6 +80,13 @@ def compare_latency(
         >>> compare_latency("as they are", *runs)
     """
     times = take_turns({"before": before, "after": after}, rounds)
-    ratios = [b / a for b, a in zip(*times.values(), strict=True)]
-    medians = [1e3 * statistics.median(seconds) for seconds in times.values()]
-    return Change(name, *medians, "ms", statistics.median(ratios))
+    ratios = [
+        b / a for b, a in zip(times["before"], times["after"], strict=True)
+    ]
+    return Change(
+        name,
+        1e3 * statistics.median(times["before"]),
+        1e3 * statistics.median(times["after"]),
+        unit="ms",
+        ratio=statistics.median(ratios),
+    )

@@ -67,7 +67,13 @@ class Change:
     ratio: float | None = None
 
     @classmethod
-    def between(cls, name, before, after, unit="") -> "Change":
+    def between(
+        cls,
+        name: str,
+        before: float | None,
+        after: float | None,
+        unit: str = "",
+    ) -> "Change":
         """Returns a change with the plain ratio of its figures.
 
         Args:
