@@ -10,16 +10,19 @@ The first needs no TensorFlow where KERAS_BACKEND says jax or torch.
 import functools
 import statistics
 
-import keras
-import numpy as np
-import rich.box
-import rich.console
-import rich.table
-from absl import app, flags
+from _extras import name_extra
 
-from keras_sgl0 import SGL0, GroupLasso, VariableSplitting
-from keras_sgl0.deployment.latency import take_turns
-from keras_sgl0.models import LeNet5Caffe, WideResNet
+with name_extra():
+    import keras
+    import numpy as np
+    import rich.box
+    import rich.console
+    import rich.table
+    from absl import app, flags
+
+    from keras_sgl0 import SGL0, GroupLasso, VariableSplitting
+    from keras_sgl0.deployment.latency import take_turns
+    from keras_sgl0.models import LeNet5Caffe, WideResNet
 
 _NETWORK = flags.DEFINE_enum(
     "network", "lenet5_caffe", ["lenet5_caffe", "wide_resnet"], "Network."
@@ -100,7 +103,8 @@ def overhead():
 
 def pipeline():
     """Times training batches, augmented and not, and arrays shuffled alike."""
-    from keras_sgl0.experiments import datasets  # which needs TensorFlow
+    with name_extra():  # which `overhead` does without
+        from keras_sgl0.experiments import datasets
 
     dataset = datasets.load(_DATASET.value, _DATA_DIR.value).normalized()
     size = _BATCH_SIZE.value

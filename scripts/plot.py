@@ -9,10 +9,13 @@ python scripts/plot.py weights runs/digits-0/checkpoint.keras
 
 import sys
 
-from absl import app, flags
+from _extras import name_extra
 
-from keras_sgl0.experiments import plots
-from keras_sgl0.utils.validation import InputError
+with name_extra():
+    from absl import app, flags
+
+    from keras_sgl0.experiments import plots
+    from keras_sgl0.utils.validation import InputError
 
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Where to, without the ending. Default: plots/COMMAND."

@@ -8,16 +8,19 @@ import json
 import os
 import sys
 
-import keras
-from absl import app, flags
+from _extras import name_extra
 
-from keras_sgl0 import apply_threshold, shrink
-from keras_sgl0.deployment.comparison import compare
-from keras_sgl0.deployment.runtimes import SUFFIXES
-from keras_sgl0.experiments import datasets
-from keras_sgl0.experiments.run import percent_wrong, versions
-from keras_sgl0.network.sparsity import TOLERANCE
-from keras_sgl0.utils.validation import InputError, require
+with name_extra():
+    import keras
+    from absl import app, flags
+
+    from keras_sgl0 import apply_threshold, shrink
+    from keras_sgl0.deployment.comparison import compare
+    from keras_sgl0.deployment.runtimes import SUFFIXES
+    from keras_sgl0.experiments import datasets
+    from keras_sgl0.experiments.run import percent_wrong, versions
+    from keras_sgl0.network.sparsity import TOLERANCE
+    from keras_sgl0.utils.validation import InputError, require
 
 flags.DEFINE_string("model", None, "The .keras file to shrink.", required=True)
 flags.DEFINE_string(

@@ -9,19 +9,22 @@ import pathlib
 import signal
 import sys
 
-from absl import app, flags
+from _extras import name_extra
 
-from keras_sgl0.experiments.overrides import as_text
-from keras_sgl0.experiments.recipes import RECIPES
-from keras_sgl0.experiments.sweep import (
-    MARKDOWN,
-    grid_from_text,
-    plan,
-    require_data,
-    sweep,
-    unfinished,
-)
-from keras_sgl0.utils.validation import InputError
+with name_extra():
+    from absl import app, flags
+
+    from keras_sgl0.experiments.overrides import as_text
+    from keras_sgl0.experiments.recipes import RECIPES
+    from keras_sgl0.experiments.sweep import (
+        MARKDOWN,
+        grid_from_text,
+        plan,
+        require_data,
+        sweep,
+        unfinished,
+    )
+    from keras_sgl0.utils.validation import InputError
 
 flags.DEFINE_list("recipes", ["digits"], f"Any of: {', '.join(RECIPES)}.")
 flags.DEFINE_list("seeds", ["0"], "The seeds of every recipe.")

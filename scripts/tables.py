@@ -8,10 +8,13 @@ python scripts/tables.py runs/sweep/sweep.md
 import pathlib
 import sys
 
-from absl import app, flags
+from _extras import name_extra
 
-from keras_sgl0.experiments.result_tables import updated
-from keras_sgl0.utils.validation import InputError
+with name_extra():
+    from absl import app, flags
+
+    from keras_sgl0.experiments.result_tables import updated
+    from keras_sgl0.utils.validation import InputError
 
 _CHECK = flags.DEFINE_bool(
     "check", False, "Change nothing, fail if a page is out of date."

@@ -9,17 +9,20 @@ import os
 import sys
 import typing
 
-import keras
-from absl import app, flags
+from _extras import name_extra
 
-from keras_sgl0.experiments.devices import STRATEGIES
-from keras_sgl0.experiments.overrides import run_name, with_settings
-from keras_sgl0.experiments.recipe import Recipe
-from keras_sgl0.experiments.recipes import RECIPES
-from keras_sgl0.experiments.run import run
-from keras_sgl0.experiments.run_folder import MODEL
-from keras_sgl0.network.sparsity import sparsity_report
-from keras_sgl0.utils.validation import InputError, RunError
+with name_extra():
+    import keras
+    from absl import app, flags
+
+    from keras_sgl0.experiments.devices import STRATEGIES
+    from keras_sgl0.experiments.overrides import run_name, with_settings
+    from keras_sgl0.experiments.recipe import Recipe
+    from keras_sgl0.experiments.recipes import RECIPES
+    from keras_sgl0.experiments.run import run
+    from keras_sgl0.experiments.run_folder import MODEL
+    from keras_sgl0.network.sparsity import sparsity_report
+    from keras_sgl0.utils.validation import InputError, RunError
 
 flags.DEFINE_string(
     "recipe",

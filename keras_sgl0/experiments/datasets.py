@@ -5,10 +5,10 @@ import math
 import os
 
 import numpy as np
-import tensorflow as tf
 
 from keras_sgl0.experiments import tiny_imagenet
 from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS
+from keras_sgl0.utils.extras import name_extra
 from keras_sgl0.utils.validation import (
     InputError,
     choice,
@@ -16,6 +16,9 @@ from keras_sgl0.utils.validation import (
     integer,
     require,
 )
+
+with name_extra():
+    import tensorflow as tf
 
 _PADDING = 4
 
@@ -293,7 +296,8 @@ def load(
 
 
 def _load_digits() -> Dataset:
-    from sklearn.datasets import load_digits
+    with name_extra():
+        from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = tf.image.resize(
@@ -311,7 +315,8 @@ def _load_digits() -> Dataset:
 
 
 def _load_tfds(name: str, data_dir: str | None, download: bool) -> Dataset:
-    import tensorflow_datasets as tfds
+    with name_extra():
+        import tensorflow_datasets as tfds
 
     if data_dir is not None and not download:
         require(

@@ -7,9 +7,12 @@ import os
 from collections.abc import Callable
 
 import keras
-import tensorflow as tf
 
+from keras_sgl0.utils.extras import name_extra
 from keras_sgl0.utils.validation import InputError, choice, require
+
+with name_extra():
+    import tensorflow as tf
 
 Scope = Callable[[], contextlib.AbstractContextManager]
 STRATEGIES = ("none", "mirrored", "multi_worker")

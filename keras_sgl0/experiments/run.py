@@ -7,9 +7,7 @@ import warnings
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
-from tqdm.keras import TqdmCallback
 
 import keras_sgl0
 from keras_sgl0.callbacks import ADMM
@@ -34,7 +32,12 @@ from keras_sgl0.network.sparsity import (
 )
 from keras_sgl0.shrinking import shrink
 from keras_sgl0.utils.compilation import require_strategy_can_train, retrace
+from keras_sgl0.utils.extras import name_extra
 from keras_sgl0.utils.validation import RunError
+
+with name_extra():
+    import tensorflow as tf
+    from tqdm.keras import TqdmCallback
 
 # What TensorFlow raises where a worker does not answer any more.
 _LOST = (

@@ -12,8 +12,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 
-from tqdm import tqdm
-
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments.overrides import run_name, with_settings
 from keras_sgl0.experiments.recipe import Recipe
@@ -21,7 +19,11 @@ from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.experiments.results import read_result, settings
 from keras_sgl0.experiments.run_folder import RESULT, RunFolder
 from keras_sgl0.experiments.sweep_report import FIGURES, SweepReport, SweepRow
+from keras_sgl0.utils.extras import name_extra
 from keras_sgl0.utils.validation import InputError, choice, integer, require
+
+with name_extra():
+    from tqdm import tqdm
 
 MARKDOWN, CSV = "sweep.md", "sweep.csv"
 # Of a run's folder: the recipe, the seed and the settings.

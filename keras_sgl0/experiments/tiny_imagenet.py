@@ -13,9 +13,12 @@ The test images of the archive have no labels and are not read.
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 
+from keras_sgl0.utils.extras import name_extra
 from keras_sgl0.utils.validation import InputError, require
+
+with name_extra():
+    import tensorflow as tf
 
 _CLASSES, _ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
 _SHOWN = 3

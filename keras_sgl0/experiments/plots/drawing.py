@@ -7,7 +7,8 @@ import os
 import typing
 from collections.abc import Callable, Iterable, Iterator
 
-from keras_sgl0.utils.validation import InputError, choice
+from keras_sgl0.utils.extras import name_extra
+from keras_sgl0.utils.validation import choice
 
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,13 +63,8 @@ def drawing(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def draw(*args, **kwargs):
-        try:
+        with name_extra():
             import matplotlib
-        except ImportError as problem:
-            raise InputError(
-                "Pictures need matplotlib, which is not installed. Try: pip "
-                "install 'keras_sgl0[plot]'"
-            ) from problem
         with matplotlib.rc_context(_STYLE):
             return function(*args, **kwargs)
 
