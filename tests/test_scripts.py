@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.recipe_changes import upgrade_settings
 from keras_sgl0.experiments.recipes import RECIPES
 
 pytestmark = pytest.mark.tensorflow
@@ -21,7 +22,6 @@ OVERRIDES = {
     "mnist_group_lasso": {
         "dataset": "digits",
         "penalty": "sparse_group_lasso",
-        "factor": 0.2,
         "axis": -1,
         "training": "splitting",
         "beta_ratio": 5.5,
@@ -42,7 +42,6 @@ OVERRIDES = {
         "learning_rate": 0.002,
         "decay": 0.5,
         "milestones": [0.25, 0.75],
-        "epsilon": 1e-7,
         "epochs": 2,
         "batch_size": 500,
         "seed": 3,
@@ -70,6 +69,8 @@ OVERRIDES = {
         "batch_size": 500,
     },
     "digits": {
+        "factor": 0.2,
+        "epsilon": 1e-7,
         "model": "wide_resnet",
         "depth": 10,
         "width": 0.5,
@@ -190,7 +191,9 @@ def test_every_field_is_overridden():
 
 @pytest.mark.parametrize("base", OVERRIDES)
 def test_every_flag_overrides_its_field(tmp_path, base):
-    expected = RECIPES[base].to_dict() | OVERRIDES[base]
+    # What the changed recipe does not look at has its default.
+    expected = upgrade_settings(RECIPES[base].to_dict() | OVERRIDES[base])
+    assert expected == expected | OVERRIDES[base]
     process = run_script(
         tmp_path,
         "train.py",
@@ -233,6 +236,10 @@ def test_help_explains_every_field(tmp_path):
             ["`data_dir`", "a folder that exists", "/nowhere'"],
         ),
         (["--density=a"], ["`density`", "at most 1", "density='a'"]),
+        (
+            ["--momentum=.9"],
+            ["`momentum`. Expected 0.0 with the optimizer 'adam'"],
+        ),
     ],
     ids=[
         "recipe",
@@ -241,6 +248,7 @@ def test_help_explains_every_field(tmp_path):
         "positional",
         "data_dir",
         "density",
+        "unused",
     ],
 )
 def test_bad_arguments_are_refused(tmp_path, arguments, messages):

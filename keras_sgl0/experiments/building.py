@@ -14,7 +14,9 @@ from keras_sgl0.callbacks import (
     VariableSplitting,
 )
 from keras_sgl0.experiments.datasets import Dataset
-from keras_sgl0.experiments.recipe import MODELS, PENALTIES, Recipe
+from keras_sgl0.experiments.penalties import PENALTIES
+from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.recipe_fields import MODELS
 from keras_sgl0.factor_max import factor_max
 from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
 from keras_sgl0.network.sparsity import neuron_axes

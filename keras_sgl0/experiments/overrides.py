@@ -1,10 +1,10 @@
 """Settings of a recipe as text, the way a command line has them."""
 
 import contextlib
-import dataclasses
 import typing
 
 from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.recipe_changes import adapt
 from keras_sgl0.groups import Axis
 from keras_sgl0.utils.validation import choice
 
@@ -21,13 +21,17 @@ _CONVERT = {
 def with_settings(recipe: Recipe, settings: dict) -> Recipe:
     """Returns a recipe with some of its settings replaced.
 
+    Settings of the first recipe that the new one does not look at fall back to
+    their defaults.
+
     Args:
         recipe: The settings to begin with.
         settings: Values by name, which may be text. In that of a list, commas
             or `+` stand between the numbers.
 
     Raises:
-        ValueError: If there is no such setting, or its value cannot be used.
+        ValueError: If there is no such setting, its value is out of range, or
+            the recipe would not look at it.
 
     Example:
         >>> with_settings(RECIPES["digits"], {"factor": ".1", "seed": 1})
@@ -35,7 +39,7 @@ def with_settings(recipe: Recipe, settings: dict) -> Recipe:
     for name in settings:
         choice("setting", name, tuple(_TYPES))
     values = {name: _value(_TYPES[name], v) for name, v in settings.items()}
-    return dataclasses.replace(recipe, **values)
+    return adapt(recipe, **values)
 
 
 def as_text(value: object) -> str:

@@ -1,9 +1,10 @@
 """Experiments by name: what the papers ran, as plain settings."""
 
-import dataclasses
 import functools
 
-from keras_sgl0.experiments.recipe import TRAININGS, Recipe
+from keras_sgl0.experiments.penalties import TRAININGS
+from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.recipe_changes import adapt
 
 _MNIST = Recipe()
 _DIGITS = Recipe(dataset="digits", factor=0.3, batch_size=32, epochs=60)
@@ -22,7 +23,7 @@ _PROXIMAL = {
 def _with_penalty(base, penalty, **settings):
     """Returns a recipe with another penalty, trained in its usual way."""
     settings = {"training": TRAININGS[penalty][0]} | settings
-    return dataclasses.replace(base, penalty=penalty, **settings)
+    return adapt(base, penalty=penalty, **settings)
 
 
 def _variants(name, base):
@@ -54,14 +55,11 @@ _GATES = {
     "normalize": True,
     "learning_rate": 7e-4,
     "milestones": (),
-    "epsilon": 1e-8,
     "batch_size": 128,
 }
 _DIGITS_GATES = _GATES | {
-    "factor": 0.015,
     "learning_rate": 1e-3,
     "gate_learning_rate": 1e-2,
-    "dual_learning_rate": 2e-2,
     "batch_size": 32,
     "epochs": 100,
 }
@@ -71,34 +69,40 @@ _LENET_DENSITIES = (0.5, 0.3, 0.7, 0.1)
 _MLP_DENSITIES = (0.3,)
 
 
-def _gated(name, base, settings, dual_learning_rate):
+def _gated(name, base, settings, factor, model_rate, layer_rate):
     """Returns a data set's recipes with gates, penalised and constrained.
 
-    The last argument is for one constraint a layer.
+    Args:
+        name: The data set.
+        base: The recipe to begin with.
+        settings: What all of them set.
+        factor: The coefficient of the penalty times N.
+        model_rate: The dual learning rate of one constraint for the model.
+        layer_rate: That of one constraint for each layer.
     """
 
-    def recipe(**more):
-        return dataclasses.replace(base, **settings | more)
-
-    def layers(densities):
+    def recipes(network, model_density, layer_densities, **own):
+        shared = settings | own
         return {
-            "density": densities,
-            "scope": "layer",
-            "dual_learning_rate": dual_learning_rate,
+            f"{name}_{network}_l0": adapt(base, **shared, factor=factor),
+            f"{name}_{network}_l0_constrained": adapt(
+                base,
+                **shared,
+                density=model_density,
+                dual_learning_rate=model_rate,
+            ),
+            f"{name}_{network}_l0_constrained_layers": adapt(
+                base,
+                **shared,
+                density=layer_densities,
+                scope="layer",
+                dual_learning_rate=layer_rate,
+            ),
         }
 
-    return {
-        f"{name}_mlp_l0": recipe(**_MLP),
-        f"{name}_mlp_l0_constrained": recipe(**_MLP, density=(0.33,)),
-        f"{name}_mlp_l0_constrained_layers": recipe(
-            **_MLP, **layers(_MLP_DENSITIES)
-        ),
-        f"{name}_lenet_l0": recipe(),
-        f"{name}_lenet_l0_constrained": recipe(density=(0.1,)),
-        f"{name}_lenet_l0_constrained_layers": recipe(
-            **layers(_LENET_DENSITIES)
-        ),
-    }
+    return recipes("mlp", (0.33,), _MLP_DENSITIES, **_MLP) | recipes(
+        "lenet", (0.1,), _LENET_DENSITIES
+    )
 
 
 # Zagoruyko and Komodakis's schedule, which all of WRN's papers share.
@@ -119,14 +123,9 @@ _WIDE_RESNET_GATES = {
     "penalty": "l0_gates",
     "training": "subgradient",
     "droprate": (0.3,),
-    "ema": 0.0,
-    "factor": 0.001,
     "gate_learning_rate": 6.0,
-    "dual_learning_rate": 7e-4,
 }
-_MOBILENET = dataclasses.replace(
-    _WIDE_RESNET, model="mobilenet_v2", learning_rate=0.05
-)
+_MOBILENET = adapt(_WIDE_RESNET, model="mobilenet_v2", learning_rate=0.05)
 _PENALISED = ("cges", "group_lasso", "sparse_group_lasso", "sgl0")
 
 
@@ -135,10 +134,13 @@ def _methods(name, base, gates=None):
     methods = {"plain": _with_penalty(base, "none")}
     methods |= {method: _with_penalty(base, method) for method in _PENALISED}
     if gates:
-        gated = dataclasses.replace(base, **gates)
-        methods["l0"] = gated
-        methods["l0_constrained"] = dataclasses.replace(
-            gated, density=(0.7,), scope="layer"
+        methods["l0"] = adapt(base, **gates, factor=0.001)
+        methods["l0_constrained"] = adapt(
+            base,
+            **gates,
+            density=(0.7,),
+            scope="layer",
+            dual_learning_rate=7e-4,
         )
     return {f"{name}_{method}": recipe for method, recipe in methods.items()}
 
@@ -147,7 +149,7 @@ def _wide_resnets():
     recipes = {}
     for dataset in ("cifar10", "cifar100"):
         for depth, width in ((28, 10), (16, 2), (16, 1), (10, 1)):
-            base = dataclasses.replace(
+            base = adapt(
                 _WIDE_RESNET, dataset=dataset, depth=depth, width=width
             )
             name = f"{dataset}_wrn_{depth}_{width}"
@@ -156,10 +158,8 @@ def _wide_resnets():
 
 
 def _mobilenets():
-    svhn = dataclasses.replace(
-        _MOBILENET, dataset="svhn_cropped", augment="crop"
-    )
-    tiny = dataclasses.replace(_MOBILENET, dataset="tiny_imagenet")
+    svhn = adapt(_MOBILENET, dataset="svhn_cropped", augment="crop")
+    tiny = adapt(_MOBILENET, dataset="tiny_imagenet")
     return _methods("svhn_mobilenet_v2", svhn) | _methods(
         "tiny_imagenet_mobilenet_v2", tiny
     )
@@ -189,8 +189,8 @@ RECIPES = (
     {"digits": _DIGITS, "mnist_tuned": _MNIST_TUNED}
     | _variants("digits", _DIGITS)
     | _variants("mnist", _MNIST)
-    | _gated("digits", _DIGITS, _DIGITS_GATES, 5e-2)
-    | _gated("mnist", _MNIST, _GATES, 1e-4)
+    | _gated("digits", _DIGITS, _DIGITS_GATES, 0.015, 2e-2, 5e-2)
+    | _gated("mnist", _MNIST, _GATES, 0.1, 1e-4, 1e-4)
     | _wide_resnets()
     | _mobilenets()
 )

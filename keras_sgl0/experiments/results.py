@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable
 
-from keras_sgl0.experiments.recipe import upgrade_settings
+from keras_sgl0.experiments.recipe_changes import upgrade_settings
 from keras_sgl0.experiments.run_folder import HISTORY, RESULT, RunFolder
 from keras_sgl0.experiments.sweep_report import FIGURES
 from keras_sgl0.utils.validation import InputError, require

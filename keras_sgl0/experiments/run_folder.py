@@ -10,7 +10,7 @@ import zipfile
 import keras
 import numpy as np
 
-from keras_sgl0.experiments.recipe import upgrade_settings
+from keras_sgl0.experiments.recipe_changes import upgrade_settings
 from keras_sgl0.utils.validation import InputError, RunError
 
 RECIPE, CHECKPOINT = "recipe.json", "checkpoint.keras"

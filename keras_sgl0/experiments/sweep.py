@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments.overrides import run_name, with_settings
 from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.recipe_changes import upgrade_settings
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.experiments.results import read_result, settings
 from keras_sgl0.experiments.run_folder import RESULT, RunFolder
@@ -163,7 +164,9 @@ def unfinished(runs: Iterable[Run], folder: str | os.PathLike) -> list[Run]:
 
 def _is_finished(run, folder):
     result = RunFolder(folder).result()
-    return result is not None and result["recipe"] == run.recipe.to_dict()
+    if result is None:
+        return False
+    return upgrade_settings(result["recipe"]) == run.recipe.to_dict()
 
 
 def sweep(

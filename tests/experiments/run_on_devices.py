@@ -4,12 +4,12 @@ A program of its own, since devices are set before TensorFlow starts, and a
 failed distributed step poisons its process.
 """
 
-import dataclasses
 import os
 import sys
 
 import tensorflow as tf
 
+from keras_sgl0.experiments.recipe_changes import adapt
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.experiments.run import run
 from keras_sgl0.utils.validation import InputError, RunError
@@ -17,7 +17,7 @@ from keras_sgl0.utils.validation import InputError, RunError
 # Batch normalization, augmentation and several drops; what every device would
 # draw for itself is left out. In float64, since batch normalization enlarges
 # the last digit's differences a thousandfold a step.
-RECIPE = dataclasses.replace(
+RECIPE = adapt(
     RECIPES["cifar10_wrn_16_1_sgl0"],
     dataset="digits",
     depth=10,
@@ -42,7 +42,7 @@ def main(strategy, workdir, *settings):
     changes = {
         name: eval(value) for name, value in zip(names, names, strict=True)
     }
-    recipe = dataclasses.replace(RECIPE, **changes)
+    recipe = adapt(RECIPE, **changes)
     try:
         result = run(recipe, workdir, progress=False, strategy=strategy)
     except (InputError, RunError) as problem:

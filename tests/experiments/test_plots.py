@@ -1,6 +1,5 @@
 """Pictures show the numbers of the files they are drawn from."""
 
-import dataclasses
 import json
 import pathlib
 import shutil
@@ -16,6 +15,7 @@ from test_scripts import run_script
 from keras_sgl0 import SGL0
 from keras_sgl0.experiments import plots
 from keras_sgl0.experiments.plots.methods import _front
+from keras_sgl0.experiments.recipe_changes import adapt
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.models import LeNet5Caffe
 
@@ -27,7 +27,7 @@ SPARSITIES = ("weight_sparsity", "neuron_sparsity")
 
 def write_run(folder, recipe, figures=(90, 60, 1), history="", **settings):
     """Writes what a run leaves, and returns its folder."""
-    recipe = dataclasses.replace(RECIPES[recipe], **settings).to_dict()
+    recipe = adapt(RECIPES[recipe], **settings).to_dict()
     names = (*SPARSITIES, "test_error")
     result = dict(zip(names, figures, strict=True))
     folder.mkdir(parents=True)
@@ -116,7 +116,12 @@ def test_against_another_setting(tmp_path):
 def test_against_leaves_out_what_has_no_factor(sweep):
     for name in ("mnist_sgl0_density", "mnist_lenet_l0_constrained_layers"):
         write_run(sweep / name, name)
-    write_run(sweep / "share", "mnist_sgl0", share_of_max=0.1, factor=7.0)
+    share = write_run(sweep / "share", "mnist_sgl0", share_of_max=0.1)
+    # Version 0.1 accepted a factor beside it.
+    path = share / "result.json"
+    old = path.read_text()
+    assert '"factor": 0.1' in old
+    path.write_text(old.replace('"factor": 0.1', '"factor": 7.0'))
     write_run(sweep / "plain", "mnist_plain", (0, 0, 0.8))
     write_run(sweep / "plain1", "mnist_plain", (0, 0, 0.9), seed=1)
     figure = plots.against([sweep])

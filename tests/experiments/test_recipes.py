@@ -3,16 +3,22 @@
 import dataclasses
 import json
 import math
+import pathlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_sgl0.experiments.recipe import MODELS, PENALTIES, TRAININGS, Recipe
+from keras_sgl0.experiments.penalties import PENALTIES, TRAININGS
+from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.recipe_changes import adapt, upgrade_settings
+from keras_sgl0.experiments.recipe_fields import MODELS
 from keras_sgl0.experiments.recipes import RECIPES
 
 pytestmark = pytest.mark.tensorflow
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RESULTS = sorted((ROOT / "docs/results").rglob("result.json"))
 FIELDS = dataclasses.fields(Recipe)
 PAPER = {
     "mnist_plain": ("none", "subgradient"),
@@ -51,7 +57,9 @@ def test_wide_resnets_have_the_papers_numbers(name):
         assert (recipe.depth, recipe.width) == (int(depth), int(width))
         assert recipe.penalty == {"plain": "none"}.get(method, method)
         assert (recipe.factor, recipe.beta_ratio) == (0.1, 25)
-        assert (recipe.growth, recipe.epochs_between_growths) == (1.25, 20)
+        # It is the default where nothing is split.
+        epochs = 20 if method == "sgl0" else 40
+        assert (recipe.growth, recipe.epochs_between_growths) == (1.25, epochs)
         assert (recipe.optimizer, recipe.momentum) == ("sgd", 0.9)
         assert (recipe.batch_size, recipe.epochs) == (128, 200)
         assert (recipe.ema, recipe.augment) == (0.99, "crop_flip")
@@ -201,6 +209,7 @@ def test_shortened_run_keeps_the_share_of_each_rate(epochs):
 )
 def test_learning_rate_falls_once_a_milestone(milestones, decay, epochs):
     milestones = tuple(sorted(milestones))
+    decay = decay if milestones else 0.1
     recipe = Recipe(milestones=milestones, decay=decay, epochs=epochs)
     assert recipe.learning_rate_at(epochs) == pytest.approx(
         1e-3 * decay ** len(milestones)
@@ -416,6 +425,226 @@ def test_what_would_not_be_looked_at_is_refused(settings, name, expected):
         f"Invalid value for argument `{name}`. Expected {expected}"
     )
     assert message.endswith(f"Received: {name}={settings[name]!r}")
+
+
+PLAIN = {"penalty": "sparse_group_lasso", "training": "subgradient"}
+CONSTRAINED = GATES | {"density": (0.3,)}
+SGD = {"optimizer": "sgd"}
+NO_DROPS = {"milestones": ()}
+# Each field with a use: another value, recipes that use it, and recipes that
+# refuse it with the reason.
+USES = [
+    ("depth", 10, [{"model": "wide_resnet"}], [({}, "has no depth")]),
+    ("width", 2, [{"model": "mobilenet_v2"}], [({}, "has no width")]),
+    ("dropout", 0.1, [{}], [({"model": "mlp"}, "has no dropout")]),
+    (
+        "dense_fan",
+        "fan_out",
+        [{}],
+        [({"model": "mlp"}, "has no dense_fan")],
+    ),
+    (
+        "model_weight_decay",
+        0.1,
+        [{"model": "wide_resnet"}],
+        [({}, "has no weight_decay")],
+    ),
+    (
+        "factor",
+        0.2,
+        [{}, PLAIN, GATES],
+        [
+            (NONE, "without a penalty"),
+            (CONSTRAINED, "with a density"),
+            ({"share_of_max": 0.1}, "with share_of_max"),
+        ],
+    ),
+    (
+        "layer_factors",
+        (2.0,),
+        [{}, GATES, {"share_of_max": 0.1}],
+        [(NONE, "without a penalty"), (CONSTRAINED, "with a density")],
+    ),
+    (
+        "share_of_max",
+        0.1,
+        [{}],
+        [
+            (NONE, "without a penalty"),
+            (GATES, "with the penalty 'l0_gates'"),
+        ],
+    ),
+    *(
+        (
+            name,
+            value,
+            [{}, {"training": "admm"}],
+            [
+                (PLAIN, "with the training 'subgradient'"),
+                ({"training": "proximal"}, "with the training 'proximal'"),
+                (NONE, "with the training 'subgradient'"),
+            ],
+        )
+        for name, value in (
+            ("beta_ratio", 5),
+            ("growth", 2),
+            ("grow_every", 0.1),
+        )
+    ),
+    ("grow_every", 0.1, [{}], [({"growth": 1}, "with growth=1")]),
+    (
+        "growing",
+        "convolutions",
+        [{}],
+        [
+            ({"training": "admm"}, "with the training 'admm'"),
+            (PLAIN, "with the training 'subgradient'"),
+            ({"growth": 1}, "with growth=1"),
+        ],
+    ),
+    (
+        "refresh",
+        "batch",
+        [{}],
+        [
+            ({"training": "admm"}, "with the training 'admm'"),
+            (PLAIN, "with the training 'subgradient'"),
+        ],
+    ),
+    ("density", (0.2,), [{}, GATES], [(NONE, "without a penalty")]),
+    *(
+        (
+            name,
+            value,
+            [{"density": (0.2,)}],
+            [
+                ({}, "without a density"),
+                (NONE, "without a density"),
+                (CONSTRAINED, "with the penalty 'l0_gates'"),
+            ],
+        )
+        for name, value in (("density_of", "macs"), ("settle", 0.5))
+    ),
+    *(
+        (
+            name,
+            value,
+            [CONSTRAINED],
+            [
+                (GATES, "without a density"),
+                ({"density": (0.2,)}, "with the penalty 'sgl0'"),
+            ],
+        )
+        for name, value in (("scope", "layer"), ("dual_learning_rate", 0.1))
+    ),
+    *(
+        (name, value, [GATES, CONSTRAINED], [({}, "with the penalty 'sgl0'")])
+        for name, value in (
+            ("droprate", (0.2,)),
+            ("test_gate", "mean"),
+            ("gate_learning_rate", 0.1),
+        )
+    ),
+    (
+        "weight_decay",
+        0.1,
+        [GATES],
+        [
+            ({}, "with the penalty 'sgl0'"),
+            (CONSTRAINED, "with a density"),
+        ],
+    ),
+    ("momentum", 0.9, [SGD], [({}, "with the optimizer 'adam'")]),
+    ("epsilon", 1e-7, [{}], [(SGD, "with the optimizer 'sgd'")]),
+    ("decay", 0.5, [{}], [(NO_DROPS, "without milestones")]),
+    ("ema", 0.9, [{}], [(GATES, "with the penalty 'l0_gates'")]),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "using", "refusing"), USES, ids=[u[0] for u in USES]
+)
+def test_a_setting_is_refused_where_it_has_no_use(name, value, using, refusing):
+    default = Recipe.__dataclass_fields__[name].default
+    for settings in using:
+        recipe = Recipe(**settings, **{name: value})
+        assert getattr(recipe, name) == value != default
+    for settings, reason in refusing:
+        assert getattr(Recipe(**settings), name) == default
+        with pytest.raises(ValueError) as error:
+            Recipe(**settings, **{name: value})
+        message = str(error.value)
+        assert message.startswith(
+            f"Invalid value for argument `{name}`. Expected {default!r} "
+        )
+        assert reason in message
+
+
+def test_every_field_with_a_use_is_in_that_list():
+    with_use = {f.name for f in FIELDS if f.metadata["used_by"]}
+    assert with_use == {name for name, *_ in USES}
+    always = {f.name for f in FIELDS} - with_use
+    assert always == {
+        "dataset",
+        "validation",
+        "model",
+        "penalty",
+        "axis",
+        "training",
+        "normalize",
+        "augment",
+        "optimizer",
+        "learning_rate",
+        "milestones",
+        "precision",
+        "jit_compile",
+        "steps_per_execution",
+        "epochs",
+        "batch_size",
+        "seed",
+        "tolerance",
+    }
+
+
+def test_help_says_when_a_field_is_used():
+    helps = {field.name: field.metadata["help"] for field in FIELDS}
+    for name, ending in (
+        ("momentum", "; for sgd."),
+        ("epsilon", "; for adam."),
+        ("growth", "; for splitting and admm."),
+        ("settle", "; not for l0_gates, with a density."),
+        ("depth", "; for wide_resnet."),
+        ("width", "; for wide_resnet and mobilenet_v2."),
+    ):
+        assert helps[name].endswith(ending)
+
+
+def test_a_new_penalty_resets_what_it_does_not_look_at():
+    base = Recipe(density=(0.2,), settle=0.5, growth=2, factor=0.3)
+    assert adapt(base, **NONE) == Recipe(**NONE)
+    assert adapt(base, factor=0.5) == Recipe(
+        density=(0.2,), settle=0.5, growth=2, factor=0.5
+    )
+    with pytest.raises(ValueError, match="`growth`"):
+        adapt(base, **NONE, growth=2)
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
+def test_recipes_of_committed_results_construct(path):
+    old = json.loads(path.read_text())["recipe"]
+    now = upgrade_settings(old)
+    assert Recipe(**now).to_dict() == now
+    assert upgrade_settings(now) == now
+    given = [name for name in old if name in now and now[name] != old[name]]
+    for name in given:
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            Recipe(**now | {name: old[name]})
+
+
+def test_settings_that_an_old_run_did_not_look_at_are_upgraded():
+    old = Recipe(**PLAIN).to_dict() | {"growth": 2, "momentum": 0.9}
+    del old["precision"]
+    assert upgrade_settings(old) == Recipe(**PLAIN).to_dict()
 
 
 def test_targets_and_droprates_may_be_lists():

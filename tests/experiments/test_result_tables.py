@@ -101,7 +101,9 @@ def folder(tmp_path):
         recipe={"factor": 0.5},
         seed=1,
     )
-    write_run(tmp_path / "c", gates=gates, seed=2, recipe={"scope": "layer"})
+    # With constrained gates no factor is used: it counts as the default.
+    gated = {"penalty": "l0_gates", "training": "subgradient", "scope": "layer"}
+    write_run(tmp_path / "c", gates=gates, seed=2, recipe=gated)
     return tmp_path
 
 
@@ -132,7 +134,7 @@ def table(folder, header, row):
         ("shrunk parameters", "20,500", "20,300"),
         ("shrunk MACs", "1,000,000", "1,000,000"),
         ("target", "10", "10"),
-        ("factor", "1", "1, 0.5"),
+        ("factor", "1", "1, 0.5, 0.1"),
         ("seed", "0", "0, 1, 2"),
         ("epochs", "200", "200"),
         ("runs", "1", "3"),

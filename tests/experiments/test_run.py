@@ -16,8 +16,10 @@ from keras import ops
 import keras_sgl0 as ks
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments import run as experiment
-from keras_sgl0.experiments.building import build, error
-from keras_sgl0.experiments.recipe import PENALTIES, TRAININGS, Recipe
+from keras_sgl0.experiments.building import build, error_rate
+from keras_sgl0.experiments.penalties import PENALTIES, TRAININGS
+from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.recipe_changes import adapt
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.experiments.run import run
 from keras_sgl0.experiments.run_folder import RunFolder
@@ -29,7 +31,7 @@ pytestmark = pytest.mark.tensorflow
 
 # Three steps an epoch, rates that still move the weights in the last one, and
 # a tolerance at which three epochs leave zeros already.
-SMALL = dataclasses.replace(
+SMALL = adapt(
     RECIPES["digits"],
     epochs=3,
     batch_size=500,
@@ -38,7 +40,7 @@ SMALL = dataclasses.replace(
     tolerance=1e-3,
 )
 # The same for a network with constrained gates that learn at their own rate.
-GATED = dataclasses.replace(
+GATED = adapt(
     RECIPES["digits_mlp_l0_constrained"],
     epochs=3,
     batch_size=500,
@@ -301,7 +303,7 @@ def test_history_follows_the_recipe(uninterrupted):
 
 
 def test_growing_in_convolutions_only(tmp_path):
-    recipe = dataclasses.replace(SMALL, growing="convolutions", epochs=2)
+    recipe = adapt(SMALL, growing="convolutions", epochs=2)
     run(recipe, str(tmp_path), progress=False)
     first, last = history(tmp_path)
     found = {
@@ -402,7 +404,7 @@ def test_model_of_a_gated_run_has_no_gates(gated):
     ],
 )
 def test_numbers_for_other_gates_claim_no_folder(tmp_path, settings, name):
-    recipe = dataclasses.replace(GATED, **settings)
+    recipe = adapt(GATED, **settings)
     with pytest.raises(ValueError) as problem:
         run(recipe, str(tmp_path / "run"), progress=False)
     assert str(problem.value) == (
@@ -415,7 +417,7 @@ def test_numbers_for_other_gates_claim_no_folder(tmp_path, settings, name):
 
 @pytest.mark.parametrize("name", ["digits_mlp_l0", "digits_lenet_l0"])
 def test_build_gives_every_gate_its_penalty(name):
-    recipe = dataclasses.replace(RECIPES[name], weight_decay=2.0)
+    recipe = adapt(RECIPES[name], weight_decay=2.0)
     model, scale = build(recipe, datasets.load("digits"))
     sizes = {
         "mlp": (300, 100, 10),
@@ -428,14 +430,14 @@ def test_build_gives_every_gate_its_penalty(name):
         assert penalty.factor == pytest.approx(recipe.factor / 1438)
         assert penalty.weight_decay == pytest.approx(2 / 1438)
         assert (gate.droprate_init, gate.test_gate) == (droprate, "median")
-    held = dataclasses.replace(recipe, weight_decay=0.0, density=(0.5,))
+    held = adapt(recipe, weight_decay=0.0, density=(0.5,))
     model, _ = build(held, datasets.load("digits"))
     assert {gate.regularizer for gate in gates(model)} == {None}
     assert scale == 1 / 1438
 
 
 def test_target_density_of_a_run(tmp_path):
-    recipe = dataclasses.replace(
+    recipe = adapt(
         RECIPES["digits_sgl0_density"],
         epochs=3,
         batch_size=500,
@@ -469,7 +471,7 @@ def test_finished_run_returns_its_result(workdir):
 
 def test_another_recipes_folder_is_left_alone(workdir):
     before = contents(workdir)
-    other = dataclasses.replace(SMALL, seed=1, milestones=(0.5,))
+    other = adapt(SMALL, seed=1, milestones=(0.5,))
     with pytest.raises(ValueError, match="one of the same recipe") as problem:
         run(other, str(workdir), progress=False)
     message = str(problem.value)
@@ -572,7 +574,7 @@ def test_recipe_file_that_is_no_object(workdir, content):
 
 @pytest.mark.parametrize("settings", [{"dataset": "mnist"}, {"axis": 7}])
 def test_run_that_cannot_begin_claims_no_folder(tmp_path, settings):
-    recipe = dataclasses.replace(SMALL, **settings)
+    recipe = adapt(SMALL, **settings)
     with pytest.raises(ValueError, match=r"data_dir|axis"):
         run(recipe, str(tmp_path / "run"), data_dir="/nowhere")
     assert not list(tmp_path.rglob("*.json"))
@@ -584,7 +586,7 @@ def test_a_run_on_held_out_images_never_sees_the_test_set(
     digits = datasets.load("digits")
     spoilt = dataclasses.replace(digits, test=None)
     monkeypatch.setattr(datasets, "load", lambda *_: spoilt)
-    recipe = dataclasses.replace(SMALL, validation=0.2, normalize=True)
+    recipe = adapt(SMALL, validation=0.2, normalize=True)
     result = run(recipe, str(tmp_path), progress=False)
     wrong = result["test_error"] * 288 / 100
     assert 0 < wrong < 288
@@ -594,7 +596,7 @@ def test_a_run_on_held_out_images_never_sees_the_test_set(
 
 
 def test_run_without_penalty(tmp_path):
-    recipe = dataclasses.replace(
+    recipe = adapt(
         RECIPES["mnist_plain"], dataset="digits", epochs=1, batch_size=500
     )
     result = run(recipe, str(tmp_path), progress=False)
@@ -604,9 +606,7 @@ def test_run_without_penalty(tmp_path):
 
 @pytest.mark.parametrize("penalty", [p for p in PENALTIES if p != "l0_gates"])
 def test_build_gives_every_kernel_its_penalty(penalty):
-    recipe = dataclasses.replace(
-        SMALL, penalty=penalty, training=TRAININGS[penalty][0]
-    )
+    recipe = adapt(SMALL, penalty=penalty, training=TRAININGS[penalty][0])
     model, scale = build(recipe, datasets.load("digits"))
     assert scale == 1 / 1438
     assert model.optimizer.epsilon == recipe.epsilon
@@ -630,7 +630,7 @@ def test_build_gives_every_kernel_its_penalty(penalty):
 @pytest.mark.parametrize("penalty", ["cges", "sgl0", "l0_gates"])
 def test_a_factor_a_layer(penalty):
     factors = (0.5, 1.0, 2.0, 3.0)
-    recipe = dataclasses.replace(
+    recipe = adapt(
         SMALL,
         penalty=penalty,
         training=TRAININGS[penalty][0],
@@ -649,14 +649,14 @@ def test_a_factor_a_layer(penalty):
 
 
 def test_factors_of_other_layers():
-    recipe = dataclasses.replace(SMALL, layer_factors=(1.0, 2.0))
+    recipe = adapt(SMALL, layer_factors=(1.0, 2.0))
     with pytest.raises(ValueError, match="'conv1', 'conv2', 'fc1', 'fc2'"):
         build(recipe, datasets.load("digits"))
 
 
 def test_a_factor_may_be_a_share_of_the_largest_useful_one():
     dataset = datasets.load("digits")
-    recipe = dataclasses.replace(SMALL, share_of_max=0.1)
+    recipe = adapt(SMALL, share_of_max=0.1)
     model, scale = build(recipe, dataset)
     factor = model.layers[1].kernel_regularizer.factor
     assert factor == pytest.approx(recipe.factor * scale)
@@ -676,7 +676,7 @@ NETWORKS = {
 def test_build_leaves_it_to_the_network_what_is_penalised(model, penalty):
     size, ending, number = NETWORKS[model]
     training = TRAININGS[penalty][0]
-    recipe = dataclasses.replace(
+    recipe = adapt(
         SMALL, model=model, penalty=penalty, training=training, **size
     )
     built, _ = build(recipe, datasets.load("digits"))
@@ -698,21 +698,19 @@ def test_build_leaves_it_to_the_network_what_is_penalised(model, penalty):
 @pytest.mark.parametrize("penalty", ["none", "l0_gates"])
 def test_a_share_of_the_largest_factor_needs_a_group_penalty(penalty):
     with pytest.raises(ValueError, match="argument `share_of_max`"):
-        dataclasses.replace(
-            SMALL, penalty=penalty, training="subgradient", share_of_max=0.1
-        )
+        adapt(SMALL, penalty=penalty, training="subgradient", share_of_max=0.1)
 
 
 @pytest.mark.parametrize("depth", [8, 27])
 def test_a_depth_that_no_network_has_claims_no_folder(tmp_path, depth):
-    recipe = dataclasses.replace(SMALL, model="wide_resnet", depth=depth)
+    recipe = adapt(SMALL, model="wide_resnet", depth=depth)
     with pytest.raises(ValueError, match="argument `depth`"):
         run(recipe, str(tmp_path / "run"))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_wide_resnet_on_cropped_images(tmp_path):
-    recipe = dataclasses.replace(
+    recipe = adapt(
         SMALL,
         model="wide_resnet",
         depth=10,
@@ -744,9 +742,9 @@ def test_a_wide_resnet_on_cropped_images(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in RECIPES if "digits" in n])
 def test_every_recipe_trains_on_the_digits(tmp_path, name):
-    recipe = dataclasses.replace(RECIPES[name], epochs=2, batch_size=360)
+    recipe = adapt(RECIPES[name], epochs=2, batch_size=360)
     if recipe.penalty != "l0_gates":
-        recipe = dataclasses.replace(recipe, model="mlp")  # quicker to compile
+        recipe = adapt(recipe, model="mlp")  # quicker to compile
     result = run(recipe, str(tmp_path), progress=False)
     parameters = {"lenet5_caffe": 431080, "mlp": 266610}
     assert result["parameters"] == parameters[recipe.model]
@@ -760,9 +758,7 @@ def test_every_recipe_trains_on_the_digits(tmp_path, name):
 
 
 def test_proximal_training_needs_no_threshold(tmp_path):
-    recipe = dataclasses.replace(
-        RECIPES["digits_sgl0_proximal"], factor=10.0, epochs=6
-    )
+    recipe = adapt(RECIPES["digits_sgl0_proximal"], factor=10.0, epochs=6)
     result = run(recipe, str(tmp_path), progress=False)
     assert result["weight_sparsity"] > 30
     shrunk = result["shrunk"]
@@ -780,4 +776,4 @@ def test_proximal_training_needs_no_threshold(tmp_path):
 def test_error_counts_wrong_labels(shape):
     labels = np.array([0, 1, 1]).reshape(shape)
     outputs = np.array([[2.0, 1.0], [0.0, -1.0], [-5.0, 3.0]])
-    assert np.array(error(labels, outputs)).tolist() == [0, 1, 0]
+    assert np.array(error_rate(labels, outputs)).tolist() == [0, 1, 0]

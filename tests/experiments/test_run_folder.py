@@ -1,6 +1,5 @@
 """What a run leaves where the disk is full or the loss is no number."""
 
-import dataclasses
 import errno
 import json
 import os
@@ -14,6 +13,7 @@ import pytest
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments import run as experiment
 from keras_sgl0.experiments.building import build
+from keras_sgl0.experiments.recipe_changes import adapt
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.experiments.run import run
 from keras_sgl0.experiments.run_folder import RunFolder
@@ -21,7 +21,7 @@ from keras_sgl0.utils.validation import RunError
 
 pytestmark = pytest.mark.tensorflow
 
-SMALL = dataclasses.replace(
+SMALL = adapt(
     RECIPES["digits"], model="mlp", epochs=3, batch_size=500, tolerance=1e-3
 )
 
@@ -114,6 +114,14 @@ def test_a_run_from_before_a_setting_goes_on(tmp_path):
         folder.require_same_recipe(other)
 
 
+def test_a_run_with_settings_it_did_not_look_at_goes_on(tmp_path):
+    """Version 0.1 accepted them, from a recipe or from the user."""
+    recipe = adapt(SMALL, penalty="cges", training="subgradient")
+    old = recipe.to_dict() | {"grow_every": 0.1, "momentum": 0.9, "settle": 0.5}
+    (tmp_path / "recipe.json").write_text(json.dumps(old))
+    RunFolder(str(tmp_path)).require_same_recipe(recipe.to_dict())
+
+
 def test_settings_that_never_were_a_recipe_are_damaged(tmp_path):
     (tmp_path / "recipe.json").write_text('{"beta": 1.0}')
     with pytest.raises(ValueError, match=r"recipe\.json cannot be read"):
@@ -158,7 +166,7 @@ def test_a_run_whose_loss_is_no_number_keeps_the_last_good_model(
 
 
 def test_admm_goes_on_with_its_dual_variable(tmp_path):
-    recipe = dataclasses.replace(
+    recipe = adapt(
         SMALL, training="admm", growth=1.5, beta_ratio=1000.0, epochs=4
     )
     whole, halves = tmp_path / "whole", tmp_path / "halves"
@@ -187,7 +195,7 @@ def test_admm_goes_on_with_its_dual_variable(tmp_path):
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_a_run_in_less_precision_leaves_a_model_in_float32(tmp_path, precision):
-    recipe = dataclasses.replace(SMALL, precision=precision)
+    recipe = adapt(SMALL, precision=precision)
     result = run(recipe, str(tmp_path), progress=False)
     assert result["test_error"] < 60
     for name, expected in (
@@ -201,7 +209,7 @@ def test_a_run_in_less_precision_leaves_a_model_in_float32(tmp_path, precision):
 
 
 def test_float16_skips_steps_and_still_knows_its_epoch(tmp_path):
-    recipe = dataclasses.replace(SMALL, precision="mixed_float16")
+    recipe = adapt(SMALL, precision="mixed_float16")
     digits = datasets.load("digits")
     model, _ = build(recipe, digits)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -218,9 +226,7 @@ def test_float16_skips_steps_and_still_knows_its_epoch(tmp_path):
 
 
 def test_averaged_weights_have_the_zeros_of_the_others(tmp_path):
-    recipe = dataclasses.replace(
-        SMALL, ema=0.9, tolerance=0.02, learning_rate=0.01
-    )
+    recipe = adapt(SMALL, ema=0.9, tolerance=0.02, learning_rate=0.01)
     result = run(recipe, str(tmp_path), progress=False)
     model = keras.saving.load_model(tmp_path / "model.keras")
     raw = keras.saving.load_model(tmp_path / "checkpoint.keras")
@@ -258,7 +264,7 @@ def test_averaged_weights_have_the_zeros_of_the_others(tmp_path):
 def test_how_steps_are_compiled_changes_nothing(
     tmp_path, uninterrupted, settings
 ):
-    recipe = dataclasses.replace(SMALL, **settings)
+    recipe = adapt(SMALL, **settings)
     seen = []
     fit = keras.Model.fit
 

@@ -5,6 +5,7 @@ import statistics
 import typing
 
 from keras_sgl0.experiments.overrides import as_text
+from keras_sgl0.experiments.penalties import PENALTIES
 from keras_sgl0.experiments.plots.drawing import (
     ERROR,
     GREY,
@@ -19,7 +20,7 @@ from keras_sgl0.experiments.plots.drawing import (
     new_figure,
     texts,
 )
-from keras_sgl0.experiments.recipe import PENALTIES, Recipe
+from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.results import group, read_results, settings
 from keras_sgl0.utils.validation import choice, finite_float, require
 
