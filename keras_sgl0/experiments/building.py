@@ -14,7 +14,7 @@ from keras_sgl0.callbacks import (
     VariableSplitting,
 )
 from keras_sgl0.experiments.datasets import Dataset
-from keras_sgl0.experiments.penalties import PENALTIES
+from keras_sgl0.experiments.penalties import make_penalty, penalty_class
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_fields import MODELS
 from keras_sgl0.factor_max import factor_max
@@ -66,7 +66,7 @@ def build(
     gate = None
     if recipe.penalty == "l0_gates":
         gate = _Gates(recipe, 1 / dataset.num_train)
-    penalty = None if gate else PENALTIES[recipe.penalty]
+    penalty = None if gate else penalty_class(recipe.penalty)
     # It marks the kernels that the network means to have a penalty.
     mark = GroupLasso(1.0, recipe.axis) if penalty else None
     with _precision(recipe.precision):
@@ -97,7 +97,7 @@ def build(
             place = round(depth * len(penalised))
             factor = recipe.factor * scale * _of(recipe.layer_factors, place)
             mu = {"mu": depth} if penalty is CGES else {}
-            return penalty(factor, axis=recipe.axis, **mu)
+            return make_penalty(recipe.penalty, factor, recipe.axis, **mu)
 
         regularize(model, of_layer, _marked)
     return model, scale

@@ -1,6 +1,10 @@
 """The penalties that a recipe can name, and how each can be trained."""
 
+import importlib
+import inspect
+
 from keras_sgl0.gates.hard_concrete import ExpectedL0
+from keras_sgl0.groups import Axis
 from keras_sgl0.regularizers import (
     CGES,
     SGL0,
@@ -12,6 +16,8 @@ from keras_sgl0.regularizers import (
     SparseGroupLHalf,
     SparseGroupTransformedL1,
 )
+from keras_sgl0.regularizers.base import Penalty, trainings
+from keras_sgl0.utils.validation import require
 
 PENALTIES = {
     "none": None,
@@ -26,19 +32,74 @@ PENALTIES = {
     "integrated_transformed_l1": IntegratedTransformedL1,
     "l0_gates": ExpectedL0,
 }
-_SPLIT = ("splitting", "admm")
-# What goes together. The l0 part has no subgradient; a group penalty alone has
-# nothing to split off; of sums only these two have a known proximal operator.
-TRAININGS = {
-    "none": ("subgradient",),
-    "group_lasso": ("subgradient", "proximal"),
-    "exclusive_lasso": ("subgradient", "proximal"),
-    "cges": ("subgradient", "proximal"),
-    "sparse_group_lasso": ("subgradient", *_SPLIT, "proximal"),
-    "sgl0": (*_SPLIT, "proximal"),
-    "sparse_group_transformed_l1": ("subgradient", *_SPLIT),
-    "sparse_group_l_half": ("subgradient", *_SPLIT),
-    "sparse_group_l1_minus_l2": ("subgradient", *_SPLIT),
-    "integrated_transformed_l1": ("subgradient", *_SPLIT),
-    "l0_gates": ("subgradient",),
-}
+
+
+def penalty_class(name: str) -> type | None:
+    """Returns the class of a penalty, `None` for "none".
+
+    Args:
+        name: A name in `PENALTIES`, or `package.module:Class`.
+
+    Raises:
+        ValueError: If there is no such name, the module cannot be imported, or
+            the class is no penalty.
+
+    Example:
+        >>> penalty_class("keras_sgl0.regularizers:SGL0")
+    """
+    if isinstance(name, str) and name in PENALTIES:
+        return PENALTIES[name]
+    known = ", ".join(repr(known) for known in PENALTIES)
+    expected = f"one of {known}, or package.module:Class"
+    parts = name.split(":") if isinstance(name, str) else ()
+    require(len(parts) == 2 and all(parts), "penalty", expected, name)
+    module, kind = parts
+    try:
+        found = getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError) as problem:
+        require(False, "penalty", f"{expected} ({problem})", name)
+    require(
+        isinstance(found, type) and issubclass(found, Penalty),
+        "penalty",
+        f"{expected}, a subclass of Penalty",
+        name,
+    )
+    return found
+
+
+def make_penalty(
+    name: str, factor: float, axis: Axis, **more: float
+) -> Penalty:
+    """Returns a penalty.
+
+    Args:
+        name: As in `penalty_class`, but neither "none" nor "l0_gates".
+        factor: Its coefficient.
+        axis: Its group axis, left out if the class does not take one.
+        **more: Other arguments of the class.
+
+    Raises:
+        ValueError: As in `penalty_class`, or if it cannot be constructed.
+    """
+    kind = penalty_class(name)
+    if "axis" in inspect.signature(kind).parameters:
+        more["axis"] = axis
+    try:
+        return kind(factor, **more)
+    except TypeError as problem:
+        expected = "a class that is constructed as Class(factor, axis=...)"
+        require(False, "penalty", f"{expected} ({problem})", name)
+
+
+def trainings_of(name: str) -> tuple[str, ...]:
+    """Returns the ways to train a penalty, the usual one first.
+
+    Args:
+        name: As in `penalty_class`.
+    """
+    if name in ("none", "l0_gates"):
+        return ("subgradient",)
+    return trainings(make_penalty(name, 1.0, "auto"))
+
+
+TRAININGS = {name: trainings_of(name) for name in PENALTIES}

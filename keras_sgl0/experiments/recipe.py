@@ -6,7 +6,12 @@ from keras_sgl0.callbacks.density_measures import MEASURES
 from keras_sgl0.callbacks.l0_constraint import SCOPES
 from keras_sgl0.callbacks.splitting import REFRESHES
 from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS
-from keras_sgl0.experiments.penalties import PENALTIES, TRAININGS
+from keras_sgl0.experiments.penalties import (
+    PENALTIES,
+    TRAININGS,
+    penalty_class,
+    trainings_of,
+)
 from keras_sgl0.experiments.recipe_fields import (
     DENSITY,
     GATES,
@@ -40,6 +45,11 @@ OPTIMIZERS = ("adam", "sgd")
 GROWING = ("all", "convolutions")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 JIT_COMPILE = ("auto", "on", "off")
+
+
+def _penalty_name(name, value):
+    penalty_class(value)  # raises
+    return value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +114,12 @@ class Recipe:
         check=number_or_none(at_least=0, below=1),
         argument="weight_decay",
     )
-    penalty: str = setting("sgl0", "Penalty on the kernels.", tuple(PENALTIES))
+    penalty: str = setting(
+        "sgl0",
+        f"Penalty on the kernels, one of {', '.join(PENALTIES)}, or your own "
+        "as package.module:Class.",
+        check=_penalty_name,
+    )
     factor: float = setting(
         0.1,
         "Coefficient of the penalty (lambda) times N.",
@@ -308,7 +323,7 @@ class Recipe:
                 field.name, getattr(self, field.name)
             )
             object.__setattr__(self, field.name, value)  # frozen: once, here
-        allowed = TRAININGS[self.penalty]
+        allowed = trainings_of(self.penalty)
         require(
             self.training in allowed,
             "training",

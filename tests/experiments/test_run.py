@@ -648,6 +648,34 @@ def test_a_factor_a_layer(penalty):
         assert [p.mu for p in penalties] == [0, 0.25, 0.5, 0.75]
 
 
+OWN = """
+from keras_sgl0.regularizers import GroupLasso
+
+
+class Mine(GroupLasso):
+    pass
+
+
+class Other:
+    pass
+"""
+
+
+def test_a_penalty_of_your_own(tmp_path, monkeypatch):
+    (tmp_path / "own_penalty.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = {"penalty": "own_penalty:Mine", "training": "subgradient"}
+    recipe = adapt(SMALL, model="mlp", epochs=1, **own)
+    result = run(recipe, str(tmp_path / "run"), progress=False)
+    assert result["recipe"]["penalty"] == "own_penalty:Mine"
+    model, _ = build(recipe, datasets.load("digits"))
+    kinds = {type(v.regularizer).__name__ for v in model.trainable_variables}
+    assert kinds == {"Mine", "NoneType"}
+    for name in ("own_penalty:Other", "own_penalty:No", "nowhere:Mine", "a:"):
+        with pytest.raises(ValueError, match=r"argument `penalty`"):
+            adapt(recipe, penalty=name)
+
+
 def test_factors_of_other_layers():
     recipe = adapt(SMALL, layer_factors=(1.0, 2.0))
     with pytest.raises(ValueError, match="'conv1', 'conv2', 'fc1', 'fc2'"):

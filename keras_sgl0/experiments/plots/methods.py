@@ -189,9 +189,12 @@ def _lines(results, *along):
         return strength, settings(point[0], "seed", *along)
 
     found = list(group(points, line).values())
-    penalties = tuple(PENALTIES)
+    # A user's own penalties come last.
+    places = {name: place for place, name in enumerate(PENALTIES)}
     found.sort(
-        key=lambda line: penalties.index(line[0][0]["recipe"]["penalty"])
+        key=lambda line: places.get(
+            line[0][0]["recipe"]["penalty"], len(places)
+        )
     )
     return dict(zip(_labels(found, along), found, strict=True))
 
