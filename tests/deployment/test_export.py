@@ -10,7 +10,7 @@ import pytest
 from conftest import BACKEND
 from helpers import scramble, to_numpy
 from keras import layers
-from test_shrink import Subclassed, mlp, wide_resnet
+from networks import Subclassed, mlp, wide_resnet
 
 import keras_sgl0 as ks
 from keras_sgl0.deployment.runtimes import SUFFIXES

@@ -1,0 +1,49 @@
+"""Small networks that several test modules shrink or export."""
+
+import keras
+from keras import layers
+
+
+def mlp():
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Dense(16, activation="relu", name="first"),
+            layers.Dense(9, activation="tanh", name="second"),
+            layers.Dense(3, activation="softmax", name="last"),
+        ]
+    )
+    return model
+
+
+def wide_resnet(width=8, classes=4):
+    def rectified(x):
+        return layers.ReLU()(layers.BatchNormalization()(x))
+
+    def conv(filters, size, strides=1, name=None):
+        return layers.Conv2D(
+            filters, size, strides, "same", use_bias=False, name=name
+        )
+
+    inputs = keras.Input((12, 12, 3))
+    x = conv(6, 3)(inputs)
+    for i, (filters, strides) in enumerate([(width, 1), (2 * width, 2)]):
+        for j in range(2):
+            y = rectified(x)
+            strides = 1 if j else strides
+            h = rectified(conv(filters, 3, strides, f"inner_{i}_{j}")(y))
+            h = conv(filters, 3)(layers.Dropout(0.3)(h))
+            if j == 0:
+                x = conv(filters, 1, strides)(y)
+            x = layers.Add()([x, h])
+    x = layers.GlobalAveragePooling2D()(rectified(x))
+    return keras.Model(inputs, layers.Dense(classes)(x))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
