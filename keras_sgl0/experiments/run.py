@@ -56,41 +56,40 @@ def run(
     progress: bool = True,
     strategy: str = "none",
 ) -> dict:
-    """Trains a recipe and leaves its files in `workdir`.
+    """Trains a recipe and writes its files to `workdir`.
 
-    `history.csv` gets a line an epoch, and at the end `model.keras` (with
-    exact zeros), `shrunk.keras` (without them) and `result.json` are written.
-    If the model cannot be shrunk, the result and a warning say why. Every file
-    is put in place whole. A run that was killed goes on from its last finished
-    epoch and ends where the uninterrupted one ends; one that had finished
-    returns its result.
+    `history.csv` gets one line per epoch. At the end `model.keras` (with exact
+    zeros), `shrunk.keras` (without them) and `result.json` are written. If the
+    model cannot be shrunk, the result and a warning say why. Files are written
+    atomically. A run that was killed resumes after its last finished epoch and
+    ends as if it had not been interrupted. A finished run returns its result.
 
-    With `ema`, errors are those of the averaged weights, sparsities those of
-    the weights themselves, and the model that is left has the averaged weights
-    with the zeros of the others. It computes in float32, whatever the
-    precision it was trained in.
+    With `ema`, errors are measured with the averaged weights and sparsities
+    with the raw weights. The saved model has the averaged weights; entries
+    pruned in the raw weights stay zero. It computes in float32, whatever the
+    precision of the training.
 
     Args:
         recipe: The settings.
-        workdir: A folder of this run's own, made if need be. Several workers
-            need one that all of them see; the chief writes into it.
+        workdir: The folder of this run, created if needed. Several workers
+            need a shared one; the chief writes to it.
         data_dir: The folder of the data set, as `datasets.load` wants it.
-        download: Whether a data set that is not there may be fetched.
+        download: Whether to fetch a data set that is missing.
         progress: Whether to show a progress bar.
         strategy: The devices to train on, as `distribute.devices` names them.
             Several devices leave out the few images that cannot be shared out
             evenly.
 
     Returns:
-        What stands in `result.json`: sparsities and errors in percent. The
-        other workers than the chief return an empty dict.
+        The content of `result.json`: sparsities and errors in percent. Workers
+        other than the chief return an empty dict.
 
     Raises:
         ValueError: If the folder cannot be written, belongs to another recipe
             or holds a damaged checkpoint, if the data set cannot be had, or
             if the devices cannot train this recipe.
-        RunError: If the loss is not finite any more, the disk is full or a
-            worker was lost. The last finished epoch is kept.
+        RunError: If the loss becomes NaN or infinite, the disk is full or a
+            worker is lost. The last finished epoch is kept.
 
     Example:
         >>> result = run(RECIPES["digits"], "runs/digits")
@@ -117,7 +116,7 @@ def run(
 
 
 def _train(recipe, folder, dataset, devices, progress):
-    """Trains what the checkpoint, if any, leaves to be trained."""
+    """Trains the epochs that the checkpoint, if any, does not have."""
     shared = dataset.divisible_by(devices.replicas)
     with devices.scope():
         model, scale = build(recipe, shared)
@@ -131,7 +130,7 @@ def _train(recipe, folder, dataset, devices, progress):
         return scale
     if progress and devices.is_chief:
         callbacks.append(TqdmCallback(verbose=0))
-    # Those that write into the logs come before those that read them.
+    # The recorder reads the logs, so it comes after what adds to them.
     callbacks += [_Facts(recipe), Recorder(folder, first_epoch, stateful)]
     try:
         with devices.fit_scope():
@@ -163,7 +162,7 @@ def _train(recipe, folder, dataset, devices, progress):
 
 
 def _finish(recipe, folder, dataset, scale):
-    """Measures the trained network and writes what a run leaves."""
+    """Measures the trained network and writes the results."""
     test = dataset.test_batches()
     model, averaged = _trained(recipe, folder, dataset, scale)
     uncut = sparsity_report(model, 0.0, recipe.axis)
@@ -225,7 +224,7 @@ def _trained(recipe, folder, dataset, scale):
 
 
 def _average(model, averaged):
-    """Gives a model its averaged weights, but for the zeros of its kernels."""
+    """Sets a model to its averaged weights; zeros of its kernels stay zero."""
     zeros = [(w, ops.equal(w, 0.0)) for w in kernels(model)]
     model.set_weights(averaged)
     for kernel, zero in zeros:
@@ -283,8 +282,8 @@ def _shrunk(model, folder, test):
 def _folded(model, recipe, test):
     """Returns the model without its gates, and what the gates leave.
 
-    They are counted and tested in both readings of test time. Beside it stands
-    what a count finds that overlooks them.
+    The open gates are counted, and the model tested, with the median and with
+    the mean of the gates. `ungated` has the sparsities that ignore the gates.
     """
     ungated = sparsity_report(model, recipe.tolerance, recipe.axis)
     result = gate_report(model).to_dict()
@@ -306,14 +305,14 @@ def _folded(model, recipe, test):
 
 
 class _Facts(keras.callbacks.Callback):
-    """Puts an epoch's learning rate and its seconds into the logs."""
+    """Adds the learning rate and the seconds of an epoch to the logs."""
 
     def __init__(self, recipe):
         super().__init__()
         self._recipe = recipe
 
     def on_train_begin(self, logs=None):
-        # On several JAX devices Keras traces before all metrics are there.
+        # On several JAX devices Keras traces the step before all metrics exist.
         retrace(self.model)
 
     def on_epoch_begin(self, epoch, logs=None):

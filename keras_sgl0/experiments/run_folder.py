@@ -1,4 +1,4 @@
-"""The folder of a run: every file in it whole, whenever the run was killed."""
+"""The folder of a run. Files are complete, even if the run is killed."""
 
 import csv
 import errno
@@ -25,8 +25,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 class RunFolder:
     """Reads and writes the files of one run.
 
-    Every file is written beside its place and then put there at once, so
-    that none is ever half written. Only the chief of several processes writes.
+    Every file is written under another name and then renamed, so that none is
+    ever half written. Of several processes only the chief writes.
 
     Args:
         path: The folder, which need not exist.
@@ -54,7 +54,7 @@ class RunFolder:
     def require_same_recipe(self, recipe: dict):
         """Raises if the folder belongs to another recipe.
 
-        A setting that came after the run in the folder has its default there.
+        Settings that were added after the run have their defaults.
 
         Args:
             recipe: The settings, ready for JSON.
@@ -163,7 +163,7 @@ class RunFolder:
         self._write_text(HISTORY, text.getvalue())
 
     def save_checkpoint(self, model: keras.Model, epochs: int, callbacks: list):
-        """Saves what it takes to go on.
+        """Saves the state that resuming needs.
 
         A checkpoint is a Keras file with two more entries. Keras's own
         `BackupAndRestore` keeps the epoch in a second file and writes both in
@@ -172,7 +172,7 @@ class RunFolder:
         Args:
             model: The compiled model.
             epochs: How many have been finished.
-            callbacks: Those that have state of their own.
+            callbacks: The callbacks with state.
         """
 
         def write(path):
@@ -190,7 +190,7 @@ class RunFolder:
 
         Args:
             model: A compiled model, made by the recipe of the checkpoint.
-            callbacks: Those that have state of their own.
+            callbacks: The callbacks with state.
 
         Raises:
             ValueError: If the file is damaged.
@@ -270,20 +270,21 @@ def _states(callbacks):
 class Recorder(keras.callbacks.Callback):
     """Writes the history and the checkpoint at each epoch's end.
 
-    It stops a run whose loss is not finite any more, before the last good
-    checkpoint is overwritten.
+    A NaN or infinite loss stops the run before the last good checkpoint is
+    overwritten.
 
     Args:
         folder: The run's folder. Where this process does not write, it only
             watches the loss.
-        epochs: How many epochs the history is to keep from an earlier try.
-        callbacks: Those that have state of their own.
+        epochs: The number of epochs to keep from an earlier history.
+        callbacks: The callbacks with state.
     """
 
     def __init__(self, folder: RunFolder, epochs: int, callbacks: list):
         super().__init__()
         self.folder = folder
-        # A line may have been logged of an epoch that was not checkpointed.
+        # The run may have been killed after it wrote a line of the history
+        # and before it saved the checkpoint of that epoch.
         self._rows = folder.history()[:epochs]
         self._callbacks = callbacks
 
