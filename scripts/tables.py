@@ -13,7 +13,7 @@ from _extras import name_extra
 with name_extra():
     from absl import app, flags
 
-    from keras_sgl0.experiments.result_tables import updated
+    from keras_sgl0.experiments.result_tables import fill_tables
     from keras_sgl0.utils.validation import InputError
 
 _CHECK = flags.DEFINE_bool(
@@ -26,7 +26,7 @@ PAGES = [_ROOT / "README.md", _ROOT / "docs" / "results.md"]
 def main(argv):
     try:
         texts = {
-            pathlib.Path(page).expanduser(): updated(page)
+            pathlib.Path(page).expanduser(): fill_tables(page)
             for page in argv[1:] or PAGES
         }
     except InputError as problem:

@@ -21,6 +21,7 @@ with name_extra():
     from keras_sgl0.experiments.recipes import RECIPES
     from keras_sgl0.experiments.run import run
     from keras_sgl0.experiments.run_folder import MODEL
+    from keras_sgl0.experiments.run_result import Shrunk
     from keras_sgl0.network.sparsity import sparsity_report
     from keras_sgl0.utils.validation import InputError, RunError
 
@@ -88,14 +89,14 @@ def recipe_from_flags(values) -> tuple[Recipe, str]:
 
 
 def _shrunk(result, error):
-    shrunk = result.get("shrunk", {"problem": "an older run"})
-    if "problem" in shrunk:
-        return f"not shrunk: {shrunk['problem']}"
-    sizes = " and ".join(
-        f"{shrunk[key]:,} -> {shrunk[key + '_after']:,} {name}"
-        for key, name in (("parameters", "parameters"), ("macs", "MACs"))
+    shrunk = result.shrunk or Shrunk(problem="an older run")
+    if shrunk.problem is not None:
+        return f"not shrunk: {shrunk.problem}"
+    sizes = (
+        f"{shrunk.parameters:,} -> {shrunk.parameters_after:,} parameters and "
+        f"{shrunk.macs:,} -> {shrunk.macs_after:,} MACs"
     )
-    return f"shrunk from {sizes}, {error} {shrunk['test_error']:.2f}%"
+    return f"shrunk from {sizes}, {error} {shrunk.test_error:.2f}%"
 
 
 def main(argv):
@@ -116,16 +117,16 @@ def main(argv):
         )
     except (InputError, RunError) as problem:
         sys.exit(f"train.py: {problem}")
-    if not result:
+    if result is None:
         return  # the chief reports
     model = keras.saving.load_model(os.path.join(workdir, MODEL))
     print(sparsity_report(model, recipe.tolerance, recipe.axis))
     error = "validation error" if recipe.validation else "test error"
     print(f" {_shrunk(result, error)}")
     print(
-        f" {error} {result['test_error']:.2f}% thresholded, "
-        f"{result['test_error_unthresholded']:.2f}% not\n"
-        f" {result['epochs']} epochs in {result['seconds']:.0f} s; "
+        f" {error} {result.test_error:.2f}% thresholded, "
+        f"{result.test_error_unthresholded:.2f}% not\n"
+        f" {result.epochs} epochs in {result.seconds:.0f} s; "
         f"files in {workdir}"
     )
 

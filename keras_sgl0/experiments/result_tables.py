@@ -1,4 +1,4 @@
-"""Tables of runs in Markdown pages, filled in from the result files."""
+"""Fills in the tables of runs in Markdown pages from the result files."""
 
 import os
 import pathlib
@@ -6,6 +6,7 @@ import re
 import statistics
 
 from keras_sgl0.experiments.results import read_result
+from keras_sgl0.experiments.run_result import GatesResult, RunResult
 from keras_sgl0.utils.tables import markdown_row, mean_and_deviation
 from keras_sgl0.utils.validation import InputError, require
 
@@ -17,7 +18,7 @@ LINKS = "run"
 
 
 def _measured(numbers):
-    """Returns a column of one or more numbers that every run measures anew."""
+    """Returns a column of means and deviations of one or more numbers."""
 
     def cell(results):
         places = zip(*map(numbers, results), strict=True)
@@ -26,19 +27,33 @@ def _measured(numbers):
     return cell
 
 
+def _figure(result: RunResult, name: str) -> float:
+    """Returns a figure of a run, which may be older than the figure."""
+    value = getattr(result, name)
+    if value is None:
+        raise KeyError(name)
+    return value
+
+
+def _gates(result: RunResult) -> GatesResult:
+    if result.gates is None:
+        raise KeyError("gates")
+    return result.gates
+
+
 def _error(key, held_out=False):
-    """Returns a column of an error, on the test images or on held-out ones."""
+    """Returns a column of an error, on the test or on held-out images."""
 
     def number(result):
-        if bool(result["recipe"]["validation"]) != held_out:
+        if bool(result.recipe["validation"]) != held_out:
             raise ValueError("the errors are those of other images")
-        return [result[key]]
+        return [_figure(result, key)]
 
     return _measured(number)
 
 
 def _architecture(of):
-    """Returns a column of the open gates; of several runs the mean, rounded."""
+    """Returns a column of the open gates; for several runs the mean."""
 
     def cell(results):
         layers = zip(*(of(r).split("-") for r in results), strict=True)
@@ -50,83 +65,84 @@ def _architecture(of):
 
 
 def _shrunk(key):
-    """Returns a column of what is left after shrinking; the runs' mean."""
+    """Returns a column of the mean size after shrinking."""
 
     def cell(results):
-        return f"{statistics.mean(r['shrunk'][key] for r in results):,.0f}"
+        sizes = [getattr(result.shrunk, key) for result in results]
+        return f"{statistics.mean(sizes):,.0f}"
 
     return cell
 
 
 def _stated(text):
-    """Returns a column of what is no measurement; of several runs all."""
+    """Returns a column of settings; for several runs all values."""
     return lambda results: ", ".join(dict.fromkeys(map(text, results)))
 
 
 def _expected_densities(result):
-    """Returns those that have a target, none without gates."""
-    gates = result.get("gates")
-    if gates and result["recipe"]["scope"] == "layer":
-        return [100 * layer["density"] for layer in gates["layers"]]
-    return [100 * gates["density"]] if gates else []
+    """Returns the densities that have a target; without gates none."""
+    gates = result.gates
+    if gates and result.recipe["scope"] == "layer":
+        return [100 * layer["density"] for layer in gates.layers]
+    return [100 * gates.density] if gates else []
 
 
-# What stands in a column of that name, given the results of the linked runs.
+# The columns by name: functions of the results of the linked runs.
 COLUMNS = {
-    "weight sparsity": _measured(lambda r: [r["weight_sparsity"]]),
-    "neuron sparsity": _measured(lambda r: [r["neuron_sparsity"]]),
+    "weight sparsity": _measured(lambda r: [r.weight_sparsity]),
+    "neuron sparsity": _measured(lambda r: [r.neuron_sparsity]),
     "test error": _error("test_error"),
     "last error": _error("test_error_unthresholded"),
     "uncut weight sparsity": _measured(
-        lambda r: [r["weight_sparsity_unthresholded"]]
+        lambda r: [_figure(r, "weight_sparsity_unthresholded")]
     ),
     "uncut neuron sparsity": _measured(
-        lambda r: [r["neuron_sparsity_unthresholded"]]
+        lambda r: [_figure(r, "neuron_sparsity_unthresholded")]
     ),
     "best error": _error("best_test_error"),
     "validation error": _error("test_error", held_out=True),
     "expected density": _measured(_expected_densities),
-    "density": _measured(lambda r: [100 - r["weight_sparsity_kernels"]]),
-    "architecture": _architecture(lambda r: r["gates"]["architecture"]),
-    "gates by mean": _architecture(
-        lambda r: r["gates"]["mean"]["architecture"]
+    "density": _measured(
+        lambda r: [100 - _figure(r, "weight_sparsity_kernels")]
     ),
+    "architecture": _architecture(lambda r: _gates(r).architecture),
+    "gates by mean": _architecture(lambda r: _gates(r).mean.architecture),
     "weights without gates": _measured(
-        lambda r: [r["gates"]["ungated"]["weight_sparsity_kernels"]]
+        lambda r: [_gates(r).ungated.weight_sparsity_kernels]
     ),
     "neurons without gates": _measured(
-        lambda r: [r["gates"]["ungated"]["neuron_sparsity"]]
+        lambda r: [_gates(r).ungated.neuron_sparsity]
     ),
     "shrunk parameters": _shrunk("parameters_after"),
     "shrunk MACs": _shrunk("macs_after"),
     "target": _stated(
-        lambda r: " ".join(f"{100 * d:g}" for d in r["recipe"]["density"])
+        lambda r: " ".join(f"{100 * d:g}" for d in r.recipe["density"])
     ),
-    "factor": _stated(lambda r: f"{r['recipe']['factor']:g}"),
-    "seed": _stated(lambda r: f"{r['seed']}"),
-    "epochs": _stated(lambda r: f"{r['epochs']}"),
+    "factor": _stated(lambda r: f"{r.recipe['factor']:g}"),
+    "seed": _stated(lambda r: f"{r.seed}"),
+    "epochs": _stated(lambda r: f"{r.epochs}"),
     "runs": lambda results: f"{len(results)}",
 }
 
 
-def updated(page: str | os.PathLike) -> str:
-    """Returns the text of a page with the tables of runs filled in anew.
+def fill_tables(page: str | os.PathLike) -> str:
+    """Returns the text of a page with its tables of runs filled in.
 
-    A table of runs is one whose last column is named `run`. In a row whose
-    last cell links folders of runs, every column that has a name in `COLUMNS`
-    shows what their result files say, over several runs as mean and sample
-    standard deviation. All else stays as it is: other columns, rows without a
-    link (published figures), and the rest of the page.
+    A table of runs is one whose last column is named `run`. If the last cell
+    of a row links folders of runs, the columns named in `COLUMNS` are filled
+    in from their result files, for several runs with the mean and the sample
+    standard deviation. Other columns, rows without a link (published figures)
+    and the rest of the page are unchanged.
 
     Args:
         page: The path of a Markdown file. Links are relative to its folder.
 
     Raises:
-        ValueError: If there is no such page, or if a linked run has no result,
-            or none of what a column shows.
+        ValueError: If there is no such page, or if a linked run has no result
+            or lacks a figure that a column shows.
 
     Example:
-        >>> text = updated("README.md")
+        >>> text = fill_tables("README.md")
     """
     page = pathlib.Path(page).expanduser()
     require(page.is_file(), "page", "a Markdown file that exists", str(page))
@@ -150,7 +166,7 @@ def _row(base, header, cells, folders):
     def cell(name, text):
         try:
             return COLUMNS[name](results) if name in COLUMNS else text
-        except (KeyError, ValueError) as problem:
+        except (KeyError, ValueError, AttributeError, TypeError) as problem:
             raise InputError(
                 f"The column {name!r} cannot be filled in from the runs "
                 f"{folders}: {problem!r}"

@@ -1,34 +1,38 @@
-"""Reading what runs left: result files and histories."""
+"""Reads the result files and histories of runs."""
 
+import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from keras_sgl0.experiments.recipe_changes import upgrade_settings
 from keras_sgl0.experiments.run_folder import HISTORY, RESULT, RunFolder
-from keras_sgl0.experiments.sweep_report import FIGURES
+from keras_sgl0.experiments.run_result import RunResult
 from keras_sgl0.utils.validation import InputError, require
 
+_T = TypeVar("_T")
+_Key = TypeVar("_Key")
 
-def read_result(folder: str | os.PathLike) -> dict:
-    """Returns what stands in a run's `result.json`.
 
-    Its recipe has the settings of today: those that came after the run get
-    their defaults. The best error of a run older than that figure is taken
-    from its history.
+def read_result(folder: str | os.PathLike) -> RunResult:
+    """Returns the content of a run's `result.json`.
+
+    Settings that are newer than the run get their defaults. If the file has no
+    `best_test_error`, it is taken from the history.
 
     Args:
         folder: The run's folder.
 
     Returns:
-        Sparsities and errors in percent, and all else.
+        What the run measured, sparsities and errors in percent.
 
     Raises:
         ValueError: If there is no such file, or if it is damaged.
 
     Example:
-        >>> read_result("docs/results/mnist_sgl0-0")["test_error"]
+        >>> read_result("docs/results/mnist_sgl0-0").test_error
         0.81
     """
     path = pathlib.Path(folder).expanduser() / RESULT
@@ -39,15 +43,15 @@ def read_result(folder: str | os.PathLike) -> dict:
         str(folder),
     )
     try:
-        result = json.loads(path.read_text())
-        result["recipe"] = upgrade_settings(result["recipe"])
-        for name in FIGURES:
-            float(result[name])
-        if "best_test_error" not in result:
+        result = RunResult.from_dict(json.loads(path.read_text()))
+        recipe = upgrade_settings(result.recipe)
+        result = dataclasses.replace(result, recipe=recipe)
+        if result.best_test_error is None:
             rows = RunFolder(folder).history()
             if rows and "val_error" in rows[0]:
                 best = min(float(row["val_error"]) for row in rows)
-                result["best_test_error"] = round(100 * best, 6)
+                best = round(100 * best, 6)
+                result = dataclasses.replace(result, best_test_error=best)
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(
             f"The file {path} cannot be read as a result: {problem!r}"
@@ -55,14 +59,16 @@ def read_result(folder: str | os.PathLike) -> dict:
     return result
 
 
-def read_results(folders: Iterable[str | os.PathLike]) -> dict[str, dict]:
+def read_results(
+    folders: Iterable[str | os.PathLike],
+) -> dict[str, RunResult]:
     """Returns the results of all runs in or below some folders.
 
     Args:
         folders: Folders of runs, or of several.
 
     Returns:
-        The results by the path of their folder, each once, sorted.
+        The results by the paths of their folders, sorted, without duplicates.
 
     Raises:
         ValueError: If one of the folders has no run, or a result is damaged.
@@ -80,13 +86,13 @@ def read_results(folders: Iterable[str | os.PathLike]) -> dict[str, dict]:
 
 
 def read_history(folder: str | os.PathLike) -> dict[str, list[float]]:
-    """Returns the columns of a run's `history.csv`, one number an epoch.
+    """Returns the columns of a run's `history.csv`, one number per epoch.
 
     Args:
         folder: The run's folder.
 
     Raises:
-        ValueError: If it has no line yet, or is damaged.
+        ValueError: If it is empty or damaged.
 
     Example:
         >>> read_history("docs/results/mnist_sgl0-0")["threshold"][0]
@@ -103,15 +109,17 @@ def read_history(folder: str | os.PathLike) -> dict[str, list[float]]:
         ) from problem
 
 
-def group(results: Iterable[dict], key: Callable[[dict], object]) -> dict:
-    """Returns results in lists, one for each value of a key.
+def group(
+    results: Iterable[_T], key: Callable[[_T], _Key]
+) -> dict[_Key, list[_T]]:
+    """Returns lists of the results that have the same key.
 
     Args:
-        results: What is grouped.
-        key: A function of one of them.
+        results: The results.
+        key: A function that returns the key of a result.
 
     Example:
-        >>> group(read_results(["runs"]).values(), lambda r: r["seed"])
+        >>> group(read_results(["runs"]).values(), lambda r: r.seed)
     """
     groups = {}
     for result in results:
@@ -119,8 +127,8 @@ def group(results: Iterable[dict], key: Callable[[dict], object]) -> dict:
     return groups
 
 
-def settings(result: dict, *but: str) -> str:
-    """Returns a text of the settings of a run, equal for equal ones.
+def settings(result: RunResult, *but: str) -> str:
+    """Returns the settings of a run as text, to compare runs by.
 
     Args:
         result: A result.
@@ -129,6 +137,6 @@ def settings(result: dict, *but: str) -> str:
     Example:
         >>> group(results, lambda result: settings(result, "seed"))
     """
-    recipe = result["recipe"]
+    recipe = result.recipe
     kept = {name: recipe[name] for name in recipe.keys() - set(but)}
     return json.dumps(kept, sort_keys=True)

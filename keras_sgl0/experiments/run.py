@@ -12,15 +12,22 @@ from keras import ops
 import keras_sgl0
 from keras_sgl0.callbacks import ADMM
 from keras_sgl0.experiments import datasets
-from keras_sgl0.experiments import devices as distribute
 from keras_sgl0.experiments.building import (
     build,
     callbacks_for,
     compile_classifier,
     error_rate,
 )
+from keras_sgl0.experiments.devices import devices as devices_for
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.run_folder import MODEL, SHRUNK, Recorder, RunFolder
+from keras_sgl0.experiments.run_result import (
+    GateReading,
+    GatesResult,
+    RunResult,
+    Shrunk,
+    Ungated,
+)
 from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import TEST_GATES
 from keras_sgl0.gates.lookup import gates
@@ -39,7 +46,7 @@ with name_extra():
     import tensorflow as tf
     from tqdm.keras import TqdmCallback
 
-# What TensorFlow raises where a worker does not answer any more.
+# What TensorFlow raises if a worker stops responding.
 _LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -55,14 +62,16 @@ def run(
     download: bool = False,
     progress: bool = True,
     strategy: str = "none",
-) -> dict:
+) -> RunResult | None:
     """Trains a recipe and writes its files to `workdir`.
 
-    `history.csv` gets one line per epoch. At the end `model.keras` (with exact
-    zeros), `shrunk.keras` (without them) and `result.json` are written. If the
-    model cannot be shrunk, the result and a warning say why. Files are written
-    atomically. A run that was killed resumes after its last finished epoch and
-    ends as if it had not been interrupted. A finished run returns its result.
+    `history.csv` gets one line per epoch. At the end `model.keras` (small
+    weights are exactly zero), `shrunk.keras` (the zeros removed) and
+    `result.json` are written. If the model cannot be shrunk, the result and a
+    warning say why. Every file is written atomically. A run that was killed
+    resumes after its last finished epoch and gives the same result as an
+    uninterrupted one. A finished run is not trained again: its result is
+    returned.
 
     With `ema`, errors are measured with the averaged weights and sparsities
     with the raw weights. The saved model has the averaged weights; entries
@@ -71,36 +80,36 @@ def run(
 
     Args:
         recipe: The settings.
-        workdir: The folder of this run, created if needed. Several workers
-            need a shared one; the chief writes to it.
-        data_dir: The folder of the data set, as `datasets.load` wants it.
-        download: Whether to fetch a data set that is missing.
+        workdir: The folder of this run, created if it does not exist. Several
+            workers must share one folder; only the chief writes to it.
+        data_dir: The folder of the data set, as for `datasets.load`.
+        download: Whether to download a missing data set.
         progress: Whether to show a progress bar.
-        strategy: The devices to train on, as `distribute.devices` names them.
-            Several devices leave out the few images that cannot be shared out
-            evenly.
+        strategy: The devices to train on, a name in `devices.STRATEGIES`.
+            With several devices, the few images that cannot be split evenly
+            are left out.
 
     Returns:
-        The content of `result.json`: sparsities and errors in percent. Workers
-        other than the chief return an empty dict.
+        The content of `result.json`, or `None` on workers other than the
+        chief.
 
     Raises:
         ValueError: If the folder cannot be written, belongs to another recipe
             or holds a damaged checkpoint, if the data set cannot be had, or
             if the devices cannot train this recipe.
-        RunError: If the loss becomes NaN or infinite, the disk is full or a
-            worker is lost. The last finished epoch is kept.
+        RunError: If the loss is NaN or infinite, the disk is full or a worker
+            was lost. The last finished epoch is kept.
 
     Example:
         >>> result = run(RECIPES["digits"], "runs/digits")
-        >>> result["neuron_sparsity"]
+        >>> result.neuron_sparsity
     """
     folder = RunFolder(workdir)
     folder.require_same_recipe(recipe.to_dict())
     if (result := folder.result()) is not None:
         return result
 
-    devices = distribute.devices(strategy)
+    devices = devices_for(strategy)
     devices.require_whole_shares(recipe.batch_size)
     folder.writes = devices.is_chief
     dataset = datasets.load(recipe.dataset, data_dir, download)
@@ -111,12 +120,12 @@ def run(
     keras.utils.set_random_seed(recipe.seed)
     scale = _train(recipe, folder, dataset, devices, progress)
     if not devices.is_chief:
-        return {}
+        return None
     return _finish(recipe, folder, dataset, scale)
 
 
 def _train(recipe, folder, dataset, devices, progress):
-    """Trains the epochs that the checkpoint, if any, does not have."""
+    """Trains the epochs that are not in the checkpoint yet."""
     shared = dataset.divisible_by(devices.replicas)
     with devices.scope():
         model, scale = build(recipe, shared)
@@ -130,7 +139,7 @@ def _train(recipe, folder, dataset, devices, progress):
         return scale
     if progress and devices.is_chief:
         callbacks.append(TqdmCallback(verbose=0))
-    # The recorder reads the logs, so it comes after what adds to them.
+    # Callbacks that write to the logs come before those that read them.
     callbacks += [_Facts(recipe), Recorder(folder, first_epoch, stateful)]
     try:
         with devices.fit_scope():
@@ -162,7 +171,7 @@ def _train(recipe, folder, dataset, devices, progress):
 
 
 def _finish(recipe, folder, dataset, scale):
-    """Measures the trained network and writes the results."""
+    """Measures the trained model and writes the model and the result."""
     test = dataset.test_batches()
     model, averaged = _trained(recipe, folder, dataset, scale)
     uncut = sparsity_report(model, 0.0, recipe.axis)
@@ -170,46 +179,48 @@ def _finish(recipe, folder, dataset, scale):
     model.set_weights(averaged)
     unthresholded = percent_wrong(model, test)
     model.set_weights(weights)
-    gated = {}
+    gates_result = None
     if recipe.penalty == "l0_gates":
-        model, gated["gates"] = _folded(model, recipe, test)
+        model, gates_result = _folded(model, recipe, test)
     apply_threshold(model, recipe.tolerance, recipe.axis)
     report = sparsity_report(model, recipe.tolerance, recipe.axis)
     if recipe.ema:
         _average(model, averaged)
     thresholded = percent_wrong(model, test)
-    result = {
-        "weight_sparsity": _percent(report.weight_sparsity),
-        "weight_sparsity_kernels": _percent(report.weight_sparsity_kernels),
-        "neuron_sparsity": _percent(report.neuron_sparsity),
-        "test_error": thresholded,
-        "weight_sparsity_unthresholded": _percent(uncut.weight_sparsity),
-        "neuron_sparsity_unthresholded": _percent(uncut.neuron_sparsity),
-        "test_error_unthresholded": unthresholded,
-        "best_test_error": _percent(min(folder.column("val_error"))),
-        "parameters": report.parameters,
-        "neurons_alive": list(report.neurons_alive),
-        **gated,
-        "recipe": recipe.to_dict(),
-        "seed": recipe.seed,
-        "epochs": recipe.epochs,
-        "seconds": round(sum(folder.column("seconds")), 1),
-        "versions": versions(),
-        "report": report.to_dict(),
-    }
+    result = RunResult(
+        weight_sparsity=_percent(report.weight_sparsity),
+        weight_sparsity_kernels=_percent(report.weight_sparsity_kernels),
+        neuron_sparsity=_percent(report.neuron_sparsity),
+        test_error=thresholded,
+        weight_sparsity_unthresholded=_percent(uncut.weight_sparsity),
+        neuron_sparsity_unthresholded=_percent(uncut.neuron_sparsity),
+        test_error_unthresholded=unthresholded,
+        best_test_error=_percent(min(folder.column("val_error"))),
+        parameters=report.parameters,
+        neurons_alive=list(report.neurons_alive),
+        gates=gates_result,
+        recipe=recipe.to_dict(),
+        seed=recipe.seed,
+        epochs=recipe.epochs,
+        seconds=round(sum(folder.column("seconds")), 1),
+        versions=versions(),
+        report=report.to_dict(),
+    )
     folder.write(MODEL, model.save)
-    result["shrunk"] = _shrunk(model, folder, test)
+    # The model is saved first: no failure to shrink it may lose the run.
+    shrunk = _shrunk(model, folder, test)
+    result = dataclasses.replace(result, shrunk=shrunk)
     folder.write_result(result)
-    if "problem" in result["shrunk"]:
+    if shrunk.problem is not None:
         warnings.warn(
-            f"The model was not shrunk. {result['shrunk']['problem']}",
+            f"The model was not shrunk. {shrunk.problem}",
             stacklevel=3,
         )
     return result
 
 
 def _trained(recipe, folder, dataset, scale):
-    """Returns the trained model, on one device, and its averaged weights."""
+    """Returns the trained model on one device, and its averaged weights."""
     model, _ = build(recipe, dataset, scale)
     folder.load_checkpoint(model)
     weights = averaged = model.get_weights()
@@ -224,7 +235,7 @@ def _trained(recipe, folder, dataset, scale):
 
 
 def _average(model, averaged):
-    """Sets a model to its averaged weights; zeros of its kernels stay zero."""
+    """Sets the averaged weights; zeros in the raw kernels stay zero."""
     zeros = [(w, ops.equal(w, 0.0)) for w in kernels(model)]
     model.set_weights(averaged)
     for kernel, zero in zeros:
@@ -258,49 +269,53 @@ def versions() -> dict:
 
 
 def _shrunk(model, folder, test):
-    """Saves the model without its zeros and returns what that changed.
+    """Shrinks and saves the model, and measures the shrunk one.
 
-    The trained model is safe on disk by now, and whatever goes wrong here must
-    not take the result along.
+    Any error is reported in the result instead of raised: the result of a
+    long training must be written in any case.
     """
     try:
         small, report = shrink(model, tolerance=0)
-        result = {
-            "parameters": report.parameters,
-            "parameters_after": report.parameters_after,
-            "macs": report.macs,
-            "macs_after": report.macs_after,
-            "relative_difference": report.relative_difference,
-            "test_error": percent_wrong(small, test),
-        }
+        result = Shrunk(
+            parameters=report.parameters,
+            parameters_after=report.parameters_after,
+            macs=report.macs,
+            macs_after=report.macs_after,
+            relative_difference=report.relative_difference,
+            test_error=percent_wrong(small, test),
+        )
         folder.write(SHRUNK, small.save)
     except Exception as problem:
-        return {"problem": f"{type(problem).__name__}: {problem}"}
+        return Shrunk(problem=f"{type(problem).__name__}: {problem}")
     return result
 
 
 def _folded(model, recipe, test):
-    """Returns the model without its gates, and what the gates leave.
+    """Returns the model with its gates folded in, and a result on the gates.
 
-    The open gates are counted, and the model tested, with the median and with
-    the mean of the gates. `ungated` has the sparsities that ignore the gates.
+    The gates are counted and tested as read by their median and by their
+    mean. The sparsities without regard to the gates are added for comparison.
     """
     ungated = sparsity_report(model, recipe.tolerance, recipe.axis)
-    result = gate_report(model).to_dict()
-    folded = {}
+    report = gate_report(model).to_dict()
+    folded, readings = {}, {}
     for test_gate in TEST_GATES:
         for gate in gates(model):
             gate.test_gate = test_gate
         folded[test_gate] = fold_gates(model)
         compile_classifier(folded[test_gate])
-        result[test_gate] = {
-            "architecture": gate_report(model).architecture,
-            "test_error": percent_wrong(folded[test_gate], test),
-        }
-    result["ungated"] = {
-        "weight_sparsity_kernels": _percent(ungated.weight_sparsity_kernels),
-        "neuron_sparsity": _percent(ungated.neuron_sparsity),
-    }
+        readings[test_gate] = GateReading(
+            architecture=gate_report(model).architecture,
+            test_error=percent_wrong(folded[test_gate], test),
+        )
+    result = GatesResult(
+        **report,
+        **readings,
+        ungated=Ungated(
+            weight_sparsity_kernels=_percent(ungated.weight_sparsity_kernels),
+            neuron_sparsity=_percent(ungated.neuron_sparsity),
+        ),
+    )
     return folded[recipe.test_gate], result
 
 
@@ -312,7 +327,7 @@ class _Facts(keras.callbacks.Callback):
         self._recipe = recipe
 
     def on_train_begin(self, logs=None):
-        # On several JAX devices Keras traces the step before all metrics exist.
+        # On several JAX devices Keras traces before all metrics exist.
         retrace(self.model)
 
     def on_epoch_begin(self, epoch, logs=None):

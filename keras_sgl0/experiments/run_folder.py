@@ -1,4 +1,4 @@
-"""The folder of a run. Files are complete, even if the run is killed."""
+"""The folder of a run. Its files are written atomically."""
 
 import csv
 import errno
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_sgl0.experiments.recipe_changes import upgrade_settings
+from keras_sgl0.experiments.run_result import RunResult
 from keras_sgl0.utils.validation import InputError, RunError
 
 RECIPE, CHECKPOINT = "recipe.json", "checkpoint.keras"
@@ -25,8 +26,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 class RunFolder:
     """Reads and writes the files of one run.
 
-    Every file is written under another name and then renamed, so that none is
-    ever half written. Of several processes only the chief writes.
+    Every file is written under another name and then renamed, so a killed run
+    leaves no incomplete file. Of several processes only the chief writes.
 
     Args:
         path: The folder, which need not exist.
@@ -45,22 +46,29 @@ class RunFolder:
         """
         return os.path.join(self.path, name)
 
-    def result(self) -> dict | None:
-        """Returns the result of a run that has finished, else `None`."""
-        if all(os.path.exists(self.file(name)) for name in (MODEL, RESULT)):
-            return self._read_json(RESULT)
-        return None
+    def result(self) -> RunResult | None:
+        """Returns the result of a finished run, otherwise `None`.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        if not all(os.path.exists(self.file(name)) for name in (MODEL, RESULT)):
+            return None
+        try:
+            return RunResult.from_dict(self._read_json(RESULT))
+        except (KeyError, TypeError) as problem:
+            raise self._unreadable("file", RESULT, problem) from problem
 
     def require_same_recipe(self, recipe: dict):
         """Raises if the folder belongs to another recipe.
 
-        Settings that were added after the run have their defaults.
+        Settings that are newer than the run in the folder count as default.
 
         Args:
             recipe: The settings, ready for JSON.
 
         Raises:
-            ValueError: If so, or if the file that says it is damaged.
+            ValueError: If it does, or if its recipe file is damaged.
         """
         if not os.path.exists(self.file(RECIPE)):
             return
@@ -82,7 +90,7 @@ class RunFolder:
             )
 
     def claim(self, recipe: dict):
-        """Makes the folder this recipe's.
+        """Creates the folder and writes the recipe to it.
 
         Args:
             recipe: The settings, ready for JSON.
@@ -102,11 +110,11 @@ class RunFolder:
             ) from problem
 
     def write(self, name: str, write):
-        """Writes a file whole, or leaves what was there.
+        """Writes a file atomically. On an error the old file is kept.
 
         Args:
             name: The file's name.
-            write: A function that is given a path and writes there.
+            write: A function that takes a path and writes to it.
 
         Raises:
             RunError: If the disk is full or broken.
@@ -116,7 +124,7 @@ class RunFolder:
             write(new)
             os.replace(new, self.file(name))
         except OSError as problem:
-            # HDF5 passes on the text of an error, not always its number.
+            # HDF5 keeps the text of an error, but not always its number.
             texts = [os.strerror(number) for number in _DISK]
             if problem.errno in _DISK or any(t in str(problem) for t in texts):
                 self._remove(new)
@@ -127,23 +135,23 @@ class RunFolder:
                 ) from problem
             raise
 
-    def write_result(self, result: dict):
-        """Writes the result, which makes the run a finished one.
+    def write_result(self, result: RunResult):
+        """Writes the result, which marks the run as finished.
 
         Args:
-            result: Ready for JSON.
+            result: What the run measured.
         """
-        self._write_json(RESULT, result)
+        self._write_json(RESULT, result.to_dict())
 
     def history(self) -> list[dict[str, str]]:
-        """Returns the lines of the history, one an epoch."""
+        """Returns the rows of the history, one per epoch."""
         if not os.path.exists(self.file(HISTORY)):
             return []
         with open(self.file(HISTORY), newline="") as file:
             return list(csv.DictReader(file))
 
     def column(self, name: str) -> list[float]:
-        """Returns a column of the history, one number an epoch.
+        """Returns a column of the history, one number per epoch.
 
         Args:
             name: The column's name.
@@ -154,7 +162,7 @@ class RunFolder:
         """Writes the history.
 
         Args:
-            rows: A dict an epoch, all with the same keys.
+            rows: One dict per epoch, all with the same keys.
         """
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, rows[0], lineterminator="\n")
@@ -163,16 +171,16 @@ class RunFolder:
         self._write_text(HISTORY, text.getvalue())
 
     def save_checkpoint(self, model: keras.Model, epochs: int, callbacks: list):
-        """Saves the state that resuming needs.
+        """Saves what is needed to resume.
 
         A checkpoint is a Keras file with two more entries. Keras's own
-        `BackupAndRestore` keeps the epoch in a second file and writes both in
-        place, so a kill between or within the two loses the run.
+        `BackupAndRestore` keeps the epoch in a second file and overwrites
+        both, so a run that is killed meanwhile is lost.
 
         Args:
             model: The compiled model.
-            epochs: How many have been finished.
-            callbacks: The callbacks with state.
+            epochs: The number of finished epochs.
+            callbacks: The callbacks with state to save.
         """
 
         def write(path):
@@ -186,11 +194,11 @@ class RunFolder:
         self.write(CHECKPOINT, write)
 
     def load_checkpoint(self, model: keras.Model, callbacks: list = ()) -> int:
-        """Loads the checkpoint, if any, and returns the epochs it had finished.
+        """Loads the checkpoint, if any, and returns its number of epochs.
 
         Args:
             model: A compiled model, made by the recipe of the checkpoint.
-            callbacks: The callbacks with state.
+            callbacks: The callbacks with state to save.
 
         Raises:
             ValueError: If the file is damaged.
@@ -268,28 +276,28 @@ def _states(callbacks):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Writes the history and the checkpoint at each epoch's end.
+    """Writes the history and the checkpoint after each epoch.
 
     A NaN or infinite loss stops the run before the last good checkpoint is
     overwritten.
 
     Args:
-        folder: The run's folder. Where this process does not write, it only
-            watches the loss.
-        epochs: The number of epochs to keep from an earlier history.
-        callbacks: The callbacks with state.
+        folder: The run's folder. If this process does not write, only the
+            loss is checked.
+        epochs: The number of epochs to keep from the history of an earlier
+            try.
+        callbacks: The callbacks with state to save.
     """
 
     def __init__(self, folder: RunFolder, epochs: int, callbacks: list):
         super().__init__()
         self.folder = folder
-        # The run may have been killed after it wrote a line of the history
-        # and before it saved the checkpoint of that epoch.
+        # The last row may be of an epoch that was not checkpointed.
         self._rows = folder.history()[:epochs]
         self._callbacks = callbacks
 
     def on_epoch_end(self, epoch, logs=None):
-        """Writes, or stops.
+        """Writes the files, or stops the run.
 
         Raises:
             RunError: If a loss is not finite.

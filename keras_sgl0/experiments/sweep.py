@@ -91,7 +91,7 @@ def plan(
         except InputError as problem:
             raise InputError(f"{problem} (recipe {base!r})") from problem
         chosen = {name: getattr(recipe, name) for name in given}
-        run = Run(base, chosen, recipe)
+        run = Run(base=base, settings=chosen, recipe=recipe)
         runs[run.name] = run
     return list(runs.values())
 
@@ -166,7 +166,7 @@ def _is_finished(run, folder):
     result = RunFolder(folder).result()
     if result is None:
         return False
-    return upgrade_settings(result["recipe"]) == run.recipe.to_dict()
+    return upgrade_settings(result.recipe) == run.recipe.to_dict()
 
 
 def sweep(
@@ -332,11 +332,15 @@ def sweep_report(folder: str | os.PathLike) -> SweepReport:
         match = _NAME.fullmatch(name)
         base, ends = match.groups() if match else (name, "")
         key = base, ends, settings(result, "seed")
-        rows.setdefault(key, []).append((result["seed"], name, result))
+        rows.setdefault(key, []).append((result.seed, name, result))
     return SweepReport(
         tuple(
             sorted(
-                (_row(*key[:2], runs) for key, runs in rows.items()), key=_order
+                (
+                    _row(base=base, ends=ends, runs=runs)
+                    for (base, ends, _), runs in rows.items()
+                ),
+                key=_order,
             )
         )
     )
@@ -345,10 +349,13 @@ def sweep_report(folder: str | os.PathLike) -> SweepReport:
 def _row(base, ends, runs):
     runs = sorted(runs, key=lambda run: run[0])
     return SweepRow(
-        base,
-        dict(_SETTING.findall(ends)),
-        {seed: name for seed, name, _ in runs},
-        {figure: [r[figure] for _, _, r in runs] for figure in FIGURES},
+        recipe=base,
+        settings=dict(_SETTING.findall(ends)),
+        folders={seed: name for seed, name, _ in runs},
+        figures={
+            figure: [getattr(result, figure) for _, _, result in runs]
+            for figure in FIGURES
+        },
     )
 
 

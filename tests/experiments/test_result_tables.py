@@ -8,7 +8,7 @@ import pytest
 from test_scripts import run_script
 
 from keras_sgl0.experiments.recipes import RECIPES
-from keras_sgl0.experiments.result_tables import COLUMNS, updated
+from keras_sgl0.experiments.result_tables import COLUMNS, fill_tables
 from keras_sgl0.experiments.results import (
     group,
     read_history,
@@ -35,7 +35,7 @@ def rows():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_tables_show_what_the_result_files_say(page):
-    assert updated(page) == page.read_text()
+    assert fill_tables(page) == page.read_text()
 
 
 def test_every_committed_run_is_shown_somewhere():
@@ -51,8 +51,8 @@ def test_the_runs_on_mnist_are_what_the_readme_says_of_them():
     assert len(folders) >= 5
     for folder in folders:
         result = read_result(ROOT / folder)
-        assert result["epochs"] == (80 if "tuned" in folder else 200)
-        cut = result["test_error"] - result["test_error_unthresholded"]
+        assert result.epochs == (80 if "tuned" in folder else 200)
+        cut = result.test_error - result.test_error_unthresholded
         if "sparse_group_lasso-2" in folder:
             assert cut == pytest.approx(0.01)
         else:
@@ -111,7 +111,7 @@ def table(folder, header, row):
     page = folder / "page.md"
     bar = "|" + "---|" * header.count("|")
     page.write_text(f"Text\n\n| {header} |\n{bar}\n{row}\n\nMore | text.\n")
-    before, text = page.read_text(), updated(page)
+    before, text = page.read_text(), fill_tables(page)
     assert text.replace(text.splitlines()[4], row) == before
     return text.splitlines()[4]
 
@@ -214,7 +214,7 @@ def test_the_columns_are_tested():
 def test_what_cannot_be_shown(folder, row, message):
     write_run(folder / "other", gates={"architecture": "1-2"})
     write_run(folder / "old")
-    result = read_result(folder / "old")
+    result = read_result(folder / "old").to_dict()
     del result["best_test_error"]
     (folder / "old" / "result.json").write_text(json.dumps(result))
     with pytest.raises(ValueError, match=message):
@@ -227,12 +227,12 @@ def test_the_best_error_of_an_older_run_is_in_its_history(folder):
     (folder / "a" / "result.json").write_text(json.dumps(result))
     lines = "epoch,val_error\n0,0.02\n1,0.006\n2,0.0081\n"
     (folder / "a" / "history.csv").write_text(lines)
-    assert read_result(folder / "a")["best_test_error"] == 0.6
+    assert read_result(folder / "a").best_test_error == 0.6
 
 
 def test_no_page():
     with pytest.raises(ValueError, match=r"`page`. Expected a Markdown file"):
-        updated("nowhere.md")
+        fill_tables("nowhere.md")
 
 
 def test_tables_fills_in_a_page_or_only_checks_it(folder):
@@ -251,7 +251,7 @@ def test_tables_fills_in_a_page_or_only_checks_it(folder):
 
 
 def test_an_older_result_gets_the_settings_it_did_not_have():
-    recipe = read_result(RESULTS / "mnist_sgl0-0")["recipe"]
+    recipe = read_result(RESULTS / "mnist_sgl0-0").recipe
     assert recipe == RECIPES["mnist_sgl0"].to_dict()
 
 
@@ -265,9 +265,9 @@ def test_results_of_several_folders_come_once_each():
 def test_results_are_grouped():
     results = read_results([RESULTS])
     runs = group(results.values(), lambda r: settings(r, "seed"))
-    seeds = {tuple(r["seed"] for r in run) for run in runs.values()}
+    seeds = {tuple(r.seed for r in run) for run in runs.values()}
     found = RESULTS.glob("mnist_sgl0-[0-9]")
-    of_sgl0 = tuple(sorted(read_result(f)["seed"] for f in found))
+    of_sgl0 = tuple(sorted(read_result(f).seed for f in found))
     assert len(of_sgl0) > 1
     assert {(0,), of_sgl0} <= seeds
 

@@ -177,25 +177,25 @@ def workdir(tmp_path, uninterrupted):
 def test_run_leaves_its_files(uninterrupted):
     workdir, result = uninterrupted
     assert {path.name for path in workdir.iterdir()} == FILES
-    assert json.loads((workdir / "result.json").read_text()) == result
+    assert json.loads((workdir / "result.json").read_text()) == result.to_dict()
     assert json.loads((workdir / "recipe.json").read_text()) == SMALL.to_dict()
 
 
 def test_result_keys(uninterrupted):
     _, result = uninterrupted
-    assert set(result) == PERCENT | RESULT
-    assert result["recipe"] == SMALL.to_dict()
-    assert (result["seed"], result["epochs"]) == (0, 3)
-    assert result["parameters"] == 431080
-    assert result["versions"]["keras_sgl0"] == ks.__version__
-    assert result["versions"]["keras"] == keras.__version__
+    assert set(result.to_dict()) == PERCENT | RESULT
+    assert result.recipe == SMALL.to_dict()
+    assert (result.seed, result.epochs) == (0, 3)
+    assert result.parameters == 431080
+    assert result.versions["keras_sgl0"] == ks.__version__
+    assert result.versions["keras"] == keras.__version__
 
 
 def test_result_is_in_percent_and_that_of_the_saved_model(uninterrupted):
     workdir, result = uninterrupted
     model = keras.saving.load_model(workdir / "model.keras")
     report = ks.sparsity_report(model, tolerance=0, axis=SMALL.axis)
-    assert 0.1 < result["weight_sparsity"] < 50
+    assert 0.1 < result.weight_sparsity < 50
     for name in (
         "weight_sparsity",
         "weight_sparsity_kernels",
@@ -204,16 +204,16 @@ def test_result_is_in_percent_and_that_of_the_saved_model(uninterrupted):
         assert result[name] == pytest.approx(
             100 * getattr(report, name), abs=1e-4
         )
-    assert result["neurons_alive"] == list(report.neurons_alive)
+    assert result.neurons_alive == list(report.neurons_alive)
     test = datasets.load("digits").test_batches()
     logs = model.evaluate(test, verbose=0, return_dict=True)
-    assert 1 < result["test_error"] < 90
-    assert result["test_error"] == pytest.approx(100 * logs["error"], abs=0.01)
+    assert 1 < result.test_error < 90
+    assert result.test_error == pytest.approx(100 * logs["error"], abs=0.01)
     errors = [row["val_error"] for row in history(workdir)]
-    assert result["test_error_unthresholded"] == pytest.approx(
+    assert result.test_error_unthresholded == pytest.approx(
         100 * errors[-1], abs=0.01
     )
-    assert result["best_test_error"] == pytest.approx(100 * min(errors))
+    assert result.best_test_error == pytest.approx(100 * min(errors))
 
 
 def test_result_has_the_exact_zeros_from_before_the_cut(uninterrupted):
@@ -222,11 +222,11 @@ def test_result_has_the_exact_zeros_from_before_the_cut(uninterrupted):
     weights = [ops.convert_to_numpy(v) for v in model.trainable_variables]
     zeros = sum(int((w == 0).sum()) for w in weights)
     total = sum(w.size for w in weights)
-    assert result["weight_sparsity_unthresholded"] == pytest.approx(
+    assert result.weight_sparsity_unthresholded == pytest.approx(
         100 * zeros / total, abs=1e-4
     )
-    assert zeros < 0.01 * result["weight_sparsity"] * total
-    assert result["neuron_sparsity_unthresholded"] == 0
+    assert zeros < 0.01 * result.weight_sparsity * total
+    assert result.neuron_sparsity_unthresholded == 0
 
 
 def test_the_shrunk_model_is_the_saved_one_without_its_zeros(uninterrupted):
@@ -239,16 +239,16 @@ def test_the_shrunk_model_is_the_saved_one_without_its_zeros(uninterrupted):
     outputs = [model.predict(batches, verbose=0) for model in models]
     largest = abs(outputs[0]).max()
     np.testing.assert_allclose(*outputs, rtol=0, atol=1e-5 * largest)
-    shrunk = result["shrunk"]
-    assert shrunk == {
+    shrunk = result.shrunk
+    assert shrunk.to_dict() == {
         "parameters": 431080,
         "parameters_after": models[1].count_params(),
         "macs": 2293000,
         "macs_after": ks.count_macs(models[1]).macs,
-        "relative_difference": shrunk["relative_difference"],
-        "test_error": result["test_error"],
+        "relative_difference": shrunk.relative_difference,
+        "test_error": result.test_error,
     }
-    assert shrunk["relative_difference"] < 1e-5
+    assert shrunk.relative_difference < 1e-5
 
 
 @pytest.mark.parametrize("culprit", ["shrink", "save"])
@@ -277,8 +277,8 @@ def test_a_model_that_cannot_be_shrunk_costs_no_run(
     assert f"The model was not shrunk. {text}" in [
         str(warning.message) for warning in warned
     ]
-    expected = uninterrupted[1] | {"shrunk": {"problem": text}}
-    assert result == expected
+    expected = uninterrupted[1].to_dict() | {"shrunk": {"problem": text}}
+    assert result.to_dict() == expected
     assert json.loads((workdir / "result.json").read_text()) == expected
     assert {path.name for path in workdir.iterdir()} == FILES - {"shrunk.keras"}
 
@@ -299,7 +299,7 @@ def test_history_follows_the_recipe(uninterrupted):
         assert row["loss"] > 0
         assert 0 < row["error"] <= 1
     seconds = sum(row["seconds"] for row in rows)
-    assert result["seconds"] == pytest.approx(seconds, abs=0.06)
+    assert result.seconds == pytest.approx(seconds, abs=0.06)
 
 
 def test_growing_in_convolutions_only(tmp_path):
@@ -360,7 +360,7 @@ def test_stopped_gated_run_goes_on(tmp_path, gated):
     assert len(history(tmp_path)) == 1
     again = run(GATED, str(tmp_path), progress=False)
     assert_same_run(tmp_path, gated[0])
-    assert again["gates"] == gated[1]["gates"]
+    assert again.gates == gated[1].gates
     rows = history(tmp_path)
     assert 0 < rows[0]["multiplier"] < rows[2]["multiplier"]
     assert rows[0]["density"] > rows[2]["density"]
@@ -368,19 +368,19 @@ def test_stopped_gated_run_goes_on(tmp_path, gated):
 
 def test_result_of_gates(gated):
     workdir, result = gated
-    found = result["gates"]
-    assert set(result) == PERCENT | RESULT | {"gates"}
-    assert [layer["name"] for layer in found["layers"]] == ["fc1", "fc2", "fc3"]
-    assert found["parameters"] == 266200
+    found = result.gates
+    assert set(result.to_dict()) == PERCENT | RESULT | {"gates"}
+    assert [layer["name"] for layer in found.layers] == ["fc1", "fc2", "fc3"]
+    assert found.parameters == 266200
     density = history(workdir)[-1]["density"]
-    assert found["density"] == pytest.approx(density, rel=1e-5)
-    assert found["median"]["test_error"] == result["test_error_unthresholded"]
-    widths = [int(n) for n in found["architecture"].split("-")]
+    assert found.density == pytest.approx(density, rel=1e-5)
+    assert found.median.test_error == result.test_error_unthresholded
+    widths = [int(n) for n in found.architecture.split("-")]
     for width, most in zip(widths, (784, 300, 100), strict=True):
         assert 0 < width <= most
     for test_gate in ("median", "mean"):
-        assert found[test_gate]["architecture"].count("-") == 2
-    assert found["ungated"]["neuron_sparsity"] <= result["neuron_sparsity"]
+        assert getattr(found, test_gate).architecture.count("-") == 2
+    assert found.ungated.neuron_sparsity <= result.neuron_sparsity
 
 
 def test_model_of_a_gated_run_has_no_gates(gated):
@@ -391,8 +391,8 @@ def test_model_of_a_gated_run_has_no_gates(gated):
     }
     test = datasets.load("digits").normalized().test_batches()
     logs = model.evaluate(test, verbose=0, return_dict=True)
-    assert result["test_error"] == pytest.approx(100 * logs["error"], abs=0.01)
-    assert result["parameters"] == model.count_params() == 266610
+    assert result.test_error == pytest.approx(100 * logs["error"], abs=0.01)
+    assert result.parameters == model.count_params() == 266610
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_target_density_of_a_run(tmp_path):
     assert rows[-1]["density"] <= 0.1
     assert [row["strength"] > 0 for row in rows] == [False, False, False]
     # Zeros of biases are beyond the target.
-    assert result["weight_sparsity"] >= 90
+    assert result.weight_sparsity >= 90
 
 
 def test_run_killed_before_its_result_does_not_train_again(
@@ -462,10 +462,13 @@ def test_run_killed_before_its_result_does_not_train_again(
 
 
 def test_finished_run_returns_its_result(workdir):
-    (workdir / "result.json").write_text('{"test_error": 12.5}')
+    path = workdir / "result.json"
+    values = json.loads(path.read_text()) | {"test_error": 12.5}
+    path.write_text(json.dumps(values))
     before = contents(workdir)
     result = run(SMALL, str(workdir), data_dir="/nowhere", progress=False)
-    assert result == {"test_error": 12.5}
+    assert result.to_dict() == values
+    assert result.test_error == 12.5
     assert contents(workdir) == before
 
 
@@ -551,7 +554,9 @@ def test_spoilt_checkpoint(workdir, spoil):
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "result.json"])
-@pytest.mark.parametrize("content", [b"", b'{"seed": 0', b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"seed": 0', b"\xff\xfe\x00", b"[]"]
+)
 def test_spoilt_json(workdir, name, content):
     (workdir / name).write_bytes(content)
     before = contents(workdir)
@@ -588,7 +593,7 @@ def test_a_run_on_held_out_images_never_sees_the_test_set(
     monkeypatch.setattr(datasets, "load", lambda *_: spoilt)
     recipe = adapt(SMALL, validation=0.2, normalize=True)
     result = run(recipe, str(tmp_path), progress=False)
-    wrong = result["test_error"] * 288 / 100
+    wrong = result.test_error * 288 / 100
     assert 0 < wrong < 288
     assert wrong == pytest.approx(round(wrong), abs=1e-4)
     _, scale = build(recipe, digits.held_out(0.2))
@@ -600,7 +605,7 @@ def test_run_without_penalty(tmp_path):
         RECIPES["mnist_plain"], dataset="digits", epochs=1, batch_size=500
     )
     result = run(recipe, str(tmp_path), progress=False)
-    assert result["neurons_alive"] == [20, 50, 800, 500]
+    assert result.neurons_alive == [20, 50, 800, 500]
     assert {"beta", "threshold"}.isdisjoint(history(tmp_path)[0])
 
 
@@ -760,8 +765,8 @@ def test_a_wide_resnet_on_cropped_images(tmp_path):
         patch.setattr(datasets.Dataset, "train_batches", spy)
         result = run(recipe, str(tmp_path), progress=False)
     assert fed == [(500, 2, 0, 0, "crop")]
-    assert len(result["neurons_alive"]) == 1 + 3 + 6 + 1
-    assert result["recipe"]["augment"] == "crop"
+    assert len(result.neurons_alive) == 1 + 3 + 6 + 1
+    assert result.recipe["augment"] == "crop"
     model = keras.saving.load_model(tmp_path / "model.keras")
     assert model.input_shape == (None, 28, 28, 1)
 
@@ -775,11 +780,11 @@ def test_every_recipe_trains_on_the_digits(tmp_path, name):
         recipe = adapt(recipe, model="mlp")  # quicker to compile
     result = run(recipe, str(tmp_path), progress=False)
     parameters = {"lenet5_caffe": 431080, "mlp": 266610}
-    assert result["parameters"] == parameters[recipe.model]
+    assert result.parameters == parameters[recipe.model]
     # Neither what gates close nor what a density cuts heals in two epochs.
     if not (recipe.penalty == "l0_gates" or recipe.density):
-        assert result["test_error"] < 92
-    assert ("gates" in result) == (recipe.penalty == "l0_gates")
+        assert result.test_error < 92
+    assert (result.gates is not None) == (recipe.penalty == "l0_gates")
     columns = set(history(tmp_path)[0])
     held = {"beta", "threshold"} & columns
     assert bool(held) == (recipe.training in ("splitting", "admm"))
@@ -788,10 +793,10 @@ def test_every_recipe_trains_on_the_digits(tmp_path, name):
 def test_proximal_training_needs_no_threshold(tmp_path):
     recipe = adapt(RECIPES["digits_sgl0_proximal"], factor=10.0, epochs=6)
     result = run(recipe, str(tmp_path), progress=False)
-    assert result["weight_sparsity"] > 30
-    shrunk = result["shrunk"]
-    assert shrunk["parameters_after"] < 0.8 * shrunk["parameters"]
-    assert shrunk["macs_after"] < shrunk["macs"]
+    assert result.weight_sparsity > 30
+    shrunk = result.shrunk
+    assert shrunk.parameters_after < 0.8 * shrunk.parameters
+    assert shrunk.macs_after < shrunk.macs
     model = keras.saving.load_model(tmp_path / "checkpoint.keras")
     assert 100 * ks.weight_sparsity(model, tolerance=0) > 30
     images, _ = datasets.load("digits").sample(500)

@@ -17,6 +17,7 @@ from keras_sgl0.experiments.recipe_changes import adapt
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.experiments.run import run
 from keras_sgl0.experiments.run_folder import RunFolder
+from keras_sgl0.experiments.run_result import RunResult
 from keras_sgl0.utils.validation import RunError
 
 pytestmark = pytest.mark.tensorflow
@@ -48,7 +49,15 @@ def full(number):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_keeps_what_was_there(tmp_path, number):
     folder = RunFolder(str(tmp_path))
-    folder.write_result({"a": 1})
+    folder.write_result(
+        RunResult(
+            weight_sparsity=90.0,
+            neuron_sparsity=60.0,
+            test_error=1.0,
+            recipe={},
+            seed=0,
+        )
+    )
     before = contents(tmp_path)
     with pytest.raises(RunError) as problem:
         folder.write("result.json", full(number))
@@ -98,8 +107,8 @@ def test_a_run_whose_files_find_no_space_goes_on_later(
     assert "could not be written" in done.stdout + done.stderr
     assert not list(tmp_path.glob("new.*"))
     again = run(SMALL, str(tmp_path), progress=False)
-    assert again["test_error"] == uninterrupted[1]["test_error"]
-    assert again["weight_sparsity"] == uninterrupted[1]["weight_sparsity"]
+    assert again["test_error"] == uninterrupted[1].test_error
+    assert again["weight_sparsity"] == uninterrupted[1].weight_sparsity
 
 
 def test_a_run_from_before_a_setting_goes_on(tmp_path):
@@ -162,7 +171,7 @@ def test_a_run_whose_loss_is_no_number_keeps_the_last_good_model(
         assert all(np.isfinite(w).all() for w in model.get_weights())
         monkeypatch.undo()
         result = run(SMALL, str(tmp_path), progress=False)
-        assert result["test_error"] == uninterrupted[1]["test_error"]
+        assert result.test_error == uninterrupted[1].test_error
 
 
 def test_admm_goes_on_with_its_dual_variable(tmp_path):
@@ -197,7 +206,7 @@ def test_admm_goes_on_with_its_dual_variable(tmp_path):
 def test_a_run_in_less_precision_leaves_a_model_in_float32(tmp_path, precision):
     recipe = adapt(SMALL, precision=precision)
     result = run(recipe, str(tmp_path), progress=False)
-    assert result["test_error"] < 60
+    assert result.test_error < 60
     for name, expected in (
         ("checkpoint.keras", precision),
         ("model.keras", "float32"),
@@ -235,7 +244,7 @@ def test_averaged_weights_have_the_zeros_of_the_others(tmp_path):
         for v in raw.optimizer.variables
         if "average" in v.path
     ]
-    assert result["weight_sparsity"] > 5
+    assert result.weight_sparsity > 5
     different = 0
     for w, trained, average in zip(
         model.get_weights(), raw.get_weights(), averages, strict=True
@@ -249,7 +258,7 @@ def test_averaged_weights_have_the_zeros_of_the_others(tmp_path):
     assert different > 1000
     # Validation sees the averages, and so does the last error.
     errors = RunFolder(str(tmp_path)).column("val_error")
-    assert result["test_error_unthresholded"] == pytest.approx(
+    assert result.test_error_unthresholded == pytest.approx(
         100 * errors[-1], abs=0.3
     )
 
@@ -282,4 +291,4 @@ def test_how_steps_are_compiled_changes_nothing(
         )
     ]
     expected = uninterrupted[1]
-    assert result["test_error"] == pytest.approx(expected["test_error"], abs=1)
+    assert result.test_error == pytest.approx(expected.test_error, abs=1)

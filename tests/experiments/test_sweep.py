@@ -16,7 +16,7 @@ from test_scripts import ROOT, run_script
 
 from keras_sgl0.experiments import sweep as sweeping
 from keras_sgl0.experiments.recipes import RECIPES
-from keras_sgl0.experiments.result_tables import updated
+from keras_sgl0.experiments.result_tables import fill_tables
 from keras_sgl0.experiments.sweep import (
     grid_from_text,
     plan,
@@ -219,7 +219,7 @@ def test_its_markdown_is_one_that_is_kept_up_to_date(tmp_path):
     path = tmp_path / "sweep.md"
     text = path.read_text()
     path.write_text(text.replace("80.50", "?"))
-    assert updated(path) == text
+    assert fill_tables(path) == text
 
 
 def test_more_seeds_extend_the_table_and_repeat_nothing(tmp_path):

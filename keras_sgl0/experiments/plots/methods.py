@@ -110,7 +110,7 @@ def pareto(folders: Paths) -> "Figure":
         >>> save(pareto(["docs/results/targets"]), "plots/pareto")
     """
     results = list(read_results(folders).values())
-    sparse = [r for r in results if _strength(r["recipe"]) != "none"]
+    sparse = [r for r in results if _strength(r.recipe) != "none"]
     require(sparse, "folders", "runs with a penalty", texts(folders))
     lines = _lines(sparse, *_STRENGTHS)
     figure, axes = new_figure(2, height=2.8)
@@ -132,7 +132,9 @@ def pareto(folders: Paths) -> "Figure":
 
 
 def _add_error_without_penalty(axis, results):
-    errors = [r[ERROR] for r in results if r["recipe"]["penalty"] == "none"]
+    errors = [
+        getattr(r, ERROR) for r in results if r.recipe["penalty"] == "none"
+    ]
     if errors:
         mean = statistics.mean(errors)
         axis.axhline(mean, color=GREY, ls=":", label="no penalty")
@@ -160,8 +162,8 @@ def _strength(recipe):
 
 def _number(result, setting):
     """Returns a setting that is one number, `None` if it is none or unused."""
-    value = result["recipe"].get(setting)
-    if setting in _STRENGTHS and _strength(result["recipe"]) != setting:
+    value = result.recipe.get(setting)
+    if setting in _STRENGTHS and _strength(result.recipe) != setting:
         return None
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
@@ -171,7 +173,7 @@ def _number(result, setting):
 
 def _means(points, name):
     """Returns means and sample standard deviations, NaN where there is none."""
-    values = [[result[name] for result in point] for point in points]
+    values = [[getattr(result, name) for result in point] for point in points]
     bars = [statistics.stdev(v) if len(v) > 1 else math.nan for v in values]
     return [statistics.mean(v) for v in values], bars
 
@@ -185,16 +187,14 @@ def _lines(results, *along):
     points = group(results, lambda r: settings(r, "seed")).values()
 
     def line(point):
-        strength = _strength(point[0]["recipe"])
+        strength = _strength(point[0].recipe)
         return strength, settings(point[0], "seed", *along)
 
     found = list(group(points, line).values())
     # A user's own penalties come last.
     places = {name: place for place, name in enumerate(PENALTIES)}
     found.sort(
-        key=lambda line: places.get(
-            line[0][0]["recipe"]["penalty"], len(places)
-        )
+        key=lambda line: places.get(line[0][0].recipe["penalty"], len(places))
     )
     return dict(zip(_labels(found, along), found, strict=True))
 
@@ -202,7 +202,7 @@ def _lines(results, *along):
 def _labels(lines, along):
     """Returns as many words for each line as tell it from the others."""
     recipes = [
-        line[0][0]["recipe"] | {"strength": _strength(line[0][0]["recipe"])}
+        line[0][0].recipe | {"strength": _strength(line[0][0].recipe)}
         for line in lines
     ]
     labels = [_word(recipe["penalty"]) for recipe in recipes]

@@ -160,7 +160,7 @@ def _levels(path):
     folder = path.parent if path.suffix == ".keras" else path
     tolerance, thresholds = TOLERANCE, ()
     if (folder / RESULT).is_file():
-        tolerance = read_result(folder)["recipe"]["tolerance"]
+        tolerance = read_result(folder).recipe["tolerance"]
     if (folder / HISTORY).is_file():
         thresholds = read_history(folder).get("threshold", ())
     levels = {f"tolerance {tolerance:g}": tolerance} if tolerance else {}
