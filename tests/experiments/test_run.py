@@ -201,7 +201,7 @@ def test_result_is_in_percent_and_that_of_the_saved_model(uninterrupted):
         "weight_sparsity_kernels",
         "neuron_sparsity",
     ):
-        assert result[name] == pytest.approx(
+        assert getattr(result, name) == pytest.approx(
             100 * getattr(report, name), abs=1e-4
         )
     assert result.neurons_alive == list(report.neurons_alive)
