@@ -14,14 +14,14 @@ from keras_sgl0.callbacks import (
     VariableSplitting,
 )
 from keras_sgl0.experiments.datasets import Dataset
-from keras_sgl0.experiments.penalties import make_penalty, penalty_class
+from keras_sgl0.experiments.penalties import make_penalty
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_fields import MODELS
 from keras_sgl0.factor_max import factor_max
 from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
 from keras_sgl0.network.sparsity import neuron_axes
 from keras_sgl0.regularize import regularize
-from keras_sgl0.regularizers import CGES, GroupLasso
+from keras_sgl0.regularizers import GroupLasso
 from keras_sgl0.utils.validation import require
 
 _JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
@@ -66,20 +66,17 @@ def build(
     gate = None
     if recipe.penalty == "l0_gates":
         gate = _Gates(recipe, 1 / dataset.num_train)
-    penalty = None if gate else penalty_class(recipe.penalty)
-    # It marks the kernels that the network means to have a penalty.
-    mark = GroupLasso(1.0, recipe.axis) if penalty else None
+    has_penalty = not gate and recipe.penalty != "none"
     with _precision(recipe.precision):
         model = MODELS[recipe.model](
             dataset.input_shape,
             dataset.num_classes,
-            mark,
-            gate,
+            gate=gate,
             **recipe.model_settings,
         )
         penalised = gate.layers if gate else []
-        if penalty:
-            penalised = [la.name for la in model.layers if _marked(la)]
+        if has_penalty:
+            penalised = model.prunable_layers
         for name in ("layer_factors", "droprate", "density"):
             _require_one_number_each(recipe, name, penalised)
         compile_classifier(
@@ -91,15 +88,15 @@ def build(
     neuron_axes(model, recipe.axis)  # raises if a kernel has no such axis
     if scale is None:
         scale = _scale(recipe, model, dataset)
-    if penalty:
-
-        def of_layer(depth):
-            place = round(depth * len(penalised))
-            factor = recipe.factor * scale * _of(recipe.layer_factors, place)
-            mu = {"mu": depth} if penalty is CGES else {}
-            return make_penalty(recipe.penalty, factor, recipe.axis, **mu)
-
-        regularize(model, of_layer, _marked)
+    if has_penalty:
+        for place, layer in enumerate(penalised):
+            penalty = make_penalty(
+                recipe.penalty,
+                recipe.factor * scale * _of(recipe.layer_factors, place),
+                recipe.axis,
+                depth=place / len(penalised),
+            )
+            regularize(model, penalty, [layer])
     return model, scale
 
 
@@ -121,12 +118,11 @@ def _of(numbers, place):
 def _scale(recipe, model, dataset):
     if not recipe.share_of_max:
         return 1 / dataset.num_train
+    # Which kernels are meant: the factor of this penalty does not matter.
+    group_lasso = GroupLasso(1.0, recipe.axis)
+    regularize(model, group_lasso, model.prunable_layers)
     most = factor_max(model, dataset.sample(1000))
     return recipe.share_of_max * most / recipe.factor
-
-
-def _marked(layer):
-    return isinstance(getattr(layer, "kernel_regularizer", None), GroupLasso)
 
 
 class _Gates:

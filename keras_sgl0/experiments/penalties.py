@@ -68,7 +68,7 @@ def penalty_class(name: str) -> type | None:
 
 
 def make_penalty(
-    name: str, factor: float, axis: Axis, **more: float
+    name: str, factor: float, axis: Axis, depth: float = 0.0
 ) -> Penalty:
     """Returns a penalty.
 
@@ -76,14 +76,18 @@ def make_penalty(
         name: As in `penalty_class`, but neither "none" nor "l0_gates".
         factor: Its coefficient.
         axis: Its group axis, left out if the class does not take one.
-        **more: Other arguments of the class.
+        depth: The depth `l / L` of its layer, for a class with a
+            `depth_argument`.
 
     Raises:
         ValueError: As in `penalty_class`, or if it cannot be constructed.
     """
     kind = penalty_class(name)
+    more = {}
     if "axis" in inspect.signature(kind).parameters:
         more["axis"] = axis
+    if kind.depth_argument:
+        more[kind.depth_argument] = depth
     try:
         return kind(factor, **more)
     except TypeError as problem:

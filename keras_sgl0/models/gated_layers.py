@@ -27,6 +27,9 @@ class GatedLayers:
         dense_fan: What the standard deviation of dense kernels goes by,
             `"fan_in"` or `"fan_out"`.
 
+    Attributes:
+        names: The names of the layers added so far.
+
     Raises:
         ValueError: If `dense_fan` is another word.
     """
@@ -40,6 +43,7 @@ class GatedLayers:
         self.kernel_regularizer = kernel_regularizer
         self.gate = gate
         self.dense_fan = choice("dense_fan", dense_fan, FANS)
+        self.names: list[str] = []
 
     def conv(self, x, filters: int, size: int, name: str, **options):
         """Returns a convolution of `x`, its maps gated.
@@ -51,6 +55,7 @@ class GatedLayers:
             name: Of the layer.
             **options: Of `keras.layers.Conv2D`.
         """
+        self.names.append(name)
         biases = options.get("use_bias", True)
         gate = self._gate(name, x.shape[-1] * size * size + biases)
         open_share = _open_share(gate)
@@ -74,6 +79,7 @@ class GatedLayers:
             name: Of the layer.
             **options: Of `keras.layers.Dense`.
         """
+        self.names.append(name)
         gate = self._gate(name, units)
         return layers.Dense(
             units,
@@ -91,6 +97,22 @@ class GatedLayers:
             "kernel_regularizer": self.kernel_regularizer,
             "kernel_initializer": he_normal(2.0 / open_share**2, fan),
         }
+
+
+def network(inputs, outputs, name: str, prunable: GatedLayers) -> keras.Model:
+    """Returns a model that says which of its layers a penalty is meant for.
+
+    Args:
+        inputs: The symbolic inputs.
+        outputs: The symbolic outputs.
+        name: The model's name.
+        prunable: What added the layers that may lose channels. Their names
+            are the attribute `prunable_layers` of the model, a tuple in the
+            order of the layers. It is not saved with the model.
+    """
+    model = keras.Model(inputs, outputs, name=name)
+    model.prunable_layers = tuple(prunable.names)
+    return model
 
 
 def he_normal(

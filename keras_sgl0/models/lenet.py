@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_sgl0.models.gated_layers import Gate, GatedLayers
+from keras_sgl0.models.gated_layers import Gate, GatedLayers, network
 from keras_sgl0.utils.validation import finite_float, image_shape, integer
 
 
@@ -77,4 +77,4 @@ def LeNet5Caffe(  # noqa: N802
     if dropout:
         x = layers.Dropout(dropout, name="dropout2")(x)
     outputs = add.dense(x, num_classes, name="fc2")
-    return keras.Model(inputs, outputs, name="lenet5_caffe")
+    return network(inputs, outputs, "lenet5_caffe", prunable=add)

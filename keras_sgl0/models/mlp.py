@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_sgl0.models.gated_layers import Gate, GatedLayers
+from keras_sgl0.models.gated_layers import Gate, GatedLayers, network
 from keras_sgl0.utils.validation import integer, require
 
 
@@ -67,4 +67,4 @@ def MLP(  # noqa: N802
     for number, units in enumerate(widths, 1):
         x = add.dense(x, units, name=f"fc{number}", activation="relu")
     outputs = add.dense(x, num_classes, name=f"fc{len(widths) + 1}")
-    return keras.Model(inputs, outputs, name="mlp")
+    return network(inputs, outputs, "mlp", prunable=add)

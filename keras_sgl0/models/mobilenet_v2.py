@@ -7,6 +7,7 @@ from keras_sgl0.models.gated_layers import (
     Gate,
     GatedLayers,
     he_normal,
+    network,
     weight_decay_penalty,
 )
 from keras_sgl0.utils.validation import finite_float, image_shape, integer
@@ -94,9 +95,8 @@ def MobileNetV2(  # noqa: N802
     dropout = finite_float("dropout", dropout, at_least=0, below=1)
     decay = weight_decay_penalty(weight_decay)
     plain = GatedLayers(decay)
-    pruned = plain
-    if kernel_regularizer or gate:
-        pruned = GatedLayers(kernel_regularizer, gate)
+    # The weight decay takes the place of a penalty, but not that of gates.
+    pruned = GatedLayers(kernel_regularizer or (None if gate else decay), gate)
     bare = {"use_bias": False, "padding": "same"}
     first_stride, *strides = _strides(min(input_shape[:2]))
 
@@ -151,7 +151,7 @@ def MobileNetV2(  # noqa: N802
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
     outputs = plain.dense(x, num_classes, "fc")
-    return keras.Model(inputs, outputs, name=f"mobilenet_v2_{width:g}")
+    return network(inputs, outputs, f"mobilenet_v2_{width:g}", prunable=pruned)
 
 
 def _strides(side: int) -> list[int]:

@@ -6,6 +6,7 @@ from keras import layers
 from keras_sgl0.models.gated_layers import (
     Gate,
     GatedLayers,
+    network,
     weight_decay_penalty,
 )
 from keras_sgl0.utils.validation import (
@@ -64,8 +65,7 @@ def WideResNet(  # noqa: N802
             for the convolution of that name (stage1_block1_conv1, ...), one
             gate of which rules `group_size` weights. Default: no gates.
         depth: The number of layers, `6n + 4` for n blocks a stage.
-        width: What 16, 32 and 64 maps are multiplied by. `16 * width` is a
-            whole number.
+        width: What 16, 32 and 64 maps are multiplied by, a multiple of 1/16.
         dropout: The share of what `conv2` reads that is dropped in training.
             Default: .3, but 0 with gates, which are in its place then.
         weight_decay: Coefficient of the weight decay. At least 0.
@@ -96,7 +96,7 @@ def WideResNet(  # noqa: N802
     require(
         (16 * width).is_integer(),
         "width",
-        "a number of which 16 times is a whole one",
+        "a multiple of 1/16",
         width,
     )
     if dropout is None:
@@ -104,9 +104,8 @@ def WideResNet(  # noqa: N802
     dropout = finite_float("dropout", dropout, at_least=0, below=1)
     decay = weight_decay_penalty(weight_decay)
     plain = GatedLayers(decay)
-    pruned = plain
-    if kernel_regularizer or gate:
-        pruned = GatedLayers(kernel_regularizer, gate)
+    # The weight decay takes the place of a penalty, but not that of gates.
+    pruned = GatedLayers(kernel_regularizer or (None if gate else decay), gate)
     bare = {"use_bias": False, "padding": "same"}
 
     def rectified(x, name):
@@ -150,4 +149,4 @@ def WideResNet(  # noqa: N802
     x = rectified(x, "bn")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     outputs = plain.dense(x, num_classes, "fc", bias_regularizer=decay)
-    return keras.Model(inputs, outputs, name=f"wrn_{depth}_{width:g}")
+    return network(inputs, outputs, f"wrn_{depth}_{width:g}", prunable=pruned)

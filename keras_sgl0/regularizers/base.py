@@ -33,6 +33,8 @@ class Penalty(keras.regularizers.Regularizer, abc.ABC):
         element: The part on single weights, which `VariableSplitting` and
             `ADMM` hand to V; `None` without one.
         has_subgradient: Whether the gradient of the value trains the penalty.
+        depth_argument: The argument of the constructor that is to be given
+            the depth `l / L` of the layer, `None` without one.
         ranks_by: What says which weights matter least when some must go: the
             size of the `"weight"`, the mean size over its `"group"`, or
             `"both"`, their geometric mean.
@@ -55,6 +57,7 @@ class Penalty(keras.regularizers.Regularizer, abc.ABC):
     axis: Axis | None = None
     group: "Penalty | None" = None
     element: "Penalty | None" = None
+    depth_argument: str | None = None
     has_subgradient: bool = True
     ranks_by: Ranking = "weight"
 

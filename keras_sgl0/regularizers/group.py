@@ -187,6 +187,7 @@ class CGES(GroupPenalty):
         Yoon, Hwang, ICML 2017, eq. 5; Bui et al., arXiv 1912.07868, section 5.
     """
 
+    depth_argument = "mu"
     ranks_by = "weight"
 
     def __init__(self, factor: float, mu: float = 0.5, axis: Axis = -1):
