@@ -18,6 +18,7 @@ with name_extra():
     from keras_sgl0.deployment.comparison import compare
     from keras_sgl0.deployment.runtimes import SUFFIXES
     from keras_sgl0.experiments import datasets
+    from keras_sgl0.experiments.flags import define_data_dir
     from keras_sgl0.experiments.run import percent_wrong, versions
     from keras_sgl0.network.sparsity import TOLERANCE
     from keras_sgl0.utils.validation import InputError, require
@@ -44,9 +45,7 @@ flags.DEFINE_enum(
     "dataset", None, datasets.DATASETS, "What to find the test error on."
 )
 flags.DEFINE_bool("normalize", False, "Normalize it, as the training did.")
-flags.DEFINE_string(
-    "data_dir", None, "The tensorflow-datasets folder. Default: its own."
-)
+define_data_dir()
 flags.DEFINE_multi_integer(
     "batch_size", [1, 128], "What to time at.", lower_bound=1
 )
@@ -71,11 +70,21 @@ def shrunk(values):
         error = functools.partial(percent_wrong, batches=dataset.test_batches())
     model = keras.saving.load_model(path, compile=False)
     apply_threshold(model, values.tolerance)
-    small, report = shrink(model, 0, values.round_to, values.on_constant)
+    small, report = shrink(
+        model,
+        tolerance=0,
+        round_to=values.round_to,
+        on_constant=values.on_constant,
+    )
     output = os.path.expanduser(values.output or os.path.dirname(path))
     comparison, files = compare(
-        *(model, small, output, values.format),
-        *(error, values.batch_size, values.rounds),
+        model,
+        small,
+        output,
+        formats=values.format,
+        error=error,
+        batch_sizes=values.batch_size,
+        rounds=values.rounds,
     )
     conditions = {
         "rounds": values.rounds,

@@ -14,6 +14,7 @@ from _extras import name_extra
 with name_extra():
     from absl import app, flags
 
+    from keras_sgl0.experiments.flags import define_data_flags
     from keras_sgl0.experiments.overrides import as_text
     from keras_sgl0.experiments.recipes import RECIPES
     from keras_sgl0.experiments.sweep import (
@@ -41,13 +42,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "workdir", "runs/sweep", "Where the runs' folders and the tables go."
 )
-flags.DEFINE_string(
-    "data_dir",
-    None,
-    "The tensorflow-datasets folder, default: its own; or that of Tiny "
-    "ImageNet.",
-)
-flags.DEFINE_bool("download", False, "Fetch a data set that is not there.")
+define_data_flags()
 _TRAIN = pathlib.Path(__file__).with_name("train.py")
 
 

@@ -4,10 +4,8 @@ python scripts/train.py                                  # digits, a minute
 python scripts/train.py --recipe=mnist_sgl0 --data_dir=~/tensorflow_datasets
 """
 
-import dataclasses
 import os
 import sys
-import typing
 
 from _extras import name_extra
 
@@ -16,9 +14,11 @@ with name_extra():
     from absl import app, flags
 
     from keras_sgl0.experiments.devices import STRATEGIES
-    from keras_sgl0.experiments.overrides import run_name, with_settings
-    from keras_sgl0.experiments.recipe import Recipe
-    from keras_sgl0.experiments.recipes import RECIPES
+    from keras_sgl0.experiments.flags import (
+        define_data_flags,
+        define_recipe_flags,
+        recipe_from_flags,
+    )
     from keras_sgl0.experiments.run import run
     from keras_sgl0.experiments.run_folder import MODEL
     from keras_sgl0.experiments.run_result import Shrunk
@@ -26,27 +26,12 @@ with name_extra():
     from keras_sgl0.utils.validation import InputError, RunError
 
 flags.DEFINE_string(
-    "recipe",
-    "digits",
-    "The settings to begin with. Every flag that names a setting overrides it. "
-    f"One of: {', '.join(RECIPES)}.",
-)
-flags.register_validator(
-    "recipe", RECIPES.__contains__, f"expected one of: {', '.join(RECIPES)}"
-)
-flags.DEFINE_string(
     "workdir",
     None,
     "Where the files go. Default: runs/RECIPE-SEED, followed by all else that "
     "is set, as in runs/digits-0-factor=0.1.",
 )
-flags.DEFINE_string(
-    "data_dir",
-    None,
-    "The tensorflow-datasets folder, default: its own; or that of Tiny "
-    "ImageNet.",
-)
-flags.DEFINE_bool("download", False, "Fetch a data set that is not there.")
+define_data_flags()
 flags.DEFINE_enum(
     "strategy",
     "none",
@@ -54,38 +39,6 @@ flags.DEFINE_enum(
     "Devices that share each batch: one, all of this machine, or those of all "
     "workers that TF_CONFIG names.",
 )
-
-_DEFINE = {
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    float | None: flags.DEFINE_float,
-    bool: flags.DEFINE_bool,
-}
-
-
-def _define_recipe_flags():
-    types = typing.get_type_hints(Recipe)
-    for field in dataclasses.fields(Recipe):
-        text = field.metadata["help"]
-        if field.metadata["choices"]:
-            choices = list(field.metadata["choices"])
-            flags.DEFINE_enum(field.name, None, choices, text)
-        else:
-            define = _DEFINE.get(types[field.name], flags.DEFINE_string)
-            define(field.name, None, text)
-
-
-def recipe_from_flags(values) -> tuple[Recipe, str]:
-    """Returns the recipe that the command line describes, and a name for it."""
-    base = values["recipe"].value
-    overrides = {
-        field.name: values[field.name].value
-        for field in dataclasses.fields(Recipe)
-        if values[field.name].value is not None
-    }
-    recipe = with_settings(RECIPES[base], overrides)
-    settings = {k: getattr(recipe, k) for k in overrides if k != "seed"}
-    return recipe, run_name(base, recipe.seed, settings)
 
 
 def _shrunk(result, error):
@@ -132,5 +85,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    _define_recipe_flags()
+    define_recipe_flags()
     app.run(main)

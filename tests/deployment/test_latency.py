@@ -82,7 +82,10 @@ def test_two_models_side_by_side(tmp_path):
     model = scramble(two_layers(None))
     small, report = ks.shrink(model, 0)
     comparison, files = compare(
-        *(model, small, tmp_path / "new", ["keras"]),
+        model,
+        small,
+        tmp_path / "new",
+        formats=["keras"],
         error=lambda m: 12.5 if m is model else 25,
         batch_sizes=[1, 3],
         rounds=2,
@@ -117,7 +120,12 @@ def test_exported_files_are_timed_in_their_runtimes(tmp_path):
     model = scramble(two_layers(None))
     small, _ = ks.shrink(model, 0)
     comparison, _ = compare(
-        *(model, small, tmp_path, ["litert"]), batch_sizes=[2], rounds=2
+        model,
+        small,
+        tmp_path,
+        formats=["litert"],
+        batch_sizes=[2],
+        rounds=2,
     )
     assert [c.name for c in comparison.changes[-2:]] == [
         "tensorflow, batch 2",
@@ -130,7 +138,7 @@ def test_sizes_that_are_not_known_cost_no_crash(tmp_path):
     y = keras.layers.GlobalMaxPooling1D()(keras.layers.Conv1D(4, 3)(x))
     model = scramble(keras.Model(x, y))
     small, _ = ks.shrink(model, 0)
-    comparison, _ = compare(model, small, tmp_path, [], rounds=1)
+    comparison, _ = compare(model, small, tmp_path, formats=[], rounds=1)
     assert comparison.changes[1] == Change("multiply-adds", None, None)
     assert "?" in str(comparison)
 

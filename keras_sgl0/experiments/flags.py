@@ -1,0 +1,87 @@
+"""The flags that several scripts share, and those of a recipe."""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+
+from keras_sgl0.experiments.overrides import run_name, with_settings
+from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.recipes import RECIPES
+from keras_sgl0.utils.extras import name_extra
+
+with name_extra():
+    from absl import flags
+
+# The flags belong to the script that defines them by calling a function of
+# this module, so that its --help lists them.
+flags.disclaim_key_flags()
+
+# By the type of a field; all others are given as text.
+_DEFINE = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    float | None: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
+}
+
+
+def define_data_dir() -> None:
+    """Defines `--data_dir`."""
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "The tensorflow-datasets folder, default: its own; or that of Tiny "
+        "ImageNet.",
+    )
+
+
+def define_data_flags() -> None:
+    """Defines `--data_dir` and `--download`."""
+    define_data_dir()
+    flags.DEFINE_bool("download", False, "Fetch a data set that is not there.")
+
+
+def define_recipe_flags() -> None:
+    """Defines `--recipe`, and a flag for each setting of a recipe.
+
+    The flags of the settings have no default: what is not given is as the
+    recipe says.
+    """
+    flags.DEFINE_string(
+        "recipe",
+        "digits",
+        "The settings to begin with. Every flag that names a setting overrides "
+        f"it. One of: {', '.join(RECIPES)}.",
+    )
+    flags.register_validator(
+        "recipe", RECIPES.__contains__, f"expected one of: {', '.join(RECIPES)}"
+    )
+    types = typing.get_type_hints(Recipe)
+    for field in dataclasses.fields(Recipe):
+        text = field.metadata["help"]
+        if field.metadata["choices"]:
+            choices = list(field.metadata["choices"])
+            flags.DEFINE_enum(field.name, None, choices, text)
+        else:
+            define = _DEFINE.get(types[field.name], flags.DEFINE_string)
+            define(field.name, None, text)
+
+
+def recipe_from_flags(values: Mapping[str, flags.Flag]) -> tuple[Recipe, str]:
+    """Returns the recipe that the command line describes, and a name for it.
+
+    Args:
+        values: The flags by name, `flags.FLAGS`.
+
+    Raises:
+        ValueError: If a setting cannot have the value given.
+    """
+    base = values["recipe"].value
+    overrides = {
+        field.name: values[field.name].value
+        for field in dataclasses.fields(Recipe)
+        if values[field.name].value is not None
+    }
+    recipe = with_settings(RECIPES[base], overrides)
+    settings = {k: getattr(recipe, k) for k in overrides if k != "seed"}
+    return recipe, run_name(base, recipe.seed, settings)
