@@ -5,6 +5,7 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_sgl0 import models
 from keras_sgl0.callbacks import (
     ADMM,
     L0Constraint,
@@ -16,7 +17,6 @@ from keras_sgl0.callbacks import (
 from keras_sgl0.experiments.datasets import Dataset
 from keras_sgl0.experiments.penalties import make_penalty
 from keras_sgl0.experiments.recipe import Recipe
-from keras_sgl0.experiments.recipe_fields import MODELS
 from keras_sgl0.factor_max import factor_max
 from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
 from keras_sgl0.network.sparsity import neuron_axes
@@ -68,7 +68,7 @@ def build(
         gate = _Gates(recipe, 1 / dataset.num_train)
     has_penalty = not gate and recipe.penalty != "none"
     with _precision(recipe.precision):
-        model = MODELS[recipe.model](
+        model = models.BY_NAME[recipe.model](
             dataset.input_shape,
             dataset.num_classes,
             gate=gate,

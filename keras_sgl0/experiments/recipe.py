@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_sgl0 import models
 from keras_sgl0.callbacks.density_measures import MEASURES
 from keras_sgl0.callbacks.l0_constraint import SCOPES
 from keras_sgl0.callbacks.splitting import REFRESHES
@@ -17,7 +18,6 @@ from keras_sgl0.experiments.recipe_fields import (
     GATES,
     GROWTH,
     MILESTONES,
-    MODELS,
     NO_CONSTRAINT,
     NO_DENSITY,
     NO_GATES,
@@ -81,7 +81,7 @@ class Recipe:
         "them, and the test images stay unused. 0: none.",
         check=number(at_least=0, below=1),
     )
-    model: str = setting("lenet5_caffe", "Network.", tuple(MODELS))
+    model: str = setting("lenet5_caffe", "Network.", tuple(models.BY_NAME))
     depth: int = setting(
         0,
         "Layers of the network, 0: its own default.",

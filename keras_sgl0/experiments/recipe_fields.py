@@ -5,16 +5,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from keras_sgl0 import models
 from keras_sgl0.groups import validate_axis
-from keras_sgl0.models import MLP, LeNet5Caffe, MobileNetV2, WideResNet
 from keras_sgl0.utils.validation import choice, finite_float, integer, require
 
-MODELS = {
-    "lenet5_caffe": LeNet5Caffe,
-    "mlp": MLP,
-    "wide_resnet": WideResNet,
-    "mobilenet_v2": MobileNetV2,
-}
 # Takes a field's name and value; returns the value to keep, or raises.
 Check = Callable[[str, Any], Any]
 
@@ -208,7 +202,7 @@ def _model_with(argument):
     """Returns the condition that the network has an argument."""
     known = [
         name
-        for name, builder in MODELS.items()
+        for name, builder in models.BY_NAME.items()
         if argument in inspect.signature(builder).parameters
     ]
     return Use(

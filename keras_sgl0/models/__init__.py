@@ -5,4 +5,12 @@ from keras_sgl0.models.mlp import MLP
 from keras_sgl0.models.mobilenet_v2 import MobileNetV2
 from keras_sgl0.models.wide_resnet import WideResNet
 
-__all__ = ["MLP", "LeNet5Caffe", "MobileNetV2", "WideResNet"]
+# By the names that recipes and files have for them.
+BY_NAME = {
+    "lenet5_caffe": LeNet5Caffe,
+    "mlp": MLP,
+    "wide_resnet": WideResNet,
+    "mobilenet_v2": MobileNetV2,
+}
+
+__all__ = ["BY_NAME", "MLP", "LeNet5Caffe", "MobileNetV2", "WideResNet"]
