@@ -672,7 +672,7 @@ def test_a_penalty_of_your_own(tmp_path, monkeypatch):
     own = {"penalty": "own_penalty:Mine", "training": "subgradient"}
     recipe = adapt(SMALL, model="mlp", epochs=1, **own)
     result = run(recipe, str(tmp_path / "run"), progress=False)
-    assert result["recipe"]["penalty"] == "own_penalty:Mine"
+    assert result.recipe["penalty"] == "own_penalty:Mine"
     model, _ = build(recipe, datasets.load("digits"))
     kinds = {type(v.regularizer).__name__ for v in model.trainable_variables}
     assert kinds == {"Mine", "NoneType"}

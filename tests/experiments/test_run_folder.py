@@ -107,8 +107,8 @@ def test_a_run_whose_files_find_no_space_goes_on_later(
     assert "could not be written" in done.stdout + done.stderr
     assert not list(tmp_path.glob("new.*"))
     again = run(SMALL, str(tmp_path), progress=False)
-    assert again["test_error"] == uninterrupted[1].test_error
-    assert again["weight_sparsity"] == uninterrupted[1].weight_sparsity
+    assert again.test_error == uninterrupted[1].test_error
+    assert again.weight_sparsity == uninterrupted[1].weight_sparsity
 
 
 def test_a_run_from_before_a_setting_goes_on(tmp_path):
