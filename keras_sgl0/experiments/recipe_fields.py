@@ -85,12 +85,20 @@ def why_unused(field: dataclasses.Field, recipe: Any) -> str:
 
 
 def as_json(value: Any) -> Any:
-    """Returns the value of a field as it is in a JSON file."""
+    """Returns the value of a field as it is in a JSON file.
+
+    Args:
+        value: Its value.
+    """
     return list(value) if isinstance(value, tuple) else value
 
 
 def one_of(choices: tuple[str, ...]) -> Check:
-    """Returns the check of a name."""
+    """Returns the check of a name.
+
+    Args:
+        choices: The names there are.
+    """
     return lambda name, value: choice(name, value, choices)
 
 
@@ -104,18 +112,31 @@ def number(**bounds: float) -> Check:
 
 
 def number_or_none(**bounds: float) -> Check:
-    """Returns the check of a finite number that may be `None`."""
+    """Returns the check of a finite number that may be `None`.
+
+    Args:
+        **bounds: As in `number`.
+    """
     in_range = number(**bounds)
     return lambda name, value: None if value is None else in_range(name, value)
 
 
 def whole_number(at_least: int) -> Check:
-    """Returns the check of an integer."""
+    """Returns the check of an integer.
+
+    Args:
+        at_least: The least it may be.
+    """
     return lambda name, value: integer(name, value, at_least=at_least)
 
 
 def numbers(may_be_empty: bool = False, **bounds: float) -> Check:
-    """Returns the check of a list of finite numbers, kept as a tuple."""
+    """Returns the check of a list of finite numbers, kept as a tuple.
+
+    Args:
+        may_be_empty: Whether it may have no number.
+        **bounds: Of each number, as in `number`.
+    """
 
     def check(name, values):
         is_list = isinstance(values, list | tuple)
@@ -127,7 +148,12 @@ def numbers(may_be_empty: bool = False, **bounds: float) -> Check:
 
 
 def rising_shares(name: str, values: Any) -> tuple[float, ...]:
-    """Returns shares of the run as a tuple, after checking their order."""
+    """Returns shares of the run as a tuple, after checking their order.
+
+    Args:
+        name: The field's name.
+        values: Its value.
+    """
     require(
         isinstance(values, list | tuple)
         and all(isinstance(v, float) and 0 < v < 1 for v in values)
@@ -140,13 +166,23 @@ def rising_shares(name: str, values: Any) -> tuple[float, ...]:
 
 
 def true_or_false(name: str, value: Any) -> bool:
-    """Returns a bool after checking that it is one."""
+    """Returns a bool after checking that it is one.
+
+    Args:
+        name: The field's name.
+        value: Its value.
+    """
     require(isinstance(value, bool), name, "True or False", value)
     return value
 
 
 def group_axis(name: str, value: Any) -> Any:
-    """Returns a group axis after checking it."""
+    """Returns a group axis after checking it.
+
+    Args:
+        name: The field's name.
+        value: Its value.
+    """
     return validate_axis(value)
 
 
@@ -181,7 +217,11 @@ MILESTONES = Use(
 
 
 def trained_by(*trainings: str) -> Use:
-    """Returns the condition that the training is one of some."""
+    """Returns the condition that the training is one of some.
+
+    Args:
+        *trainings: Names of trainings.
+    """
     return Use(
         f"for {' and '.join(trainings)}",
         lambda r: r.training in trainings,
@@ -190,7 +230,11 @@ def trained_by(*trainings: str) -> Use:
 
 
 def optimized_by(optimizer: str) -> Use:
-    """Returns the condition that the optimizer is a certain one."""
+    """Returns the condition that the optimizer is a certain one.
+
+    Args:
+        optimizer: Its name.
+    """
     return Use(
         f"for {optimizer}",
         lambda r: r.optimizer == optimizer,
