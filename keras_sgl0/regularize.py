@@ -17,11 +17,16 @@ from keras_sgl0.network.layer_table import (
     parts,
     walk_layers,
 )
+from keras_sgl0.network.output_kernels import (
+    OutputKernels,
+    output_kernels,
+)
 from keras_sgl0.network.penalties import (
     SavedParts,
-    config_of,
+    describe,
     keepers,
     set_penalty,
+    with_axis_of,
 )
 from keras_sgl0.utils.compilation import retrace
 from keras_sgl0.utils.tables import as_text, new_table
@@ -29,6 +34,8 @@ from keras_sgl0.utils.validation import require, require_built
 
 _Penalty: TypeAlias = keras.regularizers.Regularizer
 _Selection: TypeAlias = Iterable[str | keras.layers.Layer] | Callable | None
+_MAKES_OUTPUTS = "makes the model's outputs: each group would be one of them"
+_MAY_MAKE_OUTPUTS = "may make the model's outputs: its calls are not known"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +130,15 @@ def regularize(
     training reads, and the layer, which saving and cloning read, are set, and
     a compiled model traces its steps anew.
 
+    *What makes the model's outputs* is left alone where the penalty's groups
+    lie on its output axis, since each group would be a whole output: a class
+    of a classifier. That is a dense head with the default `axis=-1`, or a
+    convolution whose maps are the outputs, be it through activations, pooling
+    or reshaping. It is not a dense head with `axis="auto"`, whose groups are
+    input rows, nor a penalty without groups. Put it there by naming the layer
+    in `layers`. Of a subclassed model it is not known what makes the outputs:
+    everything gets the penalty, and the report says so.
+
     A frozen layer gets its penalty too, but Keras ignores it until the layer
     is trainable. An attention layer has one penalty, and one depth, for all
     its kernels. A layer inside a custom layer or model trains with its penalty
@@ -134,20 +150,23 @@ def regularize(
         model: A built model.
         penalty: A regularizer, or a function that returns one, given the depth
             `l / L` of kernel `l = 0, ..., L - 1` in the order of the model's
-            layers, a number in [0, 1).
-        layers: `None` for every layer with a known kernel; or a list of layers
-            or their names, where a model stands for all that is in it and
-            `"outer/inner"` names a layer of a nested model; or a function that
-            says of a layer whether to take it.
+            layers, a number in [0, 1). What is left alone for making the
+            outputs counts, too.
+        layers: `None` for every layer with a known kernel; or a function that
+            says of a layer whether to take it; or a list of layers or their
+            names, where a model stands for all that is in it and
+            `"outer/inner"` names a layer of a nested model. A list is taken at
+            its word: what it names gets the penalty even if it makes the
+            model's outputs.
 
     Returns:
         A `RegularizationReport` on every layer of the model.
 
     Raises:
         ValueError: If the model is not built, `penalty` is not as described,
-            `layers` names what has no kernel or selects nothing, or the axis
-            of the penalty does not exist in a kernel. The model is as it was
-            then.
+            `layers` names what has no kernel or selects nothing, the axis of
+            the penalty does not exist in a kernel, or all that is selected
+            makes the model's outputs. The model is as it was then.
 
     Example:
         >>> model = keras.applications.MobileNetV2(weights=None)
@@ -187,9 +206,29 @@ def regularize(
             entries.append(slot.entry(note=note))
     require(slots, "layers", "a selection of layers with a kernel", layers)
     penalties = _penalties([slot for _, slot in slots], penalty)
-    saved = SavedParts()
+    outputs = OutputKernels(set(), set())
+    if layers is None or callable(layers):  # a list is taken at its word
+        outputs = output_kernels(model)
+    wanted = []
     for (row, slot), own in zip(slots, penalties, strict=True):
+        risky = slot.has_groups_of_outputs(own)
+        if risky and id(slot.kernel) in outputs.known:
+            entries[row] = slot.entry(note=_MAKES_OUTPUTS)
+        else:
+            unclear = risky and id(slot.kernel) in outputs.unclear
+            wanted.append((row, slot, own, unclear))
+    require(
+        wanted,
+        "penalty",
+        "one whose groups are no whole outputs of the model, or the names of "
+        "the layers to penalise all the same by `layers`",
+        penalty,
+    )
+    saved = SavedParts()
+    for row, slot, own, unclear in wanted:
         notes = slot.put(own)
+        if unclear:
+            notes.append(_MAY_MAKE_OUTPUTS)
         if id(slot.kernel) not in trainable:
             notes.append("frozen: Keras ignores the penalty")
         loser = saved.first_loser(slot.place.keepers)
@@ -270,44 +309,33 @@ class _Slot:
             type=self.place.type,
             kernel=self.layout.kernel,
             shape=tuple(getattr(self.kernel, "shape", ())),
-            penalty="" if penalty is None else _describe(penalty),
+            penalty="" if penalty is None else describe(penalty),
             axis=getattr(penalty, "axis", None),
             note=note,
         )
 
     def adapt(self, penalty: _Penalty) -> _Penalty:
         """Returns a copy of the penalty with the axis of this kernel."""
-        if getattr(penalty, "axis", None) is None:
-            return penalty
-        return type(penalty).from_config(self._config(penalty.get_config()))
+        shape = tuple(self.kernel.shape)
+        return with_axis_of(penalty, self.layout, shape, self.place.path)
+
+    def has_groups_of_outputs(self, penalty: _Penalty) -> bool:
+        """Whether each group of a penalty is all that makes some outputs.
+
+        Args:
+            penalty: One with the axis of this kernel.
+        """
+        axis = getattr(penalty, "axis", None)
+        if axis is None:
+            return False
+        rank = len(self.kernel.shape)
+        return axis % rank - rank in self.layout.output_axes
 
     def put(self, penalty: _Penalty) -> list[str]:
         """Sets the penalty and returns what to know about it."""
         before = self.kernel.regularizer
         set_penalty(self.place.line, self.layout, penalty)
-        return [] if before is None else [f"replaces {_describe(before)}"]
-
-    def _config(self, config: dict) -> dict:
-        adapted = {}
-        for name, value in config.items():
-            if name == "axis":
-                value = self._axis(value)
-            elif isinstance(value, dict) and "config" in value:
-                value = {**value, "config": self._config(value["config"])}
-            adapted[name] = value
-        return adapted
-
-    def _axis(self, axis):
-        axis = self.layout.meant(axis)
-        shape = tuple(self.kernel.shape)
-        require(
-            -len(shape) <= axis < len(shape),
-            "penalty",
-            f"one whose axis the kernel of `{self.place.path}` has, of shape "
-            f"{shape}; or leave that layer out by `layers`",
-            axis,
-        )
-        return axis
+        return [] if before is None else [f"replaces {describe(before)}"]
 
 
 def _selector(places: list[_Place], layers: _Selection) -> Callable:
@@ -361,19 +389,3 @@ def _penalties(slots: list[_Slot], penalty) -> list[_Penalty]:
             own[unit],
         )
     return [slot.adapt(own[slot.unit]) for slot in slots]
-
-
-def _describe(penalty: _Penalty) -> str:
-    """Returns a penalty as one would write it, without its axis."""
-    return _written(type(penalty).__name__, config_of(penalty))
-
-
-def _written(name: str, config: dict) -> str:
-    values = []
-    for key, value in config.items():
-        if isinstance(value, dict) and "class_name" in value:
-            values.append(_written(value["class_name"], value["config"]))
-        elif key != "axis":
-            number = isinstance(value, float)
-            values.append(f"{key}={value:g}" if number else f"{key}={value}")
-    return f"{name}({', '.join(values)})"

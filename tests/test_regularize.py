@@ -3,7 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy, two_layers
+from helpers import QUICK, to_numpy, two_layers
 from keras import layers
 
 import keras_sgl0 as ks
@@ -115,6 +115,11 @@ def model_of(name):
     return keras.Model(inputs, layer(*calls)), axes
 
 
+def last_layer(model):
+    """Returns the selection of the layer that makes a model's outputs."""
+    return [model.layers[-1]]
+
+
 def penalised(model):
     """Returns the penalties of the kernels as training sees them."""
     return {
@@ -137,7 +142,7 @@ def reload(model, tmp_path):
 @pytest.mark.parametrize("axis", [-1, "auto"])
 def test_every_layout(name, axis, tmp_path):
     model, expected = model_of(name)
-    report = regularize(model, ks.SGL0(0.5, axis))
+    report = regularize(model, ks.SGL0(0.5, axis), last_layer(model))
     axes = [pair[axis == "auto"] for pair in expected]
     assert [entry.axis for entry in report.regularized] == axes
     found = penalised(model)
@@ -158,7 +163,7 @@ def test_every_layout(name, axis, tmp_path):
 def test_a_group_is_what_makes_one_output_channel(name):
     """Zeros in the first group of each kernel silence the first channel."""
     model, _ = model_of(name)
-    regularize(model, ks.GroupLasso(1.0))
+    regularize(model, ks.GroupLasso(1.0), last_layer(model))
     (kernel,) = (v for v in model.trainable_variables if v.regularizer)
     w = np.moveaxis(to_numpy(kernel).copy(), kernel.regularizer.axis, 0)
     w[0] = 0
@@ -179,7 +184,7 @@ def test_an_explicit_axis_is_used_as_it_is():
 def test_penalties_of_two_parts():
     model, _ = model_of("Conv2DTranspose")
     penalty = ks.SparseGroup(ks.GroupLasso(0.25), ks.L1(0.5))
-    (entry,) = regularize(model, penalty).regularized
+    (entry,) = regularize(model, penalty, last_layer(model)).regularized
     put = model.layers[1].kernel_regularizer
     assert type(put) is ks.SparseGroup
     assert (put.axis, put.group.factor, put.element.factor) == (-2, 0.25, 0.5)
@@ -206,7 +211,8 @@ def test_a_penalty_that_varies_with_depth(tmp_path):
     x = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
     x = layers.Dense(2, name="dense")(x)
     model = keras.Model(inputs, x)
-    regularize(model, lambda depth: ks.GroupLasso(1 + depth))
+    everything = ["separable", "attention", "dense"]
+    regularize(model, lambda depth: ks.GroupLasso(1 + depth), everything)
     depths = [
         v.regularizer.factor - 1
         for v in model.trainable_variables
@@ -236,6 +242,10 @@ def nested():
     x = head(head(layers.Dense(4, name="neck")(features(inputs))))
     x = layers.Reshape((1, 3), name="shape")(Mix(name="mix")(x))
     return keras.Model(inputs, layers.LSTM(2, name="lstm")(x))
+
+
+MAKES_OUTPUTS = "makes the model's outputs: each group would be one of them"
+MAY_MAKE_OUTPUTS = "may make the model's outputs: its calls are not known"
 
 
 def notes(report):
@@ -361,6 +371,7 @@ def test_a_subclassed_model(tmp_path):
     model(np.ones((1, 3), "float32"))
     used, unused = regularize(model, ks.GroupLasso(1.0)).entries
     assert "lost when saved" in used.note
+    assert MAY_MAKE_OUTPUTS in used.note
     assert unused.note == "not built"
     assert total(model) > 0
 
@@ -381,7 +392,7 @@ def test_a_compiled_model_sees_the_new_penalty(images):
 
 def test_a_loaded_model_splits_what_was_put_on(images, tmp_path):
     model = two_layers(None)
-    regularize(model, ks.SGL0(1e-3))
+    regularize(model, ks.SGL0(1e-3), ["first", "second"])
     model = reload(model, tmp_path)
     splitting = ks.VariableSplitting(beta=1.0)
     model.fit(*images, callbacks=[splitting], verbose=0)
@@ -421,6 +432,106 @@ def test_what_is_refused_leaves_the_model_alone():
         regularize(keras.Sequential([layers.Dense(2)]), ks.L1(1.0))
 
 
+def classifier(*more):
+    """Returns a dense classifier of 12 numbers, compiled."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            layers.Dense(16, "relu", name="hidden"),
+            layers.Dense(3, name="head"),
+            *more,
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not more)
+    model.compile(keras.optimizers.SGD(0.1), loss, **QUICK)
+    return model
+
+
+GROUPED = [
+    ks.GroupLasso(0.5),
+    ks.SGL0(0.5),
+    ks.SparseGroup(ks.GroupLasso(0.25), ks.L1(0.5)),
+    ks.GroupLasso(0.5, axis=1),
+    lambda depth: ks.CGES(0.5, mu=depth),
+]
+
+
+@pytest.mark.parametrize("penalty", GROUPED)
+@pytest.mark.parametrize("more", [(), (layers.Softmax(),)])
+def test_what_makes_the_outputs_is_left_alone(penalty, more):
+    model = classifier(*more)
+    head = model.get_layer("head")
+    head.kernel_regularizer = head.kernel.regularizer = keras.regularizers.L2()
+    report = regularize(model, penalty)
+    assert [entry.layer for entry in report.regularized] == ["hidden"]
+    assert notes(report)["head"] == MAKES_OUTPUTS
+    assert MAKES_OUTPUTS.split(":")[0] in str(report)
+    # What was there stays.
+    assert isinstance(head.kernel.regularizer, keras.regularizers.L2)
+    assert head.kernel.regularizer is head.kernel_regularizer
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        ks.GroupLasso(0.5, axis="auto"),
+        ks.SGL0(0.5, axis=0),
+        ks.L1(0.5),
+        keras.regularizers.L2(0.5),
+    ],
+)
+def test_without_groups_of_outputs_it_is_penalised(penalty):
+    report = regularize(classifier(), penalty)
+    assert [entry.layer for entry in report.regularized] == ["hidden", "head"]
+    assert [entry.note for entry in report.regularized] == ["", ""]
+
+
+def test_a_named_layer_is_penalised_even_if_it_makes_the_outputs():
+    for choose in (
+        lambda model: ["hidden", "head"],
+        lambda model: model.layers,
+        lambda model: (model.get_layer("head"),),
+    ):
+        model = classifier()
+        report = regularize(model, ks.GroupLasso(0.5), choose(model))
+        assert report.regularized[-1].layer == "head"
+        assert model.get_layer("head").kernel.regularizer.axis == -1
+    report = regularize(
+        classifier(), ks.SGL0(0.5), lambda layer: "h" in layer.name
+    )
+    assert notes(report)["head"] == MAKES_OUTPUTS
+
+
+def test_what_makes_the_outputs_counts_in_the_depth():
+    model = classifier()
+    regularize(model, lambda depth: ks.CGES(0.5, mu=depth))
+    regularize(model, lambda depth: ks.CGES(0.5, mu=depth, axis="auto"))
+    assert [x.kernel.regularizer.mu for x in model.layers] == [0, 0.5]
+
+
+def test_nothing_left_to_penalise_is_an_error():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    for selection in (None, lambda layer: True):
+        with pytest.raises(ValueError) as error:
+            regularize(model, ks.SGL0(0.5), selection)
+        message = str(error.value)
+        assert message.startswith("Invalid value for argument `penalty`.")
+        assert "no whole outputs of the model" in message
+        assert "by `layers`. Received: penalty=" in message
+    assert penalised(model) == {}
+
+
+def test_no_class_dies_by_default(images):
+    """As strong a penalty as this kills all the groups that carry it."""
+    model = classifier()
+    regularize(model, ks.GroupLasso(10.0))
+    model.fit(*images, epochs=5, verbose=0, callbacks=[ks.ProximalStep()])
+    hidden, head = (to_numpy(layer.kernel) for layer in model.layers)
+    assert not hidden.any()
+    assert head.any(axis=0).all()
+
+
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("name", "kernels"),
@@ -434,9 +545,11 @@ def test_what_is_refused_leaves_the_model_alone():
 )
 def test_keras_applications(name, kernels, tmp_path):
     keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(
+    backbone = getattr(keras.applications, name)(
         weights=None, include_top=False, pooling="avg", input_shape=(32, 32, 3)
     )
+    outputs = layers.Dense(2, name="head")(backbone.output)
+    model = keras.Model(backbone.input, outputs)
     # The loss weighs next to nothing, as its gradients are huge at the start.
     model.compile(
         keras.optimizers.SGD(1e-4),
@@ -447,6 +560,7 @@ def test_keras_applications(name, kernels, tmp_path):
     report = regularize(model, ks.SparseGroupLasso(0.5))
     assert len(report.regularized) == kernels
     assert all(entry.note == "" for entry in report.regularized)
+    assert notes(report)["head"] == MAKES_OUTPUTS
     listed = {entry.layer for entry in report.entries}
     # Keras itself hides the input of a Sequential model.
     everything = [

@@ -83,6 +83,12 @@ class Layout(NamedTuple):
         """
         return {-1: self.output, "auto": self.auto}.get(axis, axis)
 
+    @property
+    def output_axes(self) -> tuple[int, ...]:
+        """The axes along which each index makes outputs of its own."""
+        # A row of a table is what one token is turned into, not an output.
+        return (self.output,) if self.applied == "lookup" else self.unsummed
+
     def fan_in(self, shape: tuple[int, ...]) -> int:
         """Returns the number of inputs that one output unit sums over.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import keras
 
 from keras_sgl0.network.layer_table import Layout, Line, is_projection
+from keras_sgl0.utils.validation import require
 
 
 def keepers(line: Line) -> Line:
@@ -42,6 +43,52 @@ def set_penalty(
     for name in ("kernel_regularizer", "_kernel_regularizer"):
         if hasattr(keeper, name):
             setattr(keeper, name, penalty)
+
+
+def with_axis_of(
+    penalty: keras.regularizers.Regularizer,
+    layout: Layout,
+    shape: tuple[int, ...],
+    path: str,
+) -> keras.regularizers.Regularizer:
+    """Returns a copy of a penalty with the group axis that a kernel needs.
+
+    A penalty without groups is returned as it is.
+
+    Args:
+        penalty: A penalty whose `axis` may be `-1` or `"auto"`.
+        layout: The kernel.
+        shape: The kernel's shape.
+        path: The name of the kernel's layer, for messages.
+
+    Raises:
+        ValueError: If the kernel has no such axis.
+    """
+    if getattr(penalty, "axis", None) is None:
+        return penalty
+
+    def own_axis(axis):
+        axis = layout.meant(axis)
+        require(
+            -len(shape) <= axis < len(shape),
+            "penalty",
+            f"one whose axis the kernel of `{path}` has, of shape {shape}; or "
+            "leave that layer out by `layers`",
+            axis,
+        )
+        return axis
+
+    def adapted(config):
+        result = {}
+        for name, value in config.items():
+            if name == "axis":
+                value = own_axis(value)
+            elif isinstance(value, dict) and "config" in value:
+                value = {**value, "config": adapted(value["config"])}
+            result[name] = value
+        return result
+
+    return type(penalty).from_config(adapted(penalty.get_config()))
 
 
 class SavedParts:
@@ -84,6 +131,26 @@ def config_of(thing) -> dict:
         return thing.get_config()
     except NotImplementedError:
         return {}
+
+
+def describe(penalty: keras.regularizers.Regularizer) -> str:
+    """Returns a penalty as one would write it, without its axis.
+
+    Args:
+        penalty: A regularizer.
+    """
+    return _written(type(penalty).__name__, config_of(penalty))
+
+
+def _written(name: str, config: dict) -> str:
+    values = []
+    for key, value in config.items():
+        if isinstance(value, dict) and "class_name" in value:
+            values.append(_written(value["class_name"], value["config"]))
+        elif key != "axis":
+            number = isinstance(value, float)
+            values.append(f"{key}={value:g}" if number else f"{key}={value}")
+    return f"{name}({', '.join(values)})"
 
 
 def _layer_names(config: object) -> Iterator[str]:

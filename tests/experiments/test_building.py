@@ -7,7 +7,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sgl0.experiments.building import compile_classifier, error_rate
+from keras_sgl0.experiments import datasets
+from keras_sgl0.experiments.building import (
+    build,
+    compile_classifier,
+    error_rate,
+)
+from keras_sgl0.experiments.recipe_changes import adapt
+from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.models import MLP
 
 pytestmark = pytest.mark.tensorflow
@@ -67,3 +74,18 @@ def test_models_of_version_0_1_load(tmp_path):
         "error_rate": _evaluated(model)["error"],
         "loss": _evaluated(model)["loss"],
     }
+
+
+@pytest.mark.parametrize("axis", ["auto", -1])
+def test_a_recipe_penalises_what_makes_the_outputs_too(axis):
+    """The paper has all four layers of LeNet penalised."""
+    recipe = adapt(RECIPES["digits"], axis=axis)
+    model, scale = build(recipe, datasets.load("digits"))
+    put = [layer.kernel.regularizer for layer in model.layers if layer.weights]
+    assert [penalty.axis for penalty in put] == [
+        -1,
+        -1,
+        *([0, 0] if axis == "auto" else [-1, -1]),
+    ]
+    factors = {penalty.factor for penalty in put}
+    assert factors == {recipe.factor * scale}

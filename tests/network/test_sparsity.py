@@ -77,7 +77,9 @@ def test_the_axis_is_the_one_that_the_layer_needs(axis, last):
     assert [k.groups for k in found] == [3, 5, 5, 7, last]
     assert found[0].groups_alive == 2
     ks.regularize(
-        model, ks.GroupLasso(1.0, axis="auto" if axis is None else axis)
+        model,
+        ks.GroupLasso(1.0, axis="auto" if axis is None else axis),
+        [layer for layer in model.layers if layer.weights],
     )
     assert ks.sparsity_report(model).kernels == found
 
