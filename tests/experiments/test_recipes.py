@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from keras_sgl0.experiments.penalties import PENALTIES, TRAININGS
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_changes import adapt, upgrade_settings
-from keras_sgl0.experiments.recipe_fields import MODELS
 from keras_sgl0.experiments.recipes import RECIPES
+from keras_sgl0.models import BY_NAME
 
 pytestmark = pytest.mark.tensorflow
 
@@ -269,7 +269,7 @@ def test_every_allowed_training_is_accepted(penalty, training):
 
 def test_every_penalty_and_model_can_be_named():
     assert set(TRAININGS) == set(PENALTIES)
-    for name in MODELS:
+    for name in BY_NAME:
         assert Recipe(model=name).model == name
 
 
