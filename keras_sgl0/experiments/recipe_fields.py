@@ -249,8 +249,10 @@ def _model_with(argument):
         for name, builder in models.BY_NAME.items()
         if argument in inspect.signature(builder).parameters
     ]
+    *others, last = known
+    words = f"{', '.join(others)} and {last}" if others else last
     return Use(
-        f"for {' and '.join(known)}",
+        f"for {words}",
         lambda r: r.model in known,
         f"for the model {{model!r}}, which has no {argument}",
     )

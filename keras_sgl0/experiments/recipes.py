@@ -126,6 +126,17 @@ _WIDE_RESNET_GATES = {
     "gate_learning_rate": 6.0,
 }
 _MOBILENET = adapt(_WIDE_RESNET, model="mobilenet_v2", learning_rate=0.05)
+# He et al.'s schedule in epochs of 390 steps: lr / 10 after 82 and 123 of 164.
+_RESNET_20 = adapt(
+    _WIDE_RESNET,
+    dataset="cifar10",
+    model="resnet",
+    depth=20,
+    milestones=(0.5, 0.75),
+    decay=0.1,
+    ema=0.0,
+    epochs=164,
+)
 _PENALISED = ("cges", "group_lasso", "sparse_group_lasso", "sgl0")
 
 
@@ -192,6 +203,7 @@ RECIPES = (
     | _gated("digits", _DIGITS, _DIGITS_GATES, 0.015, 2e-2, 5e-2)
     | _gated("mnist", _MNIST, _GATES, 0.1, 1e-4, 1e-4)
     | _wide_resnets()
+    | _methods("cifar10_resnet_20", _RESNET_20)
     | _mobilenets()
 )
 del RECIPES["digits_sgl0"]  # it is "digits"

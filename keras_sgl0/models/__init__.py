@@ -3,6 +3,7 @@
 from keras_sgl0.models.lenet import LeNet5Caffe
 from keras_sgl0.models.mlp import MLP
 from keras_sgl0.models.mobilenet_v2 import MobileNetV2
+from keras_sgl0.models.resnet import ResNet
 from keras_sgl0.models.wide_resnet import WideResNet
 
 # By the names that recipes and files have for them.
@@ -10,7 +11,15 @@ BY_NAME = {
     "lenet5_caffe": LeNet5Caffe,
     "mlp": MLP,
     "wide_resnet": WideResNet,
+    "resnet": ResNet,
     "mobilenet_v2": MobileNetV2,
 }
 
-__all__ = ["BY_NAME", "MLP", "LeNet5Caffe", "MobileNetV2", "WideResNet"]
+__all__ = [
+    "BY_NAME",
+    "MLP",
+    "LeNet5Caffe",
+    "MobileNetV2",
+    "ResNet",
+    "WideResNet",
+]

@@ -72,6 +72,34 @@ def test_wide_resnets_have_the_papers_numbers(name):
     assert gated.learning_rate_at(199) == pytest.approx(0.0008)
 
 
+def test_resnet_20_has_its_papers_schedule():
+    base = RECIPES["cifar10_resnet_20_plain"]
+    for method in (
+        "plain",
+        "cges",
+        "group_lasso",
+        "sparse_group_lasso",
+        "sgl0",
+    ):
+        recipe = RECIPES[f"cifar10_resnet_20_{method}"]
+        assert (recipe.dataset, recipe.model) == ("cifar10", "resnet")
+        assert (recipe.depth, recipe.width) == (20, 0)
+        assert recipe.penalty == {"plain": "none"}.get(method, method)
+        assert (recipe.factor, recipe.training) == (
+            0.1,
+            TRAININGS[recipe.penalty][0],
+        )
+        assert (recipe.optimizer, recipe.momentum) == ("sgd", 0.9)
+        assert (recipe.batch_size, recipe.epochs) == (128, 164)
+        assert (recipe.ema, recipe.augment) == (0, "crop_flip")
+        # The network's own weight decay, 1e-4.
+        assert recipe.model_weight_decay is None
+        rates = [recipe.learning_rate_at(e) for e in (81, 82, 122, 123, 163)]
+        assert rates == pytest.approx([0.1, 0.01, 0.01, 0.001, 0.001])
+    narrower = adapt(base, width=0.7)
+    assert narrower.model_settings == {"depth": 20, "width": 0.7}
+
+
 @pytest.mark.parametrize("data", ["digits", "mnist"])
 def test_every_way_to_close_the_papers_gates_has_a_recipe(data):
     names = {
@@ -613,8 +641,8 @@ def test_help_says_when_a_field_is_used():
         ("epsilon", "; for adam."),
         ("growth", "; for splitting and admm."),
         ("settle", "; not for l0_gates, with a density."),
-        ("depth", "; for wide_resnet."),
-        ("width", "; for wide_resnet and mobilenet_v2."),
+        ("depth", "; for wide_resnet and resnet."),
+        ("width", "; for wide_resnet, resnet and mobilenet_v2."),
     ):
         assert helps[name].endswith(ending)
 
@@ -672,6 +700,7 @@ def test_fields_have_no_positions():
     [
         ("wide_resnet", {}),
         ("wide_resnet", {"depth": 16, "width": 2, "dropout": 0.0}),
+        ("resnet", {"depth": 20, "width": 0.7}),
         ("mobilenet_v2", {"width": 0.5}),
         ("lenet5_caffe", {"dropout": 0.5, "dense_fan": "fan_out"}),
     ],
@@ -682,7 +711,7 @@ def test_settings_of_the_model(model, settings):
 
 
 def test_the_weight_decay_of_the_model():
-    for model in ("wide_resnet", "mobilenet_v2"):
+    for model in ("wide_resnet", "resnet", "mobilenet_v2"):
         recipe = Recipe(model=model, model_weight_decay=0.0)
         assert recipe.model_settings == {"weight_decay": 0}
 
@@ -691,6 +720,7 @@ def test_the_size_is_refused_where_there_is_none():
     for model, name in (
         ("mlp", "width"),
         ("mobilenet_v2", "depth"),
+        ("resnet", "dropout"),
         ("mlp", "dropout"),
         ("lenet5_caffe", "model_weight_decay"),
     ):

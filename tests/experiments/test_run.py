@@ -700,6 +700,7 @@ def test_a_factor_may_be_a_share_of_the_largest_useful_one():
 
 NETWORKS = {
     "wide_resnet": ({"depth": 10, "width": 0.25}, "_conv1", 3),
+    "resnet": ({"depth": 8, "width": 0.25}, "_conv1", 3),
     "mobilenet_v2": ({"width": 0.1}, "_expand", 16),
 }
 

@@ -6,14 +6,19 @@ EXPECTED = {
     "lenet5_caffe": (28, 28, 1),
     "mlp": (12,),
     "wide_resnet": (8, 8, 3),
+    "resnet": (8, 8, 3),
     "mobilenet_v2": (32, 32, 3),
+}
+SMALL = {
+    "wide_resnet": {"depth": 10, "width": 0.25},
+    "resnet": {"depth": 8, "width": 0.25},
 }
 
 
 @pytest.mark.parametrize("name", ks.models.BY_NAME)
 @pytest.mark.parametrize("gated", [False, True])
 def test_a_network_says_which_layers_a_penalty_is_meant_for(name, gated):
-    small = {"depth": 10, "width": 0.25} if name == "wide_resnet" else {}
+    small = SMALL.get(name, {})
     build = ks.models.BY_NAME[name]
     shape = EXPECTED[name]
     gates = []
@@ -37,7 +42,12 @@ def test_a_network_says_which_layers_a_penalty_is_meant_for(name, gated):
     assert build(shape, 10, **small).prunable_layers == tuple(carriers)
 
 
-def test_the_wide_resnets_are_the_first_convolutions_of_the_blocks():
-    model = ks.models.WideResNet((8, 8, 3), 10, depth=16, width=0.25)
+@pytest.mark.parametrize(
+    ("build", "depth"), [(ks.models.WideResNet, 16), (ks.models.ResNet, 14)]
+)
+def test_of_residual_networks_the_first_convolutions_of_the_blocks(
+    build, depth
+):
+    model = build((8, 8, 3), 10, depth=depth, width=0.25)
     assert len(model.prunable_layers) == 6
     assert all(name.endswith("_conv1") for name in model.prunable_layers)
