@@ -16,7 +16,6 @@ with name_extra():
     import rich.console
     from absl import app, flags
 
-    from keras_sgl0 import models
     from keras_sgl0.experiments import benchmark
     from keras_sgl0.experiments.flags import define_data_dir
     from keras_sgl0.utils.validation import InputError
@@ -46,16 +45,12 @@ flags.DEFINE_integer("batch_size", 100, "Images a step.", lower_bound=1)
 def main(argv):
     values = flags.FLAGS
     turns = values.batch_size, values.rounds, values.steps
-
-    def build(penalty):
-        wide = values.network == "wide_resnet"
-        size = {"depth": values.depth, "width": values.width} if wide else {}
-        network = models.BY_NAME[values.network]
-        return network(kernel_regularizer=penalty, **size)
-
     try:
         if argv[1:] == ["overhead"]:
             keras.config.set_dtype_policy(values.precision)
+            build = benchmark.network(
+                values.network, values.depth, values.width
+            )
             times = benchmark.overhead(build, *turns)
             bases = "plain", "group lasso"
         elif argv[1:] == ["pipeline"]:

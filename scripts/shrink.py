@@ -3,25 +3,19 @@
 python scripts/shrink.py --model=runs/digits-0/model.keras --dataset=digits
 """
 
-import functools
-import json
-import os
 import sys
 
 from _extras import name_extra
 
 with name_extra():
-    import keras
     from absl import app, flags
 
-    from keras_sgl0 import apply_threshold, shrink
-    from keras_sgl0.deployment.comparison import compare
     from keras_sgl0.deployment.runtimes import SUFFIXES
-    from keras_sgl0.experiments import datasets
+    from keras_sgl0.experiments.choices import DATASETS
     from keras_sgl0.experiments.flags import define_data_dir
-    from keras_sgl0.experiments.run import percent_wrong, versions
+    from keras_sgl0.experiments.shrink_file import shrink_file
     from keras_sgl0.network.sparsity import TOLERANCE
-    from keras_sgl0.utils.validation import InputError, require
+    from keras_sgl0.utils.validation import InputError
 
 flags.DEFINE_string("model", None, "The .keras file to shrink.", required=True)
 flags.DEFINE_string(
@@ -41,9 +35,7 @@ flags.DEFINE_enum(
 flags.DEFINE_multi_enum(
     "format", ["keras", "litert"], list(SUFFIXES), "What to export to."
 )
-flags.DEFINE_enum(
-    "dataset", None, datasets.DATASETS, "What to find the test error on."
-)
+flags.DEFINE_enum("dataset", None, DATASETS, "What to find the test error on.")
 flags.DEFINE_bool("normalize", False, "Normalize it, as the training did.")
 define_data_dir()
 flags.DEFINE_multi_integer(
@@ -54,69 +46,27 @@ flags.DEFINE_integer(
 )
 
 
-def shrunk(values):
-    """Returns the comparison and all else that goes into shrink.json."""
-    path = os.path.expanduser(values.model)
-    require(
-        path.endswith(".keras") and os.path.isfile(path),
-        "model",
-        "a .keras file that exists",
-        path,
-    )
-    error = None
-    if values.dataset:
-        dataset = datasets.load(values.dataset, values.data_dir)
-        dataset = dataset.normalized() if values.normalize else dataset
-        error = functools.partial(percent_wrong, batches=dataset.test_batches())
-    model = keras.saving.load_model(path, compile=False)
-    apply_threshold(model, values.tolerance)
-    small, report = shrink(
-        model,
-        tolerance=0,
-        round_to=values.round_to,
-        on_constant=values.on_constant,
-    )
-    output = os.path.expanduser(values.output or os.path.dirname(path))
-    comparison, files = compare(
-        model,
-        small,
-        output,
-        formats=values.format,
-        error=error,
-        batch_sizes=values.batch_size,
-        rounds=values.rounds,
-    )
-    conditions = {
-        "rounds": values.rounds,
-        "cores": os.cpu_count(),
-        "versions": versions(),
-    }
-    print(comparison, *files, sep="\n ")
-    print(
-        " {rounds} rounds, {cores} cores, Keras {versions[keras]}, TensorFlow "
-        "{versions[tensorflow]}".format(**conditions)
-    )
-    content = {
-        **comparison.to_dict(),
-        "files": [
-            file.to_dict() | {"path": os.path.basename(file.path)}
-            for file in files
-        ],
-        "shrink": report.to_dict(),
-        **conditions,
-    }
-    with open(os.path.join(output, "shrink.json"), "w") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-
-
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+    values = flags.FLAGS
     try:
-        shrunk(flags.FLAGS)
+        text = shrink_file(
+            values.model,
+            values.output,
+            tolerance=values.tolerance,
+            round_to=values.round_to,
+            on_constant=values.on_constant,
+            formats=values.format,
+            dataset=values.dataset,
+            data_dir=values.data_dir,
+            normalize=values.normalize,
+            batch_sizes=values.batch_size,
+            rounds=values.rounds,
+        )
     except InputError as problem:
         sys.exit(f"shrink.py: {problem}")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,11 @@ with name_extra():
     from absl import app, flags
 
     from keras_sgl0.experiments.flags import define_data_flags
-    from keras_sgl0.experiments.overrides import as_text
+    from keras_sgl0.experiments.grid import grid_from_text, plan
     from keras_sgl0.experiments.recipes import RECIPES
     from keras_sgl0.experiments.sweep import (
         MARKDOWN,
-        grid_from_text,
-        plan,
+        command_of,
         require_data,
         sweep,
         unfinished,
@@ -52,29 +51,11 @@ def main(argv):
     values = flags.FLAGS
     # To end a sweep politely is to interrupt it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    shared = ["--download"] if values.download else []
-    if values.data_dir:
-        shared.append(f"--data_dir={values.data_dir}")
-
-    def command(run, folder):
-        settings = run.settings | {"seed": run.recipe.seed, "workdir": folder}
-        own = [f"--{name}={as_text(v)}" for name, v in settings.items()]
-        return [
-            sys.executable,
-            str(_TRAIN),
-            f"--recipe={run.base}",
-            *own,
-            *shared,
-        ]
-
+    data = values.data_dir, values.download
+    command = command_of(_TRAIN, *data)
     try:
-        runs = plan(
-            values.recipes,
-            values.seeds,
-            grid_from_text(values.set),
-        )
-        left = unfinished(runs, values.workdir)
-        require_data(left, values.data_dir, values.download)
+        runs = plan(values.recipes, values.seeds, grid_from_text(values.set))
+        require_data(unfinished(runs, values.workdir), *data)
         report, failed = sweep(runs, values.workdir, command, values.parallel)
     except InputError as problem:
         sys.exit(f"sweep.py: {problem}")

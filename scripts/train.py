@@ -21,7 +21,6 @@ with name_extra():
     )
     from keras_sgl0.experiments.run import run
     from keras_sgl0.experiments.run_folder import MODEL
-    from keras_sgl0.experiments.run_result import Shrunk
     from keras_sgl0.network.sparsity import sparsity_report
     from keras_sgl0.utils.validation import InputError, RunError
 
@@ -41,47 +40,24 @@ flags.DEFINE_enum(
 )
 
 
-def _shrunk(result, error):
-    shrunk = result.shrunk or Shrunk(problem="an older run")
-    if shrunk.problem is not None:
-        return f"not shrunk: {shrunk.problem}"
-    sizes = (
-        f"{shrunk.parameters:,} -> {shrunk.parameters_after:,} parameters and "
-        f"{shrunk.macs:,} -> {shrunk.macs_after:,} MACs"
-    )
-    return f"shrunk from {sizes}, {error} {shrunk.test_error:.2f}%"
-
-
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     values = flags.FLAGS
+    data = {"data_dir": values.data_dir, "download": values.download}
     try:
         recipe, name = recipe_from_flags(values)
-        workdir = os.path.expanduser(
-            values.workdir or os.path.join("runs", name)
-        )
-        result = run(
-            recipe,
-            workdir,
-            values.data_dir,
-            values.download,
-            strategy=values.strategy,
-        )
+        workdir = values.workdir or os.path.join("runs", name)
+        workdir = os.path.expanduser(workdir)
+        result = run(recipe, workdir, **data, strategy=values.strategy)
     except (InputError, RunError) as problem:
         sys.exit(f"train.py: {problem}")
     if result is None:
         return  # the chief reports
     model = keras.saving.load_model(os.path.join(workdir, MODEL))
     print(sparsity_report(model, recipe.tolerance, recipe.axis))
-    error = "validation error" if recipe.validation else "test error"
-    print(f" {_shrunk(result, error)}")
-    print(
-        f" {error} {result.test_error:.2f}% thresholded, "
-        f"{result.test_error_unthresholded:.2f}% not\n"
-        f" {result.epochs} epochs in {result.seconds:.0f} s; "
-        f"files in {workdir}"
-    )
+    summary = result.summary().replace("\n", "\n ")
+    print(f" {summary}; files in {workdir}")
 
 
 if __name__ == "__main__":

@@ -7,14 +7,17 @@ import sys
 
 import pytest
 
-from keras_sgl0.utils.extras import EXTRAS, MissingPackageError, name_extra
+from keras_sgl0.utils.extras import MissingPackageError, name_extra
+from keras_sgl0.utils.packages import EXTRAS
 from keras_sgl0.utils.validation import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+MODEL = ROOT / "tests" / "stored" / "penalties_and_gates.keras"
 RUN = """
 import runpy, sys
-sys.modules[{missing!r}] = None
+for package in {missing!r}:
+    sys.modules[package] = None
 sys.argv = {arguments!r}
 sys.path.insert(0, {folder!r})
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -24,7 +27,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def run_without(missing, folder, script, *arguments, backend="jax"):
     scripts = ROOT / "scripts"
     words = [str(scripts / script), *map(str, arguments)]
-    program = RUN.format(missing=missing, arguments=words, folder=str(scripts))
+    packages = missing if isinstance(missing, list) else [missing]
+    program = RUN.format(missing=packages, arguments=words, folder=str(scripts))
     path = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     return subprocess.run(
         [sys.executable, "-c", program],
@@ -67,7 +71,11 @@ def test_other_errors_pass():
         ("absl", "jax", ["train.py"]),
         ("tqdm", "jax", ["train.py"]),
         ("tensorflow", "jax", ["sweep.py"]),
-        ("tensorflow", "jax", ["shrink.py", "--dataset=digits"]),
+        (
+            "tensorflow",
+            "jax",
+            ["shrink.py", f"--model={MODEL}", "--dataset=digits"],
+        ),
         ("tensorflow", "jax", ["benchmark.py", "pipeline"]),
     ],
 )
@@ -94,3 +102,37 @@ def test_reading_results_needs_no_tensorflow(script, arguments, tmp_path):
         pytest.importorskip(package)
     done = run_without("tensorflow", tmp_path, script, *arguments)
     assert done.returncode == 0, done.stderr
+
+
+def test_shrinking_needs_no_extra_without_a_data_set(tmp_path):
+    pytest.importorskip("jax")
+    without = ["tensorflow", "tensorflow_datasets", "sklearn", "tqdm"]
+    arguments = [
+        f"--model={MODEL}",
+        f"--output={tmp_path}",
+        "--format=keras",
+        "--batch_size=1",
+        "--rounds=1",
+    ]
+    done = run_without(without, tmp_path, "shrink.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "1 rounds, " in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "shrunk.keras",
+        "shrink.json",
+    }
+
+
+def test_a_format_that_needs_tensorflow_says_so_in_one_line(tmp_path):
+    pytest.importorskip("jax")
+    arguments = [f"--model={MODEL}", f"--output={tmp_path}", "--format=litert"]
+    done = run_without("tensorflow", tmp_path, "shrink.py", *arguments)
+    assert done.returncode == 1
+    assert (
+        done.stderr.strip()
+        .split("\n")[-1]
+        .startswith(
+            "shrink.py: For format='litert' Keras needs what is not installed: "
+            "tensorflow."
+        )
+    )

@@ -22,6 +22,8 @@ _PACKAGES = {
     ("onnx", "jax"): ("jax2onnx",),
     ("onnx", "torch"): ("onnx", "onnxscript"),
     ("litert", "torch"): ("litert_torch",),
+    ("litert", "jax"): ("tensorflow",),
+    ("saved_model", "jax"): ("tensorflow",),
 }
 
 

@@ -2,21 +2,44 @@
 
 import functools
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 import rich.box
 import rich.table
 
+from keras_sgl0 import models
 from keras_sgl0.callbacks import VariableSplitting
 from keras_sgl0.deployment.latency import take_turns
-from keras_sgl0.regularizers import SGL0, GroupLasso
+from keras_sgl0.regularizers import SGL0, GroupLasso, Penalty
 
 Times = dict[str, list[float]]
 
 
-def overhead(build, batch_size: int, rounds: int, steps: int) -> Times:
+def network(
+    name: str, depth: int, width: float
+) -> Callable[[Penalty | None], keras.Model]:
+    """Returns what builds a network with a penalty.
+
+    Args:
+        name: A name in `models.BY_NAME`.
+        depth: The layers, for `"wide_resnet"` alone.
+        width: The multiplier of the channels, likewise.
+    """
+    wide = name == "wide_resnet"
+    size = {"depth": depth, "width": width} if wide else {}
+    return lambda penalty: models.BY_NAME[name](
+        kernel_regularizer=penalty, **size
+    )
+
+
+def overhead(
+    build: Callable[[Penalty | None], keras.Model],
+    batch_size: int,
+    rounds: int,
+    steps: int,
+) -> Times:
     """Times a training step of a network under each penalty.
 
     The variants take turns every few steps, as the speed of a machine drifts.

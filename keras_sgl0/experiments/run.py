@@ -1,7 +1,6 @@
 """Running a recipe: the one place where everything meets."""
 
 import dataclasses
-import platform
 import time
 import warnings
 
@@ -9,7 +8,6 @@ import keras
 import numpy as np
 from keras import ops
 
-import keras_sgl0
 from keras_sgl0.callbacks import ADMM
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments.building import (
@@ -28,6 +26,7 @@ from keras_sgl0.experiments.run_result import (
     Shrunk,
     Ungated,
 )
+from keras_sgl0.experiments.versions import versions
 from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import TEST_GATES
 from keras_sgl0.gates.lookup import gates
@@ -254,18 +253,6 @@ def percent_wrong(model: keras.Model, batches: tf.data.Dataset) -> float:
         for images, labels in batches.as_numpy_iterator()
     ]
     return _percent(float(np.concatenate(wrong).mean(dtype="float64")))
-
-
-def versions() -> dict:
-    """Returns the versions that results may depend on."""
-    return {
-        "keras_sgl0": keras_sgl0.__version__,
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _shrunk(model, folder, test):

@@ -32,6 +32,20 @@ class Shrunk:
         problem = values.pop("problem")
         return values if problem is None else {"problem": problem}
 
+    def summary(self, error: str) -> str:
+        """Returns the sizes and the error, or why there are none, as text.
+
+        Args:
+            error: What `test_error` is called, such as "test error".
+        """
+        if self.problem is not None:
+            return f"not shrunk: {self.problem}"
+        return (
+            f"shrunk from {self.parameters:,} -> {self.parameters_after:,} "
+            f"parameters and {self.macs:,} -> {self.macs_after:,} MACs, "
+            f"{error} {self.test_error:.2f}%"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class GateReading:
@@ -197,6 +211,18 @@ class RunResult:
             if name in values:
                 values[name] = values[name].to_dict()
         return values | others
+
+    def summary(self) -> str:
+        """Returns the errors, the shrunk model and the time, as text."""
+        held_out = self.recipe.get("validation")
+        error = "validation error" if held_out else "test error"
+        shrunk = self.shrunk or Shrunk(problem="an older run")
+        return (
+            f"{shrunk.summary(error)}\n"
+            f"{error} {self.test_error:.2f}% thresholded, "
+            f"{self.test_error_unthresholded:.2f}% not\n"
+            f"{self.epochs} epochs in {self.seconds:.0f} s"
+        )
 
 
 def _present(values: dict[str, Any]) -> dict[str, Any]:

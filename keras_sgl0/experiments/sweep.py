@@ -1,121 +1,30 @@
-"""Many runs: a grid of recipes, settings and seeds, and their averages."""
+"""Many runs, several at a time, and the tables of their averages."""
 
 import concurrent.futures
-import dataclasses
 import fcntl
-import itertools
 import multiprocessing
 import os
 import pathlib
-import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 
 from keras_sgl0.experiments import datasets
-from keras_sgl0.experiments.overrides import run_name, with_settings
-from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.grid import Run
+from keras_sgl0.experiments.overrides import as_text
 from keras_sgl0.experiments.recipe_changes import upgrade_settings
-from keras_sgl0.experiments.recipes import RECIPES
-from keras_sgl0.experiments.results import read_result, settings
-from keras_sgl0.experiments.run_folder import RESULT, RunFolder
-from keras_sgl0.experiments.sweep_report import FIGURES, SweepReport, SweepRow
+from keras_sgl0.experiments.run_folder import RunFolder
+from keras_sgl0.experiments.sweep_report import SweepReport, sweep_report
 from keras_sgl0.utils.extras import name_extra
-from keras_sgl0.utils.validation import InputError, choice, integer, require
+from keras_sgl0.utils.validation import InputError, integer
 
 with name_extra():
     from tqdm import tqdm
 
 MARKDOWN, CSV = "sweep.md", "sweep.csv"
-# Of a run's folder: the recipe, the seed and the settings.
-_NAME = re.compile(r"(\w+)-\d+((?:-\w+=.*)?)")
-_SETTING = re.compile(r"-(\w+)=(.*?)(?=-\w+=|$)")
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_STOP = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One run of a sweep.
-
-    Attributes:
-        base: The name of the recipe that it begins with.
-        settings: What it sets beside the seed, by name.
-        recipe: The recipe it trains.
-    """
-
-    base: str
-    settings: dict
-    recipe: Recipe
-
-    @property
-    def name(self) -> str:
-        """The name of its folder: the recipe, the seed and what else is set."""
-        return run_name(self.base, self.recipe.seed, self.settings)
-
-
-def plan(
-    recipes: Iterable[str],
-    seeds: Iterable[int] = (0,),
-    grid: dict[str, list] | None = None,
-) -> list[Run]:
-    """Returns the runs of a grid: recipes x settings x seeds.
-
-    Args:
-        recipes: Names in `RECIPES`.
-        seeds: The seeds of every recipe.
-        grid: Other settings that vary, and the values of each. Values and
-            seeds may be text.
-
-    Raises:
-        ValueError: If a recipe, a setting or a value is none, or if there are
-            no recipes, no seeds or no values of a setting.
-
-    Example:
-        >>> plan(["digits"], [0, 1], {"factor": [0.1, 0.2]})
-    """
-    recipes, seeds, grid = list(recipes), list(seeds), grid or {}
-    grid = {name: list(grid[name]) for name in sorted(grid)}
-    for name, values in {"recipes": recipes, "seeds": seeds, **grid}.items():
-        require(values, name, "at least one value", values)
-    for base in recipes:
-        choice("recipes", base, tuple(RECIPES))
-    require("seed" not in grid, "set", "a setting but seed", "seed")
-    runs = {}
-    for base, *values, seed in itertools.product(
-        recipes, *grid.values(), seeds
-    ):
-        given = dict(zip(grid, values, strict=True))
-        try:
-            recipe = with_settings(RECIPES[base], given | {"seed": seed})
-        except InputError as problem:
-            raise InputError(f"{problem} (recipe {base!r})") from problem
-        chosen = {name: getattr(recipe, name) for name in given}
-        run = Run(base=base, settings=chosen, recipe=recipe)
-        runs[run.name] = run
-    return list(runs.values())
-
-
-def grid_from_text(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Returns the grid that a command line describes.
-
-    Args:
-        texts: `NAME=VALUE,VALUE,...`, one text a setting.
-
-    Raises:
-        ValueError: If it is anything else.
-
-    Example:
-        >>> grid_from_text(["factor=.1,.2", "axis=auto"])
-        {'factor': ['.1', '.2'], 'axis': ['auto']}
-    """
-    grid = {}
-    for text in texts:
-        name, mark, values = text.partition("=")
-        valid = mark and name not in grid
-        require(valid, "set", "NAME=VALUE,VALUE,... once for each name", text)
-        grid[name] = values.split(",")
-    return grid
 
 
 def require_data(runs: list[Run], data_dir: str | None, download: bool):
@@ -167,6 +76,33 @@ def _is_finished(run, folder):
     if result is None:
         return False
     return upgrade_settings(result.recipe) == run.recipe.to_dict()
+
+
+def command_of(
+    script: str | os.PathLike, data_dir: str | None, download: bool
+) -> Callable[[Run, str], list[str]]:
+    """Returns the function that `sweep` asks for the command of a run.
+
+    Args:
+        script: The path of `train.py`.
+        data_dir: The folder of the data sets, `None` for the default.
+        download: Whether to download a missing data set.
+
+    Example:
+        >>> command = command_of("scripts/train.py", None, download=True)
+        >>> report, failed = sweep(runs, "runs/sweep", command)
+    """
+    shared = ["--download"] if download else []
+    if data_dir:
+        shared.append(f"--data_dir={data_dir}")
+
+    def command(run, folder):
+        settings = run.settings | {"seed": run.recipe.seed, "workdir": folder}
+        own = [f"--{name}={as_text(v)}" for name, v in settings.items()]
+        words = [sys.executable, str(script), f"--recipe={run.base}"]
+        return [*words, *own, *shared]
+
+    return command
 
 
 def sweep(
@@ -309,66 +245,6 @@ def _show(bar, runs, base, failed, left):
 def _epochs_done(run, base):
     history = RunFolder(base / run.name).history()
     return min(len(history), run.recipe.epochs)
-
-
-def sweep_report(folder: str | os.PathLike) -> SweepReport:
-    """Returns the averages of the finished runs in a sweep's folder.
-
-    Runs of one recipe and with the same settings are averaged over their
-    seeds. Their names tell what was set.
-
-    Args:
-        folder: The sweep's folder, or any with runs directly in it.
-
-    Raises:
-        ValueError: If a result in it is damaged.
-
-    Example:
-        >>> print(sweep_report("runs/sweep"))
-    """
-    rows = {}
-    for path in pathlib.Path(folder).expanduser().glob(f"*/{RESULT}"):
-        result, name = read_result(path.parent), path.parent.name
-        match = _NAME.fullmatch(name)
-        base, ends = match.groups() if match else (name, "")
-        key = base, ends, settings(result, "seed")
-        rows.setdefault(key, []).append((result.seed, name, result))
-    return SweepReport(
-        tuple(
-            sorted(
-                (
-                    _row(base=base, ends=ends, runs=runs)
-                    for (base, ends, _), runs in rows.items()
-                ),
-                key=_order,
-            )
-        )
-    )
-
-
-def _row(base, ends, runs):
-    runs = sorted(runs, key=lambda run: run[0])
-    return SweepRow(
-        recipe=base,
-        settings=dict(_SETTING.findall(ends)),
-        folders={seed: name for seed, name, _ in runs},
-        figures={
-            figure: [getattr(result, figure) for _, _, result in runs]
-            for figure in FIGURES
-        },
-    )
-
-
-def _order(row):
-    """Returns what rows are sorted by: numbers come before text."""
-
-    def value(text):
-        try:
-            return (0, float(text), "")
-        except ValueError:
-            return (1, 0.0, text)
-
-    return row.recipe, [(n, *value(text)) for n, text in row.settings.items()]
 
 
 def _write_tables(base):

@@ -3,8 +3,13 @@
 import csv
 import dataclasses
 import io
+import os
+import pathlib
+import re
 import statistics
 
+from keras_sgl0.experiments.results import read_result, settings
+from keras_sgl0.experiments.run_folder import RESULT
 from keras_sgl0.utils.tables import (
     as_text,
     markdown_row,
@@ -17,6 +22,9 @@ FIGURES = {
     "neuron_sparsity": "neuron sparsity",
     "test_error": "test error",
 }
+# Of a run's folder: the recipe, the seed and the settings.
+_NAME = re.compile(r"(\w+)-\d+((?:-\w+=.*)?)")
+_SETTING = re.compile(r"-(\w+)=(.*?)(?=-\w+=|$)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,3 +152,63 @@ class SweepReport:
             f"{row.count}",
             *(mean_and_deviation(row.figures[name]) for name in FIGURES),
         ]
+
+
+def sweep_report(folder: str | os.PathLike) -> SweepReport:
+    """Returns the averages of the finished runs in a sweep's folder.
+
+    Runs of one recipe and with the same settings are averaged over their
+    seeds. Their names tell what was set.
+
+    Args:
+        folder: The sweep's folder, or any with runs directly in it.
+
+    Raises:
+        ValueError: If a result in it is damaged.
+
+    Example:
+        >>> print(sweep_report("runs/sweep"))
+    """
+    rows = {}
+    for path in pathlib.Path(folder).expanduser().glob(f"*/{RESULT}"):
+        result, name = read_result(path.parent), path.parent.name
+        match = _NAME.fullmatch(name)
+        base, ends = match.groups() if match else (name, "")
+        key = base, ends, settings(result, "seed")
+        rows.setdefault(key, []).append((result.seed, name, result))
+    return SweepReport(
+        tuple(
+            sorted(
+                (
+                    _row(base=base, ends=ends, runs=runs)
+                    for (base, ends, _), runs in rows.items()
+                ),
+                key=_order,
+            )
+        )
+    )
+
+
+def _row(base, ends, runs):
+    runs = sorted(runs, key=lambda run: run[0])
+    return SweepRow(
+        recipe=base,
+        settings=dict(_SETTING.findall(ends)),
+        folders={seed: name for seed, name, _ in runs},
+        figures={
+            figure: [getattr(result, figure) for _, _, result in runs]
+            for figure in FIGURES
+        },
+    )
+
+
+def _order(row):
+    """Returns what rows are sorted by: numbers come before text."""
+
+    def value(text):
+        try:
+            return (0, float(text), "")
+        except ValueError:
+            return (1, 0.0, text)
+
+    return row.recipe, [(n, *value(text)) for n, text in row.settings.items()]

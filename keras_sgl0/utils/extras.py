@@ -1,19 +1,10 @@
-"""What is said when a package of an extra is not installed."""
+"""The error for a package of an extra that is not installed."""
 
 import contextlib
 from collections.abc import Iterator
 
+from keras_sgl0.utils.packages import how_to_install, missing_package
 from keras_sgl0.utils.validation import InputError
-
-# The extra of setup.cfg that brings a package, by the name it is imported by.
-EXTRAS = {
-    "absl": "experiments",
-    "matplotlib": "plot",
-    "sklearn": "experiments",
-    "tensorflow": "experiments",
-    "tensorflow_datasets": "experiments",
-    "tqdm": "experiments",
-}
 
 
 class MissingPackageError(InputError, ModuleNotFoundError):
@@ -24,10 +15,7 @@ class MissingPackageError(InputError, ModuleNotFoundError):
     """
 
     def __init__(self, package: str):
-        super().__init__(
-            f"{package} is not installed. Try: "
-            f"pip install 'keras_sgl0[{EXTRAS[package]}]'"
-        )
+        super().__init__(how_to_install(package))
         self.name = package
 
 
@@ -36,7 +24,7 @@ def name_extra() -> Iterator[None]:
     """Makes a failing import within it name the extra that is missing.
 
     Raises:
-        MissingPackageError: If a package in `EXTRAS` is not installed. All
+        MissingPackageError: If a package of an extra is not installed. All
             other errors pass.
 
     Example:
@@ -48,7 +36,7 @@ def name_extra() -> Iterator[None]:
     except MissingPackageError:
         raise
     except ModuleNotFoundError as problem:
-        package = (problem.name or "").partition(".")[0]
-        if package not in EXTRAS:
+        package = missing_package(problem)
+        if package is None:
             raise
         raise MissingPackageError(package) from problem

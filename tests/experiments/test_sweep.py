@@ -15,15 +15,11 @@ import pytest
 from test_scripts import ROOT, run_script
 
 from keras_sgl0.experiments import sweep as sweeping
+from keras_sgl0.experiments.grid import grid_from_text, plan
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.experiments.result_tables import fill_tables
-from keras_sgl0.experiments.sweep import (
-    grid_from_text,
-    plan,
-    sweep,
-    sweep_report,
-    unfinished,
-)
+from keras_sgl0.experiments.sweep import sweep, unfinished
+from keras_sgl0.experiments.sweep_report import sweep_report
 
 pytestmark = pytest.mark.tensorflow
 
