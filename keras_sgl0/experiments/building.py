@@ -89,15 +89,21 @@ def build(
     if scale is None:
         scale = _scale(recipe, model, dataset)
     if has_penalty:
-        for place, layer in enumerate(penalised):
-            penalty = make_penalty(
-                recipe.penalty,
-                recipe.factor * scale * _of(recipe.layer_factors, place),
-                recipe.axis,
-                depth=place / len(penalised),
-            )
-            regularize(model, penalty, [layer])
+        _put_penalties(recipe, scale, model)
     return model, scale
+
+
+def _put_penalties(recipe, scale, model):
+    """Puts the recipe's penalty on each prunable layer, with its factor."""
+    names = model.prunable_layers
+    factors = (_of(recipe.layer_factors, place) for place in range(len(names)))
+
+    # `regularize` asks once for each layer, in the order of `prunable_layers`.
+    def penalty(depth):
+        factor = recipe.factor * scale * next(factors)
+        return make_penalty(recipe.penalty, factor, recipe.axis, depth)
+
+    regularize(model, penalty, names)
 
 
 def _require_one_number_each(recipe, name, layers):
