@@ -6,6 +6,8 @@ the dtype of `w`.
 """
 
 import abc
+import functools
+from collections.abc import Callable
 
 import keras
 from keras import ops
@@ -28,9 +30,6 @@ class ElementwisePenalty(Penalty):
     Raises:
         ValueError: If `factor` is not a finite number greater than 0.
     """
-
-    has_joint_prox: bool = False
-    """Whether `joint_prox` is known."""
 
     def __init__(self, factor: float):
         self.factor: float = finite_float("factor", factor, above=0)
@@ -58,17 +57,15 @@ class ElementwisePenalty(Penalty):
             step: A number or scalar tensor greater than 0.
         """
 
-    def joint_prox(self, w, step, group: GroupLasso):
-        """Returns the proximal operator of `group + self`.
+    def joint_prox(self, group: GroupLasso) -> Callable | None:
+        """Returns the proximal operator of `group + self`, `None` if unknown.
 
-        Called only where `has_joint_prox` is true.
+        It is a function of `w` and `step`, as `prox` is.
 
         Args:
-            w: Tensor or variable, a kernel.
-            step: A number or scalar tensor greater than 0.
             group: A penalty that is a multiple of the groups' l2 norms.
         """
-        raise NotImplementedError
+        return None
 
     def validate_step(self, step):
         """Returns `step` if the proximal operator is defined there.
@@ -128,12 +125,12 @@ class L0(ElementwisePenalty):
         kept = ops.abs(upcast(w)) > self.threshold(step)
         return ops.where(kept, w, ops.zeros_like(w))
 
-    @property
-    def has_joint_prox(self) -> bool:
-        """Whether `joint_prox` holds: not where a subclass has another `r`."""
-        return keeps_methods(self, L0, "__call__", "prox")
+    def joint_prox(self, group):
+        # A subclass may have another value, for which this does not hold.
+        known = keeps_methods(self, L0, "__call__", "prox")
+        return functools.partial(self._best_of_groups, group) if known else None
 
-    def joint_prox(self, w, step, group):
+    def _best_of_groups(self, group, w, step):
         """Returns the best `k` weights of each group, shrunk with it.
 
         With its `k` largest weights a group of norm `n_k` gains
@@ -190,14 +187,12 @@ class L1(ElementwisePenalty):
         threshold = self.threshold(step)
         return signed(w, size > threshold, size - threshold)
 
-    @property
-    def has_joint_prox(self) -> bool:
-        """Whether `joint_prox` holds: not where a subclass has another `r`."""
-        return keeps_methods(self, L1, "__call__", "prox")
-
-    def joint_prox(self, w, step, group):
-        """Returns soft thresholding of the weights, then of the groups."""
-        return group.prox(self.prox(w, step), step)
+    def joint_prox(self, group):
+        # Soft thresholding of the weights, then of the groups.
+        known = keeps_methods(self, L1, "__call__", "prox")
+        if not known:
+            return None
+        return lambda w, step: group.prox(self.prox(w, step), step)
 
 
 def signed(w, alive, size):

@@ -74,7 +74,11 @@ class SparseGroup(Penalty):
     @property
     def has_prox(self) -> bool:
         """Whether the operator of the sum is known for these two parts."""
-        return self.group.is_norm and self.element.has_joint_prox
+        return self._joint_prox() is not None
+
+    def _joint_prox(self):
+        known = self.group.is_norm
+        return self.element.joint_prox(self.group) if known else None
 
     def __call__(self, w):
         """Returns the penalty of `w` as a scalar in at least float32."""
@@ -90,8 +94,9 @@ class SparseGroup(Penalty):
         Raises:
             ValueError: If it is not known for these two parts.
         """
-        if self.has_prox:
-            return self.element.joint_prox(w, step, self.group)
+        operator = self._joint_prox()
+        if operator is not None:
+            return operator(w, step)
         group, element = type(self.group).__name__, type(self.element).__name__
         raise InputError(
             f"The proximal operator of the sum of {group} and {element} is not "
