@@ -106,4 +106,6 @@ def trainings_of(name: str) -> tuple[str, ...]:
     return trainings(make_penalty(name, 1.0, "auto"))
 
 
-TRAININGS = {name: trainings_of(name) for name in PENALTIES}
+def all_trainings() -> dict[str, tuple[str, ...]]:
+    """Returns the ways to train each penalty in `PENALTIES`, by its name."""
+    return {name: trainings_of(name) for name in PENALTIES}

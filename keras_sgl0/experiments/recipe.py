@@ -9,7 +9,7 @@ from keras_sgl0.callbacks.splitting import REFRESHES
 from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS
 from keras_sgl0.experiments.penalties import (
     PENALTIES,
-    TRAININGS,
+    all_trainings,
     penalty_class,
     trainings_of,
 )
@@ -323,15 +323,20 @@ class Recipe:
                 field.name, getattr(self, field.name)
             )
             object.__setattr__(self, field.name, value)  # frozen: once, here
-        allowed = trainings_of(self.penalty)
+        if self.training not in trainings_of(self.penalty):
+            self._refuse_training()
+        self._require_use()
+
+    def _refuse_training(self):
+        ways = all_trainings()
+        pairs = "; ".join(f"{p}: {', '.join(w)}" for p, w in ways.items())
         require(
-            self.training in allowed,
+            False,
             "training",
-            f"one of {allowed} for the penalty {self.penalty!r}, since these "
-            f"go together: {_pairs()}",
+            f"one of {trainings_of(self.penalty)} for the penalty "
+            f"{self.penalty!r}, since these go together: {pairs}",
             self.training,
         )
-        self._require_use()
 
     def _require_use(self):
         """Raises if a field is set that this recipe would not look at."""
@@ -377,7 +382,3 @@ class Recipe:
             field.name: as_json(getattr(self, field.name))
             for field in dataclasses.fields(self)
         }
-
-
-def _pairs():
-    return "; ".join(f"{p}: {', '.join(t)}" for p, t in TRAININGS.items())

@@ -2,7 +2,7 @@
 
 import functools
 
-from keras_sgl0.experiments.penalties import TRAININGS
+from keras_sgl0.experiments.penalties import trainings_of
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_changes import adapt
 
@@ -22,7 +22,7 @@ _PROXIMAL = {
 
 def _with_penalty(base, penalty, **settings):
     """Returns a recipe with another penalty, trained in its usual way."""
-    settings = {"training": TRAININGS[penalty][0]} | settings
+    settings = {"training": trainings_of(penalty)[0]} | settings
     return adapt(base, penalty=penalty, **settings)
 
 

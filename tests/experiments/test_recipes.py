@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_sgl0.experiments.penalties import PENALTIES, TRAININGS
+from keras_sgl0.experiments.penalties import PENALTIES, all_trainings
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_changes import adapt, upgrade_settings
 from keras_sgl0.experiments.recipes import RECIPES
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.tensorflow
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESULTS = sorted((ROOT / "docs/results").rglob("result.json"))
+TRAININGS = all_trainings()
 FIELDS = dataclasses.fields(Recipe)
 PAPER = {
     "mnist_plain": ("none", "subgradient"),

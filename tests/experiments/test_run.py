@@ -17,7 +17,7 @@ import keras_sgl0 as ks
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments import run as experiment
 from keras_sgl0.experiments.building import build, error_rate
-from keras_sgl0.experiments.penalties import PENALTIES, TRAININGS
+from keras_sgl0.experiments.penalties import PENALTIES, all_trainings
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_changes import adapt
 from keras_sgl0.experiments.recipes import RECIPES
@@ -31,6 +31,7 @@ pytestmark = pytest.mark.tensorflow
 
 # Three steps an epoch, rates that still move the weights in the last one, and
 # a tolerance at which three epochs leave zeros already.
+TRAININGS = all_trainings()
 SMALL = adapt(
     RECIPES["digits"],
     epochs=3,
