@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import keras
 
+from keras_sgl0.network.compilation import retrace
 from keras_sgl0.network.layer_table import (
     Layout,
     layouts,
@@ -28,7 +29,6 @@ from keras_sgl0.network.penalties import (
     set_penalty,
     with_axis_of,
 )
-from keras_sgl0.utils.compilation import retrace
 from keras_sgl0.utils.tables import as_text, new_table
 from keras_sgl0.utils.validation import require, require_built
 

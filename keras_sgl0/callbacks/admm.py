@@ -6,7 +6,7 @@ from keras import ops
 from keras_sgl0.callbacks.lending import by_path
 from keras_sgl0.callbacks.splitting import SplitPenalty, Splitting
 from keras_sgl0.groups import upcast
-from keras_sgl0.utils.compilation import compiled
+from keras_sgl0.network.compilation import compiled
 
 
 class ADMM(Splitting):

@@ -9,7 +9,7 @@ from keras import ops
 from keras_sgl0.callbacks.lending import LendingCallback, Lent, unique
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.gates.lookup import gate_group_size, gates, ruled_by
-from keras_sgl0.utils.compilation import require_no_accumulation
+from keras_sgl0.network.compilation import require_no_accumulation
 from keras_sgl0.utils.validation import (
     InputError,
     choice,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_sgl0.utils.compilation import require_strategy_can_train, retrace
+from keras_sgl0.network.compilation import require_strategy_can_train, retrace
 from keras_sgl0.utils.validation import InputError, require_built
 
 

@@ -5,9 +5,9 @@ from keras import ops
 
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
 from keras_sgl0.groups import wide_dtype
+from keras_sgl0.network.compilation import require_no_accumulation
 from keras_sgl0.network.optimizers import optimizer_of
 from keras_sgl0.regularizers import Penalty
-from keras_sgl0.utils.compilation import require_no_accumulation
 from keras_sgl0.utils.validation import InputError
 
 

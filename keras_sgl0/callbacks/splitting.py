@@ -8,8 +8,8 @@ from keras import ops
 
 from keras_sgl0.callbacks.lending import LendingCallback, Lent, by_path
 from keras_sgl0.groups import upcast, wide_dtype
+from keras_sgl0.network.compilation import compiled, scope_of
 from keras_sgl0.regularizers import ElementwisePenalty, Penalty
-from keras_sgl0.utils.compilation import compiled, scope_of
 from keras_sgl0.utils.validation import (
     InputError,
     choice,

@@ -11,10 +11,10 @@ from keras_sgl0.callbacks.density_measures import MEASURES
 from keras_sgl0.callbacks.lending import LendingCallback, Lent
 from keras_sgl0.callbacks.proximal import ProximalConstraint
 from keras_sgl0.groups import wide_dtype
+from keras_sgl0.network.compilation import compiled, retrace, scope_of
 from keras_sgl0.network.layer_table import Layout, layouts_of
 from keras_sgl0.network.sparsity import own_penalty
 from keras_sgl0.regularizers import Penalty
-from keras_sgl0.utils.compilation import compiled, retrace, scope_of
 from keras_sgl0.utils.validation import InputError, choice, finite_float
 
 # Steered by the natural exponent of `_GAIN` times the error of log density:

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_sgl0.network.compilation import compiled
 from keras_sgl0.network.graph import functional
-from keras_sgl0.utils.compilation import compiled
 
 SUFFIXES = {
     "keras": ".keras",

@@ -31,13 +31,13 @@ from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import TEST_GATES
 from keras_sgl0.gates.lookup import gates
 from keras_sgl0.gates.report import gate_report
+from keras_sgl0.network.compilation import require_strategy_can_train, retrace
 from keras_sgl0.network.sparsity import (
     apply_threshold,
     kernels,
     sparsity_report,
 )
 from keras_sgl0.shrinking import shrink
-from keras_sgl0.utils.compilation import require_strategy_can_train, retrace
 from keras_sgl0.utils.extras import name_extra
 from keras_sgl0.utils.validation import RunError
 

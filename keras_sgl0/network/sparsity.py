@@ -30,9 +30,9 @@ from keras_sgl0.groups import (
     upcast,
     validate_axis,
 )
+from keras_sgl0.network.compilation import compiled
 from keras_sgl0.network.layer_table import layouts_of
 from keras_sgl0.network.sparsity_report import KernelSparsity, SparsityReport
-from keras_sgl0.utils.compilation import compiled
 from keras_sgl0.utils.validation import finite_float, require, require_built
 
 TOLERANCE = 1e-5

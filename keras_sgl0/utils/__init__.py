@@ -1,1 +1,1 @@
-"""What knows nothing of sparsity: checks, compilation, tables."""
+"""What knows nothing of models: argument checks, extras, tables."""

@@ -19,7 +19,7 @@ import keras_sgl0.experiments.building  # noqa: F401 (registers the error)
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments import devices as distribute
 from keras_sgl0.experiments.run_folder import RunFolder
-from keras_sgl0.utils.compilation import require_strategy_can_train
+from keras_sgl0.network.compilation import require_strategy_can_train
 
 BACKEND = keras.backend.backend()
 PROGRAM = pathlib.Path(__file__).with_name("run_on_devices.py")
