@@ -1,4 +1,4 @@
-"""From a recipe to a compiled network and the callbacks that train it."""
+"""Builds the compiled network of a recipe and the callbacks that train it."""
 
 import contextlib
 
@@ -27,16 +27,16 @@ from keras_sgl0.utils.validation import require
 _JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
 
 
-# Models saved by version 0.1 refer to it by its old name, "error".
+# Registered under its old name, which saved models of version 0.1 use.
 @keras.saving.register_keras_serializable("keras_sgl0", name="error")
 def error_rate(y_true, y_pred):
     """Returns 1 for each wrong label, else 0; the mean is the error rate.
 
-    The predicted label is the place of the largest output.
+    The predicted label is the index of the largest output.
 
     Args:
-        y_true: Integer labels `(batch,)` or `(batch, 1)`.
-        y_pred: Outputs `(batch, classes)`.
+        y_true: Integer labels of shape `(batch,)` or `(batch, 1)`.
+        y_pred: Outputs of shape `(batch, classes)`.
     """
     labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
     wrong = ops.not_equal(ops.argmax(y_pred, axis=-1), labels)
@@ -50,15 +50,19 @@ def build(
 
     Args:
         recipe: The settings.
-        dataset: Gives the input's shape, the classes and N.
-        scale: What to multiply the recipe's `factor` by. Default: 1/N, or
-            what makes the factor the wanted share of `factor_max`.
+        dataset: The data set, which gives the input shape, the number of
+            classes and N.
+        scale: The multiplier of the recipe's `factor`. Default: 1/N, or with
+            `share_of_max` the value that makes the factor this share of
+            `factor_max`.
 
     Returns:
-        The model, and the scale.
+        The model and the scale.
 
     Raises:
-        ValueError: If a kernel of the model has no such group axis.
+        ValueError: If a kernel of the model does not have the recipe's group
+            axis, or if the recipe has the wrong number of values for the
+            layers.
 
     Example:
         >>> model, scale = build(RECIPES["digits"], datasets.load("digits"))
@@ -117,14 +121,14 @@ def _require_one_number_each(recipe, name, layers):
 
 
 def _of(numbers, place):
-    """Returns the number of a layer; one stands for all of them."""
+    """Returns the value for a layer; a single value is for all layers."""
     return numbers[min(place, len(numbers) - 1)]
 
 
 def _scale(recipe, model, dataset):
     if not recipe.share_of_max:
         return 1 / dataset.num_train
-    # Which kernels are meant: the factor of this penalty does not matter.
+    # `factor_max` looks at the kernels with a penalty; its factor is ignored.
     group_lasso = GroupLasso(1.0, recipe.axis)
     regularize(model, group_lasso, model.prunable_layers)
     most = factor_max(model, dataset.sample(1000))
@@ -132,7 +136,7 @@ def _scale(recipe, model, dataset):
 
 
 class _Gates:
-    """Makes the gates of a recipe's network, layer by layer."""
+    """Returns the gate of each layer in turn, when called by the network."""
 
     def __init__(self, recipe, scale):
         self.recipe = recipe
@@ -192,12 +196,12 @@ def compile_classifier(
     optimizer: keras.optimizers.Optimizer | str = "sgd",
     **settings,
 ) -> None:
-    """Compiles a network whose outputs are logits of integer labels.
+    """Compiles a classifier with logits as outputs and integer labels.
 
     Args:
-        model: What to compile.
-        optimizer: Of the weights.
-        **settings: Of `keras.Model.compile`.
+        model: The model to compile.
+        optimizer: The optimizer.
+        **settings: Other arguments of `keras.Model.compile`.
     """
     model.compile(
         optimizer,
@@ -222,11 +226,11 @@ def _precision(name):
 def callbacks_for(
     recipe: Recipe, scale: float
 ) -> list[keras.callbacks.Callback]:
-    """Returns the callbacks that train a recipe's penalty and watch it.
+    """Returns the callbacks that train the penalty and log the sparsity.
 
     Args:
         recipe: The settings.
-        scale: What `build` returned.
+        scale: The scale that `build` returned.
     """
     callbacks = []
     schedule = (

@@ -1,7 +1,6 @@
 """The names of data sets and augmentations.
 
-They stand apart from `datasets`, so that recipes can be read and compared
-without TensorFlow.
+They are not in `datasets`, which needs TensorFlow; recipes do not.
 """
 
 DATASETS = (

@@ -1,4 +1,4 @@
-"""Data sets by name, in memory, and their batches."""
+"""Loads data sets into memory and makes batches of them."""
 
 import dataclasses
 import math
@@ -25,15 +25,18 @@ _PADDING = 4
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images and labels in memory, fed as `tf.data` pipelines.
+    """Images and labels in memory, with batches as `tf.data` pipelines.
 
     Attributes:
         name: The data set's name.
-        train: Images `(n, height, width, channels)` in uint8, labels `(n,)`.
-        test: The same of the test set.
+        train: The training images, uint8 of shape `(n, height, width,
+            channels)`, and their labels of shape `(n,)`.
+        test: The test images and labels.
         num_classes: The number of classes.
-        mean: What is taken from an image in [0, 1], by channel.
-        stddev: What it is divided by then, by channel.
+        mean: The mean of each channel, which is subtracted from images scaled
+            to [0, 1].
+        stddev: The standard deviation of each channel, by which they are then
+            divided.
     """
 
     name: str
@@ -44,7 +47,7 @@ class Dataset:
     stddev: tuple[float, ...] = (1.0,)
 
     def normalized(self) -> "Dataset":
-        """Returns the data set with the training images' mean and stddev."""
+        """Returns the data set, normalized by its training images."""
         levels = np.arange(256) / 255
         shares = _histograms(self.train[0]) / self.train[0][..., 0].size
         mean = shares @ levels
@@ -56,23 +59,26 @@ class Dataset:
         )
 
     def held_out(self, share: float) -> "Dataset":
-        """Returns the data set with a part of the training images as test.
+        """Returns the data set with held-out training images as test set.
 
-        Choices are made with it, so that the test set is used once. Which
-        images are held out depends on the share and their number alone.
+        Use it to choose settings, so that the test set is used only once.
+        The images are drawn at random, always the same ones for a share and a
+        number of training images.
 
         Args:
-            share: The share of the training images, in (0, 1).
+            share: The share of the training images to hold out, in (0, 1).
 
         Raises:
-            ValueError: If the share is out of range, or leaves one side empty.
+            ValueError: If the share is out of range, or if no image would be
+                left for training or for testing.
         """
         share = finite_float("share", share, above=0, below=1)
         number = round(share * self.num_train)
         require(
             0 < number < self.num_train,
             "share",
-            f"what leaves both sides one of the {self.num_train} images",
+            "a share that leaves images for training and for testing, of "
+            f"{self.num_train}",
             share,
         )
         order = np.random.default_rng(0).permutation(self.num_train)
@@ -83,11 +89,13 @@ class Dataset:
         return dataclasses.replace(self, train=train, test=test)
 
     def divisible_by(self, number: int) -> "Dataset":
-        """Returns the data set without the last images that are left over.
+        """Returns the data set without the last few images.
+
+        The numbers of training and of test images become multiples of
+        `number`.
 
         Args:
-            number: What the numbers of training and of test images are to be
-                multiples of.
+            number: A positive integer.
         """
         train, test = (
             tuple(array[: len(array) // number * number] for array in pair)
@@ -97,7 +105,7 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
+        """The height, width and channels of an image."""
         return self.train[0].shape[1:]
 
     @property
@@ -106,7 +114,7 @@ class Dataset:
         return len(self.train[1])
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Returns the batches of an epoch; the last one may be smaller."""
+        """Returns the number of batches; the last one may be smaller."""
         return -(-self.num_train // batch_size)
 
     def train_batches(
@@ -117,27 +125,27 @@ class Dataset:
         first_epoch: int = 0,
         augment: str = "none",
     ) -> tf.data.Dataset:
-        """Returns shuffled training batches of all epochs from `first_epoch`.
+        """Returns shuffled training batches of the remaining epochs.
 
-        The order of an epoch depends on `seed` and the epoch alone, and how an
-        image is shifted and flipped on `seed`, the epoch and the image alone.
-        So a resumed run sees the batches the uninterrupted one would have
-        seen. Give `fit` `steps_per_epoch`, too.
+        The order depends only on `seed` and the epoch; the augmentation of an
+        image only on `seed`, the epoch and the image. So a resumed run sees
+        the same batches as an uninterrupted one. Pass `steps_per_epoch` to
+        `fit` as well, since the pipeline does not mark the end of an epoch.
 
         Args:
-            batch_size: Images a batch; the last batch of an epoch has the
-                rest.
-            epochs: The epoch to end before.
-            seed: Of the order and of the augmentation.
-            first_epoch: The epoch to begin with, counted from 0.
-            augment: `"none"`; `"crop"`: each image is padded with 4 black
-                pixels on all sides and cropped to its size at a random place;
-                `"crop_flip"`: and mirrored, left to right, with probability
-                1/2, which is not for digits.
+            batch_size: The number of images in a batch. The last batch of an
+                epoch may be smaller.
+            epochs: The number of epochs of the whole run.
+            seed: The seed of the order and the augmentation.
+            first_epoch: The first epoch, counted from 0.
+            augment: One of `"none"`, `"crop"` (pad each image with 4 black
+                pixels on all sides and crop it to its size at a random
+                position) and `"crop_flip"` (also mirror it left to right with
+                probability 1/2; not for digits).
 
         Returns:
-            Batches of images in float32, in [0, 1] unless normalized, and
-            labels.
+            Batches of float32 images and labels. Images are in [0, 1] unless
+            the data set is normalized.
 
         Raises:
             ValueError: If `batch_size` is not positive or `augment` unknown.
@@ -176,19 +184,20 @@ class Dataset:
         )
 
     def sample(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the first training images, as training sees them.
+        """Returns the first training images, scaled as in training.
 
         Args:
-            number: How many.
+            number: The number of images.
         """
         images, labels = (array[:number] for array in self.train)
         return self._scaled(images).numpy(), labels
 
     def test_batches(self, batch_size: int = 1000) -> tf.data.Dataset:
-        """Returns the test set, in order, scaled as the training images.
+        """Returns batches of the test set in order, scaled as in training.
 
         Args:
-            batch_size: Images a batch; the last batch has the rest.
+            batch_size: The number of images in a batch. The last batch may be
+                smaller.
         """
         return _shared_out(
             tf.data.Dataset.from_tensor_slices(self.test)
@@ -204,7 +213,7 @@ class Dataset:
 
 
 def _shared_out(batches):
-    """Returns batches of which several workers take each its part."""
+    """Returns batches that several workers split among them."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
@@ -213,15 +222,15 @@ def _shared_out(batches):
 
 
 def _moves(number, seeds, flip):
-    """Returns for every image how far to shift it and whether to mirror it.
+    """Returns where to crop each image and whether to mirror it.
 
-    One row an image: the first row and column of the crop, and 0 or 1. A row
-    depends on the seeds and its own number alone.
+    A row for each image: the first row and column of the crop, and 0 or 1. It
+    depends only on the seeds and the index of the image.
     """
     places = (2 * _PADDING + 1, 2 * _PADDING + 1, 1 + flip)
     draws = tf.random.stateless_uniform(
         (number,),
-        tf.random.fold_in(seeds, 1),  # not the draws of the order
+        tf.random.fold_in(seeds, 1),  # independent of the shuffling
         maxval=math.prod(places),
         dtype=tf.int32,
     )
@@ -229,11 +238,11 @@ def _moves(number, seeds, flip):
 
 
 def _moved(images, moves):
-    """Returns images, padded with zeros, at the places `moves` says.
+    """Returns images padded with zeros, cropped and mirrored.
 
     Args:
-        images: `(batch, height, width, channels)`.
-        moves: `(batch, 3)`, from `_moves`.
+        images: Images of shape `(batch, height, width, channels)`.
+        moves: The rows of `_moves` for these images, of shape `(batch, 3)`.
     """
     height, width = images.shape[1:3]
     sides = [_PADDING, _PADDING]
@@ -247,7 +256,7 @@ def _moved(images, moves):
 
 
 def _histograms(images) -> np.ndarray:
-    """Returns how often each channel has each level, `(channels, 256)`."""
+    """Returns the histogram of each channel, of shape `(channels, 256)`."""
     counts = np.zeros((images.shape[-1], 256))
     for start in range(0, len(images), 1000):
         for channel, count in enumerate(counts):
@@ -261,24 +270,23 @@ def load(
 ) -> Dataset:
     """Loads a data set into memory.
 
-    `"digits"`, the 1,797 handwritten digits that come with scikit-learn, needs
-    no network: 8x8 images enlarged to 28x28, every fifth one a test image.
-    `"tiny_imagenet"` is read from the folder its archive unpacks to, with the
-    images of its folder `val` as the test set. All others are read by
-    tensorflow-datasets.
+    `"digits"` are the 1,797 handwritten digits of scikit-learn, which need no
+    download: 8x8 images enlarged to 28x28, every fifth one a test image.
+    `"tiny_imagenet"` is read from its unpacked archive, with the images in
+    `val` as test set. All others are read by tensorflow-datasets.
 
     Args:
         name: One of `DATASETS`.
-        data_dir: The tensorflow-datasets folder. Default: its own default,
-            `$TFDS_DATA_DIR` or `~/tensorflow_datasets`. For Tiny ImageNet the
-            folder `tiny-imagenet-200` itself.
-        download: Whether to fetch a data set that is not in the folder. Not
-            for Tiny ImageNet.
+        data_dir: The folder of tensorflow-datasets. Default: the environment
+            variable `TFDS_DATA_DIR`, or `~/tensorflow_datasets`. For Tiny
+            ImageNet, the folder `tiny-imagenet-200`, without default.
+        download: Whether to download a missing data set. Must be false for
+            Tiny ImageNet.
 
     Raises:
-        ValueError: If the name is unknown or the data set is not there; the
-            message names the folder and the command that would fetch it, or
-            what is missing in that of Tiny ImageNet.
+        ValueError: If the name is unknown, or if the data set is missing or
+            incomplete. The message names the folder, and the command that
+            downloads the data set.
 
     Example:
         >>> load("digits").input_shape
@@ -330,7 +338,7 @@ def _load_tfds(name: str, data_dir: str | None, download: bool) -> Dataset:
         if download:
             builder.download_and_prepare()
         if not builder.is_prepared():
-            raise FileNotFoundError("it is not there")
+            raise FileNotFoundError("it is missing")
         train, test = tfds.as_numpy(
             builder.as_dataset(
                 split=["train", "test"], batch_size=-1, as_supervised=True
@@ -340,7 +348,7 @@ def _load_tfds(name: str, data_dir: str | None, download: bool) -> Dataset:
         root = builder.data_dir_root
         raise InputError(
             f"The data set {name!r} cannot be read from {builder.data_dir} "
-            f"({problem}). To fetch it, run: tfds build {name} "
+            f"({problem}). To download it, run: tfds build {name} "
             f"--data_dir={root}"
         ) from problem
     classes = builder.info.features["label"].num_classes

@@ -1,4 +1,4 @@
-"""Several devices: how they train as one, and which process writes files."""
+"""Trains one model on several devices or machines."""
 
 import contextlib
 import dataclasses
@@ -20,13 +20,13 @@ STRATEGIES = ("none", "mirrored", "multi_worker")
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """The devices that train one model, each on its share of every batch.
+    """The devices that train one model, each on a part of every batch.
 
     Attributes:
-        replicas: How many devices share a batch.
-        is_chief: Whether this process is the one that writes files.
-        scope: Returns the scope to build and compile a model in.
-        fit_scope: Returns the scope to train it in.
+        replicas: The number of devices.
+        is_chief: Whether this process writes the files.
+        scope: Returns the scope in which to build and compile the model.
+        fit_scope: Returns the scope in which to train it.
     """
 
     replicas: int = 1
@@ -35,22 +35,22 @@ class Devices:
     fit_scope: Scope = contextlib.nullcontext
 
     def whole_shares(self, batch_size: int) -> int:
-        """Returns the largest batch size that is shared out evenly.
+        """Returns the largest batch size that can be split evenly.
 
         Args:
-            batch_size: The most images a batch may have.
+            batch_size: The upper limit.
         """
         return batch_size // self.replicas * self.replicas
 
     def require_whole_shares(self, batch_size: int):
-        """Raises unless every device gets the same number of images.
+        """Raises if a batch cannot be split evenly among the devices.
 
         Args:
-            batch_size: Images a step, over all devices.
+            batch_size: The number of images in a batch, over all devices.
 
         Raises:
-            ValueError: If it is no multiple of `replicas`; the message names
-                the nearest ones.
+            ValueError: If it is not a multiple of `replicas`. The message
+                names the nearest multiples.
         """
         below = self.whole_shares(batch_size)
         would_do = " or ".join(
@@ -64,12 +64,12 @@ class Devices:
         )
 
     def synchronize(self, model: keras.Model):
-        """Lets batch normalization see the whole batch, as on one device.
+        """Makes batch normalization use the statistics of the whole batch.
 
-        Nothing to do on JAX, whose devices compute one program.
+        On JAX it always does, so nothing is changed.
 
         Args:
-            model: A model that is to be trained on these devices.
+            model: The model to train on these devices.
         """
         if self.replicas > 1 and keras.backend.backend() == "tensorflow":
             for layer in model.layers:
@@ -78,31 +78,30 @@ class Devices:
 
 
 def devices(strategy: str = "none") -> Devices:
-    """Returns the devices that a strategy's name stands for.
+    """Returns the devices of a strategy.
 
-    * `"none"`: one device, Keras's default.
-    * `"mirrored"`: all devices of this process, GPUs if there are any, else
-      its logical CPUs. `tf.distribute.MirroredStrategy` on TensorFlow, data
-      parallelism by `keras.distribution` on JAX.
-    * `"multi_worker"`: the same program on several machines, or in several
-      processes, that `TF_CONFIG` names. TensorFlow alone.
+    * `"none"`: one device, the default of Keras.
+    * `"mirrored"`: all devices of this process: its GPUs, or its logical CPUs
+      if there are none. It is `tf.distribute.MirroredStrategy` on TensorFlow
+      and `keras.distribution.DataParallel` on JAX.
+    * `"multi_worker"`: several processes or machines, listed in the
+      environment variable `TF_CONFIG`. Only on TensorFlow.
 
-    The devices train as one: the mean gradient of the shares of a batch is
-    that of the batch, and `Devices.synchronize` does the same for batch
-    normalization. Only dropout draws its numbers for the share of each
-    TensorFlow device. One GPU is better left without a strategy: under any of
-    them Keras switches XLA off.
+    Several devices give the same result as one: gradients are averaged over
+    the whole batch, and so is batch normalization, by `Devices.synchronize`.
+    Only dropout differs, since each TensorFlow device draws its own mask. For
+    one GPU use no strategy, because Keras switches XLA off under any strategy.
 
-    Stock Keras 3.15 cannot train with several workers: it averages the nested
-    batch, and the scalar logs, in ways TensorFlow refuses. The strategy
-    returned here allows both, and is the stock one in all else.
+    Keras 3.15 fails to train with several workers: TensorFlow refuses the way
+    it averages nested batches and scalar logs. The strategy returned here
+    fixes both, and is otherwise the stock one.
 
     Args:
         strategy: One of `STRATEGIES`.
 
     Raises:
-        ValueError: If the strategy is unknown or not for this backend, or if
-            `TF_CONFIG` is missing or names no such worker.
+        ValueError: If the strategy is unknown or not available on this
+            backend, or if `TF_CONFIG` is missing or malformed.
 
     Example:
         >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -141,7 +140,7 @@ def devices(strategy: str = "none") -> Devices:
 
 
 class _MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
-    """Reduces nested values, and takes a scalar's mean over devices alone."""
+    """Also reduces nested values, and scalars without a batch axis."""
 
     def reduce(self, reduce_op, value, axis):
         def one(value):
@@ -154,7 +153,7 @@ class _MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
 
 
 def _is_chief():
-    """Reads TF_CONFIG; TensorFlow would wait for ever where it is wrong."""
+    """Reads TF_CONFIG; with a wrong one TensorFlow would wait for ever."""
     text = os.environ.get("TF_CONFIG", "")
     try:
         config = json.loads(text)

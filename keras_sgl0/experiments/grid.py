@@ -15,9 +15,9 @@ class Run:
     """One run of a sweep.
 
     Attributes:
-        base: The name of the recipe that it begins with.
-        settings: What it sets beside the seed, by name.
-        recipe: The recipe it trains.
+        base: The name of the recipe that the run starts from.
+        settings: The settings that are set besides the seed, by name.
+        recipe: The recipe to train.
     """
 
     base: str
@@ -26,7 +26,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of its folder: the recipe, the seed and what else is set."""
+        """The name of its folder: recipe, seed and other settings."""
         return run_name(self.base, self.recipe.seed, self.settings)
 
 
@@ -40,12 +40,13 @@ def plan(
     Args:
         recipes: Names in `RECIPES`.
         seeds: The seeds of every recipe.
-        grid: Other settings that vary, and the values of each. Values and
-            seeds may be text.
+        grid: The values of each other setting that varies, by name. Values
+            and seeds may be given as text.
 
     Raises:
-        ValueError: If a recipe, a setting or a value is none, or if there are
-            no recipes, no seeds or no values of a setting.
+        ValueError: If a recipe or setting does not exist, if a value is out
+            of range, or if there are no recipes, no seeds, or no values of a
+            setting.
 
     Example:
         >>> plan(["digits"], [0, 1], {"factor": [0.1, 0.2]})
@@ -56,7 +57,7 @@ def plan(
         require(values, name, "at least one value", values)
     for base in recipes:
         choice("recipes", base, tuple(RECIPES))
-    require("seed" not in grid, "set", "a setting but seed", "seed")
+    require("seed" not in grid, "set", "any setting except seed", "seed")
     runs = {}
     for base, *values, seed in itertools.product(
         recipes, *grid.values(), seeds
@@ -73,13 +74,13 @@ def plan(
 
 
 def grid_from_text(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Returns the grid that a command line describes.
+    """Returns the grid given on a command line.
 
     Args:
-        texts: `NAME=VALUE,VALUE,...`, one text a setting.
+        texts: `NAME=VALUE,VALUE,...` for each setting.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If a text has another form or a name comes twice.
 
     Example:
         >>> grid_from_text(["factor=.1,.2", "axis=auto"])

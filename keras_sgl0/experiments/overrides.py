@@ -1,4 +1,4 @@
-"""Settings of a recipe as text, the way a command line has them."""
+"""The settings of a recipe as text, for command lines and folder names."""
 
 import contextlib
 import typing
@@ -21,17 +21,16 @@ _CONVERT = {
 def with_settings(recipe: Recipe, settings: dict) -> Recipe:
     """Returns a recipe with some of its settings replaced.
 
-    Settings of the first recipe that the new one does not look at fall back to
-    their defaults.
+    Other settings that the new recipe does not use get their defaults.
 
     Args:
-        recipe: The settings to begin with.
-        settings: Values by name, which may be text. In that of a list, commas
-            or `+` stand between the numbers.
+        recipe: The recipe to start from.
+        settings: The new values by name. A value may be given as text; the
+            numbers of a list are then separated by commas or `+`.
 
     Raises:
-        ValueError: If there is no such setting, its value is out of range, or
-            the recipe would not look at it.
+        ValueError: If there is no such setting, or if its value is out of
+            range or unused by the new recipe.
 
     Example:
         >>> with_settings(RECIPES["digits"], {"factor": ".1", "seed": 1})
@@ -43,10 +42,10 @@ def with_settings(recipe: Recipe, settings: dict) -> Recipe:
 
 
 def as_text(value: object) -> str:
-    """Returns the text of a setting's value, the same for the same value.
+    """Returns the value of a setting as text. Equal values give equal text.
 
     Args:
-        value: What the recipe has.
+        value: The value, as the recipe has it.
 
     Example:
         >>> as_text((0.2, 0.4))
@@ -60,12 +59,12 @@ def as_text(value: object) -> str:
 
 
 def run_name(base: str, seed: int, settings: dict) -> str:
-    """Returns the name of a run's folder: recipe, seed and what else is set.
+    """Returns the name of a run's folder: recipe, seed and other settings.
 
     Args:
-        base: The name of the recipe that the run begins with.
+        base: The name of the recipe that the run starts from.
         seed: The seed.
-        settings: What is set beside it, by name.
+        settings: The other settings that are set, by name.
 
     Example:
         >>> run_name("digits", 0, {"factor": 0.1})
@@ -76,9 +75,9 @@ def run_name(base: str, seed: int, settings: dict) -> str:
 
 
 def _value(kind, given):
-    """Returns a value of that kind, or what was given.
+    """Returns the value converted from text, or unchanged if it is malformed.
 
-    What is wrong with it, the recipe says better.
+    The recipe's own check then refuses it, with a better message.
     """
     if not isinstance(given, str):
         return given

@@ -1,4 +1,4 @@
-"""Experiments by name: what the papers ran, as plain settings."""
+"""Recipes by name: the experiments of the papers, and variants of them."""
 
 import functools
 
@@ -8,9 +8,9 @@ from keras_sgl0.experiments.recipe_changes import adapt
 
 _MNIST = Recipe()
 _DIGITS = Recipe(dataset="digits", factor=0.3, batch_size=32, epochs=60)
-# With Adam the factor would need to be larger by orders of magnitude, since
-# the proximal step is not rescaled as the gradient is. A proximal step moves
-# by the learning rate, so the rate falls late.
+# With Adam the factor would have to be larger by orders of magnitude: Adam
+# rescales the gradient, but not the proximal step. The size of a proximal step
+# is proportional to the learning rate, so the rate drops late.
 _PROXIMAL = {
     "training": "proximal",
     "factor": 0.7,
@@ -21,13 +21,13 @@ _PROXIMAL = {
 
 
 def _with_penalty(base, penalty, **settings):
-    """Returns a recipe with another penalty, trained in its usual way."""
+    """Returns a recipe with another penalty and its usual training."""
     settings = {"training": trainings_of(penalty)[0]} | settings
     return adapt(base, penalty=penalty, **settings)
 
 
 def _variants(name, base):
-    """Returns a data set's recipes: each penalty in each way that applies."""
+    """Returns the recipes of a data set: the penalties and their trainings."""
     recipe = functools.partial(_with_penalty, base)
 
     return {
@@ -64,21 +64,21 @@ _DIGITS_GATES = _GATES | {
     "epochs": 100,
 }
 _MLP = {"model": "mlp", "droprate": (0.2, 0.5, 0.5)}
-# Layer-wise targets of Gallego-Posada et al., NeurIPS 2022.
+# Target densities of the layers in Gallego-Posada et al., NeurIPS 2022.
 _LENET_DENSITIES = (0.5, 0.3, 0.7, 0.1)
 _MLP_DENSITIES = (0.3,)
 
 
 def _gated(name, base, settings, factor, model_rate, layer_rate):
-    """Returns a data set's recipes with gates, penalised and constrained.
+    """Returns the recipes of a data set with gates: penalty or constraint.
 
     Args:
         name: The data set.
-        base: The recipe to begin with.
-        settings: What all of them set.
+        base: The recipe to start from.
+        settings: The settings they have in common.
         factor: The coefficient of the penalty times N.
-        model_rate: The dual learning rate of one constraint for the model.
-        layer_rate: That of one constraint for each layer.
+        model_rate: The dual learning rate with one constraint on the model.
+        layer_rate: The dual learning rate with one constraint on each layer.
     """
 
     def recipes(network, model_density, layer_densities, **own):
@@ -105,7 +105,7 @@ def _gated(name, base, settings, factor, model_rate, layer_rate):
     )
 
 
-# Zagoruyko and Komodakis's schedule, which all of WRN's papers share.
+# The schedule of Zagoruyko and Komodakis, used by all papers with WRN.
 _WIDE_RESNET = Recipe(
     model="wide_resnet",
     normalize=True,
@@ -141,7 +141,7 @@ _PENALISED = ("cges", "group_lasso", "sparse_group_lasso", "sgl0")
 
 
 def _methods(name, base, gates=None):
-    """Returns the recipes of Figures 1 and 2 for a network; alpha is .1."""
+    """Returns the recipes of Figures 1 and 2 for a network, with alpha .1."""
     methods = {"plain": _with_penalty(base, "none")}
     methods |= {method: _with_penalty(base, method) for method in _PENALISED}
     if gates:
@@ -176,8 +176,8 @@ def _mobilenets():
     )
 
 
-# Meant to be sparser than every method of the paper's Table 1 at a lower error;
-# chosen on held-out training images, see docs/results.md.
+# Tuned to be sparser than all methods of the paper's Table 1, with a lower
+# error. Tuned on held-out training images, see docs/results.md.
 _MNIST_TUNED = _with_penalty(
     _MNIST,
     "sparse_group_lasso",
@@ -206,4 +206,4 @@ RECIPES = (
     | _methods("cifar10_resnet_20", _RESNET_20)
     | _mobilenets()
 )
-del RECIPES["digits_sgl0"]  # it is "digits"
+del RECIPES["digits_sgl0"]  # the same as "digits"

@@ -1,4 +1,4 @@
-"""Many runs, several at a time, and the tables of their averages."""
+"""Runs many trainings, several at a time, and keeps tables of the results."""
 
 import concurrent.futures
 import fcntl
@@ -28,18 +28,19 @@ _SECONDS_TO_STOP = 10
 
 
 def require_data(runs: list[Run], data_dir: str | None, download: bool):
-    """Raises unless every data set that the runs need can be had.
+    """Raises if a data set that the runs need is not available.
 
-    Fetches it if need be, before several processes would. It happens in a
-    process of its own, since TensorFlow would take hold of a GPU here.
+    With `download`, missing data sets are downloaded once, before several
+    processes would do so at the same time. This happens in its own process:
+    in this one, TensorFlow would reserve the GPU.
 
     Args:
-        runs: What is to run.
-        data_dir: The folder of the data sets, as `datasets.load` wants it.
-        download: Whether a data set that is not there may be fetched.
+        runs: The runs.
+        data_dir: The folder of the data sets, as for `datasets.load`.
+        download: Whether to download missing data sets.
 
     Raises:
-        ValueError: If a data set cannot be had.
+        ValueError: If a data set is not available.
 
     Example:
         >>> require_data(plan(["mnist_sgl0"]), None, download=True)
@@ -51,14 +52,15 @@ def require_data(runs: list[Run], data_dir: str | None, download: bool):
 
 
 def _load(*arguments):
-    datasets.load(*arguments)  # and not returned to the other process
+    # Returns nothing: a data set is too large to send between processes.
+    datasets.load(*arguments)
 
 
 def unfinished(runs: Iterable[Run], folder: str | os.PathLike) -> list[Run]:
-    """Returns the runs that are not finished in a sweep's folder.
+    """Returns the runs that are not finished yet.
 
     Args:
-        runs: What is to run.
+        runs: The runs.
         folder: The sweep's folder, which need not exist.
 
     Raises:
@@ -81,7 +83,7 @@ def _is_finished(run, folder):
 def command_of(
     script: str | os.PathLike, data_dir: str | None, download: bool
 ) -> Callable[[Run, str], list[str]]:
-    """Returns the function that `sweep` asks for the command of a run.
+    """Returns a function that gives the command of a run, for `sweep`.
 
     Args:
         script: The path of `train.py`.
@@ -112,29 +114,29 @@ def sweep(
     parallel: int = 1,
     progress: bool = True,
 ) -> tuple[SweepReport, dict[str, str]]:
-    """Makes the runs that are not finished yet, each in a process of its own.
+    """Trains the runs that are not finished yet, each in its own process.
 
-    Each run has a folder in the sweep's, and a log file beside it which its
-    process keeps locked. So a run that another sweep is at, or whose process
-    outlived a sweep that was killed, is waited for. The tables are written
-    anew after every run, of all the runs that are in the folder.
+    Each run has a folder inside the sweep's folder, and a log file beside it
+    that its process keeps locked. If another process is already training a
+    run, perhaps one left over from a sweep that was killed, the sweep waits
+    for it. After each run, the tables of all finished runs are written again.
 
     Args:
-        runs: What to run.
-        folder: The sweep's folder, made if need be.
-        command: A function that returns the command of a run, given the run
-            and its folder. The command must take up again a run that was
-            killed, as `scripts/train.py` does.
-        parallel: How many processes at a time. Each gets its share of cores.
+        runs: The runs.
+        folder: The sweep's folder, created if it does not exist.
+        command: A function that takes a run and its folder and returns the
+            command of the run. The command must resume a run that was killed,
+            as `scripts/train.py` does.
+        parallel: The number of processes at a time. They share the cores.
         progress: Whether to show a progress bar, in epochs.
 
     Returns:
-        The report on all runs in the folder; and for the runs that failed, by
-        name, how.
+        The report on all finished runs in the folder, and a dict that says
+        for each failed run, by name, how it failed.
 
     Raises:
-        ValueError: If `parallel` is less than 1, the folder cannot be written,
-            or a result in it is damaged.
+        ValueError: If `parallel` is less than 1, if the folder cannot be
+            written, or if a result in it is damaged.
 
     Example:
         >>> report, failed = sweep(plan(["digits"]), "runs/sweep", command)
@@ -177,7 +179,7 @@ def sweep(
 
 
 def _environment(parallel):
-    """Returns what the processes of the runs find in their environment."""
+    """Returns environment variables for the processes of the runs."""
     share = str(max(1, (os.cpu_count() or 1) // parallel))
     shared = {
         "OMP_NUM_THREADS": share,
@@ -185,7 +187,7 @@ def _environment(parallel):
         "TF_NUM_INTEROP_THREADS": share,
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
-    # A log is no place for a progress bar.
+    # The output goes to a log file, where a progress bar is only noise.
     return {"TQDM_DISABLE": "1"} | (shared if parallel > 1 else {})
 
 
@@ -194,11 +196,11 @@ def _log(run, base):
 
 
 def _start(command, log, environment):
-    """Returns a new process, `None` if another one has the log's lock."""
+    """Starts a process. Returns `None` if another one holds the log's lock."""
     with open(log, "a") as file:
         try:
-            # The process inherits the lock with the file, and keeps it as
-            # long as it lives.
+            # The process inherits the locked file and holds the lock until
+            # it ends.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
@@ -223,14 +225,14 @@ def _stop(processes):
 
 
 def _failure(process, log):
-    """Returns how a run failed, with the last words of its log."""
+    """Returns how a run failed, with the last line of its log."""
     words = log.read_text(errors="replace").strip().split("\n")[-1]
     text = f"exit status {process.returncode}, see {log}"
     return f"{text}: {words}" if words else text
 
 
 def _show(bar, runs, base, failed, left):
-    """Sets the bar to the epochs that are done, out of those to come."""
+    """Updates the bar: finished epochs out of all that will be trained."""
     done = {run.name: _epochs_done(run, base) for run in runs}
     bar.n = sum(done.values())
     bar.total = sum(
@@ -248,7 +250,7 @@ def _epochs_done(run, base):
 
 
 def _write_tables(base):
-    """Writes the tables of a sweep, if there is anything to write."""
+    """Writes the tables of a sweep, if a run is finished."""
     try:
         base.mkdir(parents=True, exist_ok=True)
         report = sweep_report(base)

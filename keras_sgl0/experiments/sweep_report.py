@@ -1,4 +1,4 @@
-"""What the runs of a sweep have in common."""
+"""The results of a sweep, averaged over the seeds."""
 
 import csv
 import dataclasses
@@ -22,20 +22,21 @@ FIGURES = {
     "neuron_sparsity": "neuron sparsity",
     "test_error": "test error",
 }
-# Of a run's folder: the recipe, the seed and the settings.
+# The name of a run's folder: RECIPE-SEED-SETTING=VALUE-...
 _NAME = re.compile(r"(\w+)-\d+((?:-\w+=.*)?)")
 _SETTING = re.compile(r"-(\w+)=(.*?)(?=-\w+=|$)")
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepRow:
-    """The runs that differ in nothing but their seed.
+    """The runs that differ only in their seed.
 
     Attributes:
         recipe: The name of the recipe.
-        settings: What the sweep set beside the seed, as text by name.
-        folders: The name of each run's folder by its seed.
-        figures: The percentages that `FIGURES` names, one a run each.
+        settings: The settings that the sweep set besides the seed, as text by
+            name.
+        folders: The name of each run's folder, by seed.
+        figures: For each name in `FIGURES`, the percentage of each run.
     """
 
     recipe: str
@@ -52,15 +53,15 @@ class SweepRow:
         """Returns the mean over the runs.
 
         Args:
-            figure: Its name.
+            figure: A name in `FIGURES`.
         """
         return statistics.mean(self.figures[figure])
 
     def deviation(self, figure: str) -> float | None:
-        """Returns the sample standard deviation, `None` of a single run.
+        """Returns the sample standard deviation, `None` for a single run.
 
         Args:
-            figure: Its name.
+            figure: A name in `FIGURES`.
         """
         return (
             None if self.count < 2 else statistics.stdev(self.figures[figure])
@@ -71,11 +72,11 @@ class SweepRow:
 class SweepReport:
     """The finished runs of a sweep's folder, averaged over their seeds.
 
-    `print(report)` shows a table, `to_markdown()` and `to_csv()` give it for
-    pages and spreadsheets, `to_dict()` gives plain values.
+    `print(report)` shows a table. `to_markdown()`, `to_csv()` and `to_dict()`
+    return the same numbers for a page, a spreadsheet and JSON.
 
     Attributes:
-        rows: One entry for all seeds of a recipe and its settings.
+        rows: One row for each recipe with its settings.
     """
 
     rows: tuple[SweepRow, ...]
@@ -106,9 +107,9 @@ class SweepReport:
         }
 
     def to_markdown(self) -> str:
-        """Returns a table whose last column links the runs.
+        """Returns a Markdown table whose last column links to the runs.
 
-        It is one that `scripts/tables.py` keeps up to date in any page.
+        `scripts/tables.py` can update such a table in any page.
         """
         header = [*self._header(), "run"]
         lines = [header, ["---"] * len(header)]
@@ -118,7 +119,7 @@ class SweepReport:
         return "".join(f"{markdown_row(line)}\n" for line in lines)
 
     def to_csv(self) -> str:
-        """Returns a line a row, with means and deviations as numbers."""
+        """Returns a CSV table with means and deviations as numbers."""
         out = io.StringIO()
         lines = csv.writer(out, lineterminator="\n")
         figures = [f"{f}_{part}" for f in FIGURES for part in ("mean", "std")]
@@ -157,11 +158,11 @@ class SweepReport:
 def sweep_report(folder: str | os.PathLike) -> SweepReport:
     """Returns the averages of the finished runs in a sweep's folder.
 
-    Runs of one recipe and with the same settings are averaged over their
-    seeds. Their names tell what was set.
+    Runs with the same recipe and settings are averaged over their seeds. The
+    settings are read from the names of the runs' folders.
 
     Args:
-        folder: The sweep's folder, or any with runs directly in it.
+        folder: The sweep's folder, or any folder with runs directly in it.
 
     Raises:
         ValueError: If a result in it is damaged.
@@ -203,7 +204,7 @@ def _row(base, ends, runs):
 
 
 def _order(row):
-    """Returns what rows are sorted by: numbers come before text."""
+    """Returns the sort key of a row: numbers come before text."""
 
     def value(text):
         try:
