@@ -124,7 +124,12 @@ def test_a_setting_that_may_be_none_from_text():
         (["digits"], [-1], {}, "`seed`. Expected an integer of at least 0"),
         (["digits"], ["x"], {}, "`seed`. Expected .*Received: seed='x'"),
         (["digits"], [0], {"factor": []}, "`factor`. Expected at least one va"),
-        (["digits"], [0], {"seed": [1]}, "`set`. Expected any setting except seed"),
+        (
+            ["digits"],
+            [0],
+            {"seed": [1]},
+            "`set`. Expected any setting exc",
+        ),
         (
             ["digits"],
             [0],
