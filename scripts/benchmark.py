@@ -1,10 +1,10 @@
-"""Times what penalties and input pipelines cost, side by side in one process.
+"""Measures the cost of penalties and input pipelines in one process.
 
 python scripts/benchmark.py overhead
 python scripts/benchmark.py pipeline --dataset=cifar10
 python scripts/benchmark.py overhead --network=wide_resnet --batch_size=128
 
-The first needs no TensorFlow where KERAS_BACKEND says jax or torch.
+The first needs no TensorFlow if KERAS_BACKEND is jax or torch.
 """
 
 import sys
@@ -23,23 +23,25 @@ with name_extra():
 flags.DEFINE_enum(
     "network", "lenet5_caffe", ["lenet5_caffe", "wide_resnet"], "Network."
 )
-flags.DEFINE_integer("depth", 28, "Layers; for wide_resnet.")
-flags.DEFINE_float("width", 10, "Widening; for wide_resnet.")
-flags.DEFINE_string("dataset", "digits", "Data set; for pipeline.")
+flags.DEFINE_integer("depth", 28, "Number of layers, for wide_resnet.")
+flags.DEFINE_float("width", 10, "Width multiplier, for wide_resnet.")
+flags.DEFINE_string("dataset", "digits", "Data set, for pipeline.")
 define_data_dir()
 flags.DEFINE_enum(
     "precision",
     "float32",
     ["float32", "mixed_bfloat16", "mixed_float16"],
-    "What the layers compute in.",
+    "Floating-point type of the layers.",
 )
 flags.DEFINE_integer(
-    "rounds", 50, "Rounds; each times every variant once.", lower_bound=1
+    "rounds", 50, "Number of times each variant is timed.", lower_bound=1
 )
 flags.DEFINE_integer(
-    "steps", 10, "Training steps timed a round and variant.", lower_bound=1
+    "steps", 10, "Number of training steps per timing.", lower_bound=1
 )
-flags.DEFINE_integer("batch_size", 100, "Images a step.", lower_bound=1)
+flags.DEFINE_integer(
+    "batch_size", 100, "Number of images in a batch.", lower_bound=1
+)
 
 
 def main(argv):

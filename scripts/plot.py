@@ -2,7 +2,7 @@
 
 python scripts/plot.py against runs/sweep     # sparsities and error by factor
 python scripts/plot.py pareto runs/sweep      # error against sparsity
-python scripts/plot.py epochs runs/digits-0   # how a run went
+python scripts/plot.py epochs runs/digits-0   # the history of a run
 python scripts/plot.py filters runs/digits-0 --layer=conv2
 python scripts/plot.py weights runs/digits-0/checkpoint.keras
 """
@@ -18,18 +18,18 @@ with name_extra():
     from keras_sgl0.utils.validation import InputError
 
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Where to, without the ending. Default: plots/COMMAND."
+    "output", None, "Output path without suffix. Default: plots/COMMAND."
 )
 _SETTING = flags.DEFINE_string(
-    "setting", "factor", "What the runs differ in; for against."
+    "setting", "factor", "Setting on the axis, for against."
 )
 _UNIT = flags.DEFINE_float(
-    "unit", 1.0, "What the setting is divided by on the axis; for against."
+    "unit", 1.0, "Unit of the setting on the axis, for against."
 )
 _LAYER = flags.DEFINE_string(
-    "layer", None, "A convolution, default: the first; for filters."
+    "layer", None, "Convolution, default: the first, for filters."
 )
-# What they draw: the runs in and below several folders, or one model.
+# Commands that draw the runs in several folders, or one model.
 _RUNS = {
     "against": lambda paths: plots.against(paths, _SETTING.value, _UNIT.value),
     "pareto": plots.pareto,

@@ -1,4 +1,4 @@
-"""Shrinks a trained model, exports it, and measures what that brought.
+"""Shrinks a trained model, exports it, and compares it with the original.
 
 python scripts/shrink.py --model=runs/digits-0/model.keras --dataset=digits
 """
@@ -21,28 +21,28 @@ flags.DEFINE_string("model", None, "The .keras file to shrink.", required=True)
 flags.DEFINE_string(
     "output",
     None,
-    "Where shrunk.keras, the other formats and shrink.json go. Default: the "
+    "Folder for shrunk.keras, the other formats and shrink.json. Default: the "
     "folder of the model.",
 )
-flags.DEFINE_float("tolerance", TOLERANCE, "Below it a weight counts as zero.")
-flags.DEFINE_integer("round_to", None, "Keep a multiple of so many channels.")
+flags.DEFINE_float("tolerance", TOLERANCE, "Smaller weights count as zero.")
+flags.DEFINE_integer("round_to", None, "Keep a multiple of this many channels.")
 flags.DEFINE_enum(
     "on_constant",
     "keep",
     ["keep", "fold", "drop"],
-    "What to do with constants that meet 'same' padding.",
+    "What to do with a constant channel before 'same' padding.",
 )
 flags.DEFINE_multi_enum(
-    "format", ["keras", "litert"], list(SUFFIXES), "What to export to."
+    "format", ["keras", "litert"], list(SUFFIXES), "Formats to export."
 )
-flags.DEFINE_enum("dataset", None, DATASETS, "What to find the test error on.")
-flags.DEFINE_bool("normalize", False, "Normalize it, as the training did.")
+flags.DEFINE_enum("dataset", None, DATASETS, "Data set of the test error.")
+flags.DEFINE_bool("normalize", False, "Normalize it, as in training.")
 define_data_dir()
 flags.DEFINE_multi_integer(
-    "batch_size", [1, 128], "What to time at.", lower_bound=1
+    "batch_size", [1, 128], "Batch sizes to time.", lower_bound=1
 )
 flags.DEFINE_integer(
-    "rounds", 500, "Rounds; each times both models.", lower_bound=1
+    "rounds", 500, "Number of times each model is timed.", lower_bound=1
 )
 
 

@@ -1,4 +1,4 @@
-"""Trains recipes over seeds and settings, and averages over the seeds.
+"""Trains recipes with several seeds and settings, and averages over seeds.
 
 python scripts/sweep.py --recipes=digits,digits_group_lasso --seeds=0,1,2 \
     --set factor=.1,.3 --parallel=2
@@ -27,19 +27,22 @@ with name_extra():
     from keras_sgl0.utils.validation import InputError
 
 flags.DEFINE_list("recipes", ["digits"], f"Any of: {', '.join(RECIPES)}.")
-flags.DEFINE_list("seeds", ["0"], "The seeds of every recipe.")
+flags.DEFINE_list("seeds", ["0"], "Seeds of every recipe.")
 flags.DEFINE_multi_string(
     "set",
     [],
-    "A setting of the recipes and its values, as factor=.1,.3; --help of "
-    "train.py explains them. Several --set make a grid. Between the numbers "
-    "of a value that is a list stands +.",
+    "A setting and its values, such as factor=.1,.3 (see train.py --help). "
+    "Several --set make a grid. Separate the numbers of a list by +, as in "
+    "milestones=.2+.4.",
 )
 flags.DEFINE_integer(
-    "parallel", 1, "Trainings at a time; they share the cores.", lower_bound=1
+    "parallel",
+    1,
+    "Number of trainings at a time; they share the cores.",
+    lower_bound=1,
 )
 flags.DEFINE_string(
-    "workdir", "runs/sweep", "Where the runs' folders and the tables go."
+    "workdir", "runs/sweep", "Folder for the runs and the tables."
 )
 define_data_flags()
 _TRAIN = pathlib.Path(__file__).with_name("train.py")
@@ -49,7 +52,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
     values = flags.FLAGS
-    # To end a sweep politely is to interrupt it.
+    # SIGTERM stops the sweep like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     data = values.data_dir, values.download
     command = command_of(_TRAIN, *data)
@@ -60,7 +63,7 @@ def main(argv):
     except InputError as problem:
         sys.exit(f"sweep.py: {problem}")
     except KeyboardInterrupt:
-        sys.exit("sweep.py: stopped. The same command goes on from here.")
+        sys.exit("sweep.py: stopped. The same command resumes the sweep.")
     print(report)
     print(f" tables in {os.path.join(values.workdir, MARKDOWN)} and beside it")
     if failed:

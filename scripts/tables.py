@@ -1,7 +1,7 @@
-"""Fills in the tables of runs in Markdown pages from the result files.
+"""Updates the tables of runs in Markdown pages from the result files.
 
 python scripts/tables.py                          # README.md, docs/results.md
-python scripts/tables.py --check                  # only says whether they agree
+python scripts/tables.py --check                  # only checks them
 python scripts/tables.py runs/sweep/sweep.md
 """
 
@@ -17,7 +17,7 @@ with name_extra():
     from keras_sgl0.utils.validation import InputError
 
 _CHECK = flags.DEFINE_bool(
-    "check", False, "Change nothing, fail if a page is out of date."
+    "check", False, "Change nothing; fail if a page is out of date."
 )
 _ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [_ROOT / "README.md", _ROOT / "docs" / "results.md"]

@@ -27,8 +27,8 @@ with name_extra():
 flags.DEFINE_string(
     "workdir",
     None,
-    "Where the files go. Default: runs/RECIPE-SEED, followed by all else that "
-    "is set, as in runs/digits-0-factor=0.1.",
+    "Folder for the files. Default: runs/RECIPE-SEED, followed by the other "
+    "settings that are set, as in runs/digits-0-factor=0.1.",
 )
 define_data_flags()
 flags.DEFINE_enum(
@@ -36,7 +36,7 @@ flags.DEFINE_enum(
     "none",
     STRATEGIES,
     "Devices that share each batch: one, all of this machine, or those of all "
-    "workers that TF_CONFIG names.",
+    "workers in TF_CONFIG.",
 )
 
 

@@ -1,4 +1,4 @@
-"""The flags that several scripts share, and those of a recipe."""
+"""Command-line flags of several scripts, and those of a recipe."""
 
 import dataclasses
 import typing
@@ -12,11 +12,11 @@ from keras_sgl0.utils.extras import name_extra
 with name_extra():
     from absl import flags
 
-# The flags belong to the script that defines them by calling a function of
-# this module, so that its --help lists them.
+# So the flags count as those of the script that calls a function of this
+# module, and its --help lists them.
 flags.disclaim_key_flags()
 
-# By the type of a field; all others are given as text.
+# The function for the type of a field; all other types are given as text.
 _DEFINE = {
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -30,7 +30,7 @@ def define_data_dir() -> None:
     flags.DEFINE_string(
         "data_dir",
         None,
-        "The tensorflow-datasets folder, default: its own; or that of Tiny "
+        "Folder of tensorflow-datasets (default: its own default), or of Tiny "
         "ImageNet.",
     )
 
@@ -38,20 +38,20 @@ def define_data_dir() -> None:
 def define_data_flags() -> None:
     """Defines `--data_dir` and `--download`."""
     define_data_dir()
-    flags.DEFINE_bool("download", False, "Fetch a data set that is not there.")
+    flags.DEFINE_bool("download", False, "Download a missing data set.")
 
 
 def define_recipe_flags() -> None:
     """Defines `--recipe`, and a flag for each setting of a recipe.
 
-    The flags of the settings have no default: what is not given is as the
-    recipe says.
+    The flags of the settings have no default: without a flag, a setting keeps
+    the value of the recipe.
     """
     flags.DEFINE_string(
         "recipe",
         "digits",
-        "The settings to begin with. Every flag that names a setting overrides "
-        f"it. One of: {', '.join(RECIPES)}.",
+        "Recipe to start from; the flags of its settings override it. One of: "
+        f"{', '.join(RECIPES)}.",
     )
     flags.register_validator(
         "recipe", RECIPES.__contains__, f"expected one of: {', '.join(RECIPES)}"
@@ -68,13 +68,13 @@ def define_recipe_flags() -> None:
 
 
 def recipe_from_flags(values: Mapping[str, flags.Flag]) -> tuple[Recipe, str]:
-    """Returns the recipe that the command line describes, and a name for it.
+    """Returns the recipe given on the command line, and the run's name.
 
     Args:
         values: The flags by name, `flags.FLAGS`.
 
     Raises:
-        ValueError: If a setting cannot have the value given.
+        ValueError: If a setting is out of range or unused.
     """
     base = values["recipe"].value
     overrides = {

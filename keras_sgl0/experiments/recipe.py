@@ -1,4 +1,4 @@
-"""The settings of one training run, and what goes together."""
+"""The settings of one training run."""
 
 import dataclasses
 
@@ -54,17 +54,17 @@ def _penalty_name(name, value):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The settings of one training run, validated and never changed.
+    """The settings of one training run, validated and immutable.
 
-    The defaults are the paper's for SGL0 with LeNet-5-Caffe on MNIST. Each
-    field's meaning stands in its `help` metadata, which is also the text that
-    `scripts/train.py --help` shows. `factor` is given times the number N of
-    training images, as the paper writes it (`.1/N` is `.1`).
-    What belongs to epochs is given in shares of the run, so a shortened run
-    keeps every drop of the learning rate while the epochs are enough for it.
+    The defaults are those of the paper for SGL0 with LeNet-5-Caffe on MNIST.
+    The meaning of each field is in its `help` metadata, which
+    `scripts/train.py --help` shows. `factor` is multiplied by the number N of
+    training images: the paper's `.1/N` is `.1`. Points in time are given as
+    shares of the run, so that a shorter run has the same schedule.
 
     Raises:
-        ValueError: If a field is out of range or does not go with another.
+        ValueError: If a field is out of range, unused, or does not go with
+            another.
 
     Example:
         >>> recipe = dataclasses.replace(RECIPES["mnist_sgl0"], seed=1)
@@ -76,47 +76,46 @@ class Recipe:
     dataset: str = setting("mnist", "Data set.", DATASETS)
     validation: float = setting(
         0.0,
-        "Share of the training images held out for validation; they are drawn "
-        "at random, the same in every run. All errors are then measured on "
-        "them, and the test images stay unused. 0: none.",
+        "Share of the training images held out for validation, drawn at "
+        "random, the same in every run. All errors are then measured on them "
+        "and the test images are not used. 0: none.",
         check=number(at_least=0, below=1),
     )
     model: str = setting("lenet5_caffe", "Network.", tuple(models.BY_NAME))
     depth: int = setting(
         0,
-        "Layers of the network, 0: its own default.",
+        "Number of layers of the network; 0: its default.",
         check=whole_number(at_least=0),
         argument="depth",
     )
     width: float = setting(
         0.0,
-        "Multiplier of the network's channels, 0: its own default.",
+        "Multiplier of the network's channels; 0: its default.",
         check=number(at_least=0),
         argument="width",
     )
     dropout: float | None = setting(
         None,
-        "Dropout rate; default: the network's own.",
+        "Dropout rate; default: that of the network.",
         check=number_or_none(at_least=0, below=1),
         argument="dropout",
     )
     dense_fan: str = setting(
         "fan_in",
-        "The fan in the initial standard deviation of dense kernels, "
-        "sqrt(2 / fan).",
+        "Fan in the initial standard deviation sqrt(2 / fan) of dense kernels.",
         FANS,
         argument="dense_fan",
     )
     model_weight_decay: float | None = setting(
         None,
-        "Weight decay of the weights without a penalty; default: the "
-        "network's own.",
+        "Weight decay of the weights without a penalty; default: that of the "
+        "network.",
         check=number_or_none(at_least=0, below=1),
         argument="weight_decay",
     )
     penalty: str = setting(
         "sgl0",
-        f"Penalty on the kernels, one of {', '.join(PENALTIES)}, or your own "
+        f"Penalty on the kernels: one of {', '.join(PENALTIES)}, or your own "
         "as package.module:Class.",
         check=_penalty_name,
     )
@@ -128,16 +127,16 @@ class Recipe:
     )
     layer_factors: tuple[float, ...] = setting(
         (1.0,),
-        "Multiplier of the factor: one number, or one for each layer with a "
-        "penalty or gates.",
+        "Multiplier of the factor: one number for all layers with a penalty "
+        "or gates, or one for each.",
         check=numbers(above=0),
         used_by=(PENALTY, NO_CONSTRAINT),
     )
     share_of_max: float = setting(
         0.0,
         "If above 0, the coefficient is this share of `factor_max`, the "
-        "smallest at which group lasso zeroes every group at the start; it "
-        "replaces `factor`.",
+        "smallest coefficient at which group lasso sets every group to zero "
+        "at the start. It replaces `factor`.",
         check=number(at_least=0),
         used_by=(PENALTY, NO_GATES),
     )
@@ -149,107 +148,106 @@ class Recipe:
     )
     training: str = setting(
         "splitting",
-        "How the penalty is trained: by its subgradient, by variable "
-        "splitting, by ADMM (splitting with a dual variable), or by its "
-        "proximal operator after each step.",
+        "How to train the penalty: by its subgradient, by variable splitting, "
+        "by ADMM (splitting with a dual variable), or by its proximal operator "
+        "after each step.",
         ("subgradient", "splitting", "admm", "proximal"),
     )
     beta_ratio: float = setting(
         25.0,
-        "Coupling of W and V at the start (beta), as a multiple of the "
-        "coefficient.",
+        "Initial coupling of W and V (beta), as a multiple of the coefficient.",
         check=number(above=0),
         used_by=(trained_by("splitting", "admm"),),
     )
     growth: float = setting(
         1.25,
-        "What beta is multiplied by (sigma).",
+        "Factor by which beta grows (sigma).",
         check=number(at_least=1),
         used_by=(trained_by("splitting", "admm"),),
     )
     grow_every: float = setting(
         0.2,
-        "Share of the run between two growths of beta.",
+        "Interval between two growths of beta, as a share of the run.",
         check=number(above=0),
         used_by=(trained_by("splitting", "admm"), GROWTH),
     )
     growing: str = setting(
         "all",
-        "The kernels whose beta grows: all, as in the paper, or convolutions, "
-        "as in its authors' code.",
+        "Kernels whose beta grows: all as in the paper, or convolutions as in "
+        "the authors' code.",
         GROWING,
         used_by=(trained_by("splitting"), GROWTH),
     )
     refresh: str = setting(
         "step",
-        "V is computed inside the train step, or held and updated after each "
-        "batch.",
+        "Whether V is computed inside the train step or stored and updated "
+        "after each batch.",
         REFRESHES,
         used_by=(trained_by("splitting"),),
     )
     density: tuple[float, ...] = setting(
         (),
-        "Target density, to which the penalty is steered: one number, or for "
-        "l0_gates with scope=layer one for each gated layer.",
+        "Target density, which controls the strength of the penalty: one "
+        "number, or for l0_gates with scope=layer one for each gated layer.",
         check=numbers(may_be_empty=True, above=0, at_most=1),
         used_by=(PENALTY,),
     )
     density_of: str = setting(
         "weights",
-        "What a target density counts.",
+        "Unit of the target density.",
         tuple(MEASURES),
         used_by=(NO_GATES, DENSITY),
     )
     settle: float = setting(
         0.3,
-        "Share of the run after which a target density is met by a cut and "
-        "the support is fixed.",
+        "Share of the run after which weights are cut to meet the target "
+        "density and the support is fixed.",
         check=number(above=0, below=1),
         used_by=(NO_GATES, DENSITY),
     )
     scope: str = setting(
         "model",
-        "What a target density is for.",
+        "Whether the target density is for the model or for each layer.",
         SCOPES,
         used_by=(GATES, DENSITY),
     )
     dual_learning_rate: float = setting(
         1e-4,
-        "Learning rate of the multipliers of a target density.",
+        "Learning rate of the Lagrange multipliers of the target density.",
         check=number(above=0),
         used_by=(GATES, DENSITY),
     )
     droprate: tuple[float, ...] = setting(
         (0.5,),
-        "Share of the gates closed at the start: one number, or one for each "
-        "gated layer.",
+        "Initial share of closed gates: one number, or one for each gated "
+        "layer.",
         check=numbers(at_least=0.01, at_most=0.99),
         used_by=(GATES,),
     )
     test_gate: str = setting(
-        "median", "The gates of test time.", TEST_GATES, used_by=(GATES,)
+        "median", "Value of a gate at test time.", TEST_GATES, used_by=(GATES,)
     )
     weight_decay: float = setting(
         0.0,
-        "Weight decay behind open gates, times N.",
+        "Weight decay of the weights behind open gates, times N.",
         check=number(at_least=0),
         used_by=(GATES, NO_DENSITY),
     )
     gate_learning_rate: float = setting(
         0.0,
-        "Learning rate of the gates, constant; 0: that of the weights.",
+        "Constant learning rate of the gates; 0: that of the weights.",
         check=number(at_least=0),
         used_by=(GATES,),
     )
     normalize: bool = setting(
         False,
-        "Shift and scale inputs to mean 0 and standard deviation 1.",
+        "Normalize the inputs to mean 0 and standard deviation 1.",
         check=true_or_false,
     )
     augment: str = setting(
         "none",
-        "How training images are varied: cropped at a random place after "
-        "padding by 4 pixels, and mirrored at random.",
+        "Augmentation of the training images: a random crop after padding by 4 "
+        "pixels, and random mirroring.",
         AUGMENTATIONS,
     )
     optimizer: str = setting("adam", "Optimizer.", OPTIMIZERS)
@@ -260,60 +258,62 @@ class Recipe:
         used_by=(optimized_by("sgd"),),
     )
     learning_rate: float = setting(
-        1e-3, "Learning rate at the start.", check=number(above=0)
+        1e-3, "Initial learning rate.", check=number(above=0)
     )
     decay: float = setting(
         0.1,
-        "What the learning rate is multiplied by at each milestone.",
+        "Factor of the learning rate at each milestone.",
         check=number(above=0),
         used_by=(MILESTONES,),
     )
     milestones: tuple[float, ...] = setting(
         (0.2, 0.4, 0.6, 0.8),
-        "Shares of the run after which the learning rate is multiplied by "
-        "`decay`, rising, separated by commas.",
+        "Rising shares of the run, separated by commas, after which the "
+        "learning rate is multiplied by `decay`.",
         check=rising_shares,
     )
     epsilon: float = setting(
         1e-8,
-        "Epsilon in the denominator.",
+        "Epsilon in Adam's denominator.",
         check=number(above=0),
         used_by=(optimized_by("adam"),),
     )
     ema: float = setting(
         0.0,
-        "Momentum of the weights' moving average, with which errors are "
-        "measured, 0: none.",
+        "Momentum of the moving average of the weights, with which errors are "
+        "measured; 0: no average.",
         check=number(at_least=0, below=1),
         used_by=(NO_GATES,),
     )
     precision: str = setting(
         "float32",
-        "What the layers compute in; float64 is for comparing runs.",
+        "Floating-point type of the layers; float64 is for comparing runs.",
         PRECISIONS,
     )
     jit_compile: str = setting(
         "auto",
-        "Whether XLA compiles the steps; auto: on a single GPU or TPU.",
+        "Whether to compile the steps with XLA; auto: on a single GPU or TPU.",
         JIT_COMPILE,
     )
     steps_per_execution: int = setting(
         1,
-        "Steps a call; more may speed up small networks.",
+        "Number of steps per call; more may speed up small networks.",
         check=whole_number(at_least=1),
     )
-    epochs: int = setting(200, "Epochs.", check=whole_number(at_least=1))
+    epochs: int = setting(
+        200, "Number of epochs.", check=whole_number(at_least=1)
+    )
     batch_size: int = setting(
-        100, "Images a step.", check=whole_number(at_least=1)
+        100, "Number of images in a batch.", check=whole_number(at_least=1)
     )
     seed: int = setting(
         0,
-        "Seed of the weights and of the order of images.",
+        "Seed of the initial weights and of the order of the images.",
         check=whole_number(at_least=0),
     )
     tolerance: float = setting(
         1e-5,
-        "A weight below this counts as zero, and is cut.",
+        "Weights smaller than this count as zero and are set to zero.",
         check=number(at_least=0),
     )
 
@@ -339,7 +339,7 @@ class Recipe:
         )
 
     def _require_use(self):
-        """Raises if a field is set that this recipe would not look at."""
+        """Raises if a field is set that this recipe does not use."""
         for field in dataclasses.fields(self):
             value, reason = getattr(self, field.name), why_unused(field, self)
             require(
@@ -363,7 +363,7 @@ class Recipe:
 
     @property
     def model_settings(self) -> dict:
-        """The arguments of the network's builder that are not its default."""
+        """The arguments of the network that differ from their defaults."""
         return {
             field.metadata["argument"]: getattr(self, field.name)
             for field in dataclasses.fields(self)

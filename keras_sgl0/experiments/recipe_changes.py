@@ -1,4 +1,4 @@
-"""Recipes from other recipes, and from the settings of old runs."""
+"""Changes recipes, and reads the settings of old runs."""
 
 import dataclasses
 import types
@@ -10,11 +10,11 @@ from keras_sgl0.experiments.recipe_fields import as_json, why_unused
 def adapt(recipe: Recipe, **changes: object) -> Recipe:
     """Returns a recipe with some settings replaced.
 
-    Settings of the given recipe that the new one does not look at fall back to
-    their defaults. The new settings do not: they are refused if unused.
+    Other settings that the new recipe does not use get their defaults. A new
+    setting that is unused is refused.
 
     Args:
-        recipe: The settings to begin with.
+        recipe: The recipe to start from.
         **changes: The new settings, by name.
 
     Raises:
@@ -31,17 +31,17 @@ def adapt(recipe: Recipe, **changes: object) -> Recipe:
 
 
 def upgrade_settings(settings: dict) -> dict:
-    """Returns the settings of an old run in the form a recipe has now.
+    """Returns the settings of an old run as a recipe of today has them.
 
-    Settings that came after the run get their defaults, which stand for what
-    was done before. Settings that the run did not look at, which recipes once
-    accepted, get their defaults, too.
+    Settings that are newer than the run get their defaults, which mean what
+    was done before. So do settings that the run did not use, which recipes
+    once accepted.
 
     Args:
-        settings: What `Recipe.to_dict` returned when the run was made.
+        settings: The result of `Recipe.to_dict` when the run was made.
 
     Raises:
-        KeyError: If they never were those of a recipe.
+        KeyError: If they are not the settings of a recipe.
     """
     settings = dict(settings)
     if "beta" in settings:  # until beta_ratio took its place
@@ -52,7 +52,7 @@ def upgrade_settings(settings: dict) -> dict:
 
 
 def _without_unused(settings, kept=()):
-    """Returns settings with the default for those that would not be used."""
+    """Returns settings in which unused ones have their defaults."""
     settings = dict(settings)
     while True:
         recipe = types.SimpleNamespace(**settings)
@@ -66,5 +66,5 @@ def _without_unused(settings, kept=()):
         }
         if not reset:
             return settings
-        # Others may depend on these, as `settle` does on `density`.
+        # Others may depend on these: `settle` is unused without `density`.
         settings |= reset

@@ -1,4 +1,4 @@
-"""What the fields of a recipe are declared with: help, check and use."""
+"""Declares the fields of a recipe: help text, check and use."""
 
 import dataclasses
 import inspect
@@ -15,14 +15,14 @@ Check = Callable[[str, Any], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """A condition under which a recipe looks at a setting.
+    """A condition under which a recipe uses a setting.
 
     Attributes:
-        words: The condition in the help text, as in "for sgd".
-        holds: Returns whether it holds for a recipe, or for any object with
-            the settings as attributes.
-        otherwise: Why the setting is unused where the condition does not
-            hold. It may name settings, as in "with the model {model!r}".
+        words: The condition in the help text, such as "for sgd".
+        holds: A function that returns whether the condition holds for a
+            recipe, or for any object with the settings as attributes.
+        otherwise: Why the setting is unused if the condition does not hold.
+            It may refer to settings, as in "with the model {model!r}".
     """
 
     words: str
@@ -42,14 +42,16 @@ def setting(
     """Declares a field of the recipe.
 
     Args:
-        default: The value that changes nothing where the field is unused.
-        help_text: What the field means, for `scripts/train.py --help`. When
-            it is used is added to it.
-        choices: The values there are, if it is a name.
-        check: Returns the value to keep, or raises if it is out of range.
-        used_by: When a recipe looks at the field: all of these must hold.
-        argument: The argument of the networks that the field is, if any. The
-            field is used by the models that have it.
+        default: The default. An unused field must have this value.
+        help_text: The meaning of the field, for `scripts/train.py --help`. The
+            conditions of its use are appended.
+        choices: The allowed values, if the field is a name.
+        check: A function that takes the field's name and value, raises if the
+            value is out of range, and returns the value to keep.
+        used_by: The conditions under which a recipe uses the field. All must
+            hold.
+        argument: The argument of the networks that the field sets, if any.
+            Only models with this argument use the field.
 
     Example:
         >>> growth: float = setting(1.25, "Factor.", check=number(at_least=1))
@@ -72,7 +74,7 @@ def setting(
 
 
 def why_unused(field: dataclasses.Field, recipe: Any) -> str:
-    """Returns why a recipe does not look at a field, "" if it does.
+    """Returns why a recipe does not use a field, or "" if it does.
 
     Args:
         field: A field of the recipe.
@@ -85,10 +87,10 @@ def why_unused(field: dataclasses.Field, recipe: Any) -> str:
 
 
 def as_json(value: Any) -> Any:
-    """Returns the value of a field as it is in a JSON file.
+    """Returns the value of a field as JSON has it.
 
     Args:
-        value: Its value.
+        value: The value in the recipe.
     """
     return list(value) if isinstance(value, tuple) else value
 
@@ -97,7 +99,7 @@ def one_of(choices: tuple[str, ...]) -> Check:
     """Returns the check of a name.
 
     Args:
-        choices: The names there are.
+        choices: The allowed names.
     """
     return lambda name, value: choice(name, value, choices)
 
@@ -125,7 +127,7 @@ def whole_number(at_least: int) -> Check:
     """Returns the check of an integer.
 
     Args:
-        at_least: The least it may be.
+        at_least: The smallest allowed value.
     """
     return lambda name, value: integer(name, value, at_least=at_least)
 
@@ -134,8 +136,8 @@ def numbers(may_be_empty: bool = False, **bounds: float) -> Check:
     """Returns the check of a list of finite numbers, kept as a tuple.
 
     Args:
-        may_be_empty: Whether it may have no number.
-        **bounds: Of each number, as in `number`.
+        may_be_empty: Whether the list may be empty.
+        **bounds: The bounds of each number, as in `number`.
     """
 
     def check(name, values):
@@ -148,7 +150,7 @@ def numbers(may_be_empty: bool = False, **bounds: float) -> Check:
 
 
 def rising_shares(name: str, values: Any) -> tuple[float, ...]:
-    """Returns shares of the run as a tuple, after checking their order.
+    """Returns shares of the run as a tuple, after checking that they rise.
 
     Args:
         name: The field's name.
@@ -217,7 +219,7 @@ MILESTONES = Use(
 
 
 def trained_by(*trainings: str) -> Use:
-    """Returns the condition that the training is one of some.
+    """Returns the condition that the training is one of those given.
 
     Args:
         *trainings: Names of trainings.
@@ -230,7 +232,7 @@ def trained_by(*trainings: str) -> Use:
 
 
 def optimized_by(optimizer: str) -> Use:
-    """Returns the condition that the optimizer is a certain one.
+    """Returns the condition that the optimizer is the one given.
 
     Args:
         optimizer: Its name.

@@ -1,4 +1,4 @@
-"""Running a recipe: the one place where everything meets."""
+"""Trains a recipe, measures the result and writes the files of the run."""
 
 import dataclasses
 import time
@@ -94,7 +94,7 @@ def run(
 
     Raises:
         ValueError: If the folder cannot be written, belongs to another recipe
-            or holds a damaged checkpoint, if the data set cannot be had, or
+            or has a damaged checkpoint, if the data set is not available, or
             if the devices cannot train this recipe.
         RunError: If the loss is NaN or infinite, the disk is full or a worker
             was lost. The last finished epoch is kept.
@@ -124,7 +124,7 @@ def run(
 
 
 def _train(recipe, folder, dataset, devices, progress):
-    """Trains the epochs that are not in the checkpoint yet."""
+    """Trains the remaining epochs and returns the scale of the factor."""
     shared = dataset.divisible_by(devices.replicas)
     with devices.scope():
         model, scale = build(recipe, shared)
@@ -162,9 +162,9 @@ def _train(recipe, folder, dataset, devices, progress):
         if devices.replicas == 1:
             raise
         raise RunError(
-            "Another worker was lost, or this one from the others "
-            f"({type(problem).__name__}). All epochs but the current one are "
-            "kept: start the same command on all workers to go on."
+            "Another worker was lost, or the connection to it "
+            f"({type(problem).__name__}). All finished epochs are kept. To "
+            "resume, start the same command on all workers."
         ) from problem
     return scale
 
@@ -256,10 +256,10 @@ def percent_wrong(model: keras.Model, batches: tf.data.Dataset) -> float:
 
 
 def _shrunk(model, folder, test):
-    """Shrinks and saves the model, and measures the shrunk one.
+    """Shrinks the model, and saves and measures the smaller one.
 
-    Any error is reported in the result instead of raised: the result of a
-    long training must be written in any case.
+    An error is not raised but put into the result, so that the result of a
+    long training is always written.
     """
     try:
         small, report = shrink(model, tolerance=0)
@@ -278,10 +278,10 @@ def _shrunk(model, folder, test):
 
 
 def _folded(model, recipe, test):
-    """Returns the model with its gates folded in, and a result on the gates.
+    """Returns the model with its gates folded in, and the gates' result.
 
-    The gates are counted and tested as read by their median and by their
-    mean. The sparsities without regard to the gates are added for comparison.
+    The result has the open gates and the error with the median and with the
+    mean of each gate. For comparison it also has sparsities that ignore gates.
     """
     ungated = sparsity_report(model, recipe.tolerance, recipe.axis)
     report = gate_report(model).to_dict()

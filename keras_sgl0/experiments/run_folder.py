@@ -17,7 +17,7 @@ from keras_sgl0.utils.validation import InputError, RunError
 RECIPE, CHECKPOINT = "recipe.json", "checkpoint.keras"
 HISTORY, MODEL, RESULT = "history.csv", "model.keras", "result.json"
 SHRUNK = "shrunk.keras"
-# What the checkpoint holds beside Keras's own entries.
+# Entries of the checkpoint besides those of Keras.
 _EPOCHS, _CALLBACKS = "keras_sgl0/epochs", "keras_sgl0/callbacks.npz"
 # No space left, quota exceeded, file too large, input/output error.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -62,13 +62,14 @@ class RunFolder:
     def require_same_recipe(self, recipe: dict):
         """Raises if the folder belongs to another recipe.
 
-        Settings that are newer than the run in the folder count as default.
+        Settings that are newer than the run in the folder have their defaults.
 
         Args:
             recipe: The settings, ready for JSON.
 
         Raises:
-            ValueError: If it does, or if its recipe file is damaged.
+            ValueError: If the recipes are different, or if the recipe file in
+                the folder is damaged.
         """
         if not os.path.exists(self.file(RECIPE)):
             return
@@ -124,14 +125,14 @@ class RunFolder:
             write(new)
             os.replace(new, self.file(name))
         except OSError as problem:
-            # HDF5 keeps the text of an error, but not always its number.
+            # HDF5 errors have the text of the cause, but not always its number.
             texts = [os.strerror(number) for number in _DISK]
             if problem.errno in _DISK or any(t in str(problem) for t in texts):
                 self._remove(new)
                 raise RunError(
                     f"{self.file(name)} could not be written ({problem}). "
-                    "What was there before is kept: once there is space, the "
-                    "same command goes on from the last epoch saved."
+                    "The old file is kept. Free some space and start the same "
+                    "command again: it resumes after the last saved epoch."
                 ) from problem
             raise
 
@@ -174,8 +175,8 @@ class RunFolder:
         """Saves what is needed to resume.
 
         A checkpoint is a Keras file with two more entries. Keras's own
-        `BackupAndRestore` keeps the epoch in a second file and overwrites
-        both, so a run that is killed meanwhile is lost.
+        `BackupAndRestore` writes the epoch to a second file and overwrites
+        both, so a run that is killed in between is lost.
 
         Args:
             model: The compiled model.
@@ -237,7 +238,7 @@ class RunFolder:
     def _unreadable(self, kind, name, problem):
         return InputError(
             f"The {kind} {self.file(name)} cannot be read ({problem}). To "
-            f"start this run afresh, remove the folder {self.path}."
+            f"start this run again, remove the folder {self.path}."
         )
 
     def _read_json(self, name):
@@ -292,7 +293,7 @@ class Recorder(keras.callbacks.Callback):
     def __init__(self, folder: RunFolder, epochs: int, callbacks: list):
         super().__init__()
         self.folder = folder
-        # The last row may be of an epoch that was not checkpointed.
+        # The last row may be of an epoch without a checkpoint.
         self._rows = folder.history()[:epochs]
         self._callbacks = callbacks
 
@@ -311,12 +312,12 @@ class Recorder(keras.callbacks.Callback):
     def _require_finite(self, epoch, logs):
         for name in ("loss", "val_loss"):
             if not np.isfinite(logs.get(name, 0.0)):
-                kept = "no epoch was"
+                kept = "There is no checkpoint yet."
                 if epoch:
-                    kept = f"{self.folder.file(CHECKPOINT)} is the model as it"
-                    kept += f" was {epoch} epochs"
+                    path = self.folder.file(CHECKPOINT)
+                    kept = f"{path} has the model after epoch {epoch}."
                 raise RunError(
                     f"The {name} became {logs[name]} in epoch {epoch + 1}, so "
-                    f"the run was stopped; {kept} good. Try a smaller "
-                    "learning_rate, and float32 if the precision was float16."
+                    f"the run was stopped. {kept} Try a smaller "
+                    "learning_rate, or float32 if the precision was float16."
                 )

@@ -38,7 +38,7 @@ def shrink_file(
     Args:
         path: The `.keras` file.
         folder: Where the files go. Default: the folder of the model.
-        tolerance: Weights up to this size count as zero.
+        tolerance: Weights smaller than this count as zero.
         round_to: Keep a multiple of this many channels.
         on_constant: As in `shrink`.
         formats: As in `export`.

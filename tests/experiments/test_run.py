@@ -549,7 +549,7 @@ def test_spoilt_checkpoint(workdir, spoil):
     message = str(problem.value)
     assert f"checkpoint {workdir}/checkpoint.keras cannot be" in message
     assert message.endswith(
-        f"To start this run afresh, remove the folder {workdir}."
+        f"To start this run again, remove the folder {workdir}."
     )
     assert contents(workdir) == before
 
@@ -566,7 +566,7 @@ def test_spoilt_json(workdir, name, content):
     message = str(problem.value)
     assert message.startswith(f"The file {workdir}/{name} cannot be read (")
     assert message.endswith(
-        f"To start this run afresh, remove the folder {workdir}."
+        f"To start this run again, remove the folder {workdir}."
     )
     assert contents(workdir) == before
 

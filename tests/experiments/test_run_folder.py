@@ -64,8 +64,8 @@ def test_a_full_disk_keeps_what_was_there(tmp_path, number):
     assert contents(tmp_path) == before
     assert str(problem.value) == (
         f"{tmp_path}/result.json could not be written ([Errno {number}] "
-        f"{os.strerror(number)}). What was there before is kept: once there is "
-        "space, the same command goes on from the last epoch saved."
+        f"{os.strerror(number)}). The old file is kept. Free some space and "
+        "start the same command again: it resumes after the last saved epoch."
     )
 
 
@@ -163,8 +163,9 @@ def test_a_run_whose_loss_is_no_number_keeps_the_last_good_model(
     with pytest.raises(RunError, match="The loss became nan in epoch") as error:
         run(SMALL, str(tmp_path), progress=False)
     folder = RunFolder(str(tmp_path))
-    kept = f"{folder.file('checkpoint.keras')} is the model as it was 2 epochs"
-    assert (kept if epoch else "no epoch was good") in str(error.value)
+    kept = f"{folder.file('checkpoint.keras')} has the model after epoch 2."
+    none = "There is no checkpoint yet."
+    assert (kept if epoch else none) in str(error.value)
     assert len(folder.history()) == epoch
     if epoch:
         model = keras.saving.load_model(folder.file("checkpoint.keras"))
