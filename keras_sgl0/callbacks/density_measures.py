@@ -1,4 +1,4 @@
-"""What a target density may count: weights, parameters, MACs or neurons."""
+"""The units of a target density: weights, parameters, MACs or neurons."""
 
 import math
 
@@ -18,18 +18,21 @@ from keras_sgl0.utils.validation import InputError, require
 
 
 class Weights:
-    """The weights of all trainable kernels, and what else has a penalty.
+    """Counts the weights of trainable kernels and of penalized variables.
 
-    Every price is a whole number, so that a share of them has no rounding.
+    A variable is counted in units (here its weights). Each unit has a price:
+    here 1, in the subclass for MACs the multiply-adds of a weight. The density
+    is the price of the units that are alive over that of all units. Prices are
+    integers, so sums of them are exact.
 
     Args:
-        target: The density to be met, in (0, 1].
+        target: The target density, in (0, 1].
         model: A built model.
         penalised: Its variables with a penalty of this package.
 
     Raises:
-        ValueError: If the target is not more than the share without a penalty,
-            or if what has a penalty is nothing that is counted.
+        ValueError: If a penalized variable is not counted, or if the target is
+            not above the share of what has no penalty.
     """
 
     name = "weights"
@@ -57,11 +60,11 @@ class Weights:
         )
 
     def _priced(self, model):
-        """Returns all that is counted, and the price of one unit of each."""
+        """Returns the counted variables, each with the price of a unit."""
         return [(v, 1) for v in (*kernels(model), *self._penalised)]
 
     def size(self, variable) -> int:
-        """Returns how many units a variable has.
+        """Returns the number of units of a variable.
 
         Args:
             variable: A variable.
@@ -69,16 +72,16 @@ class Weights:
         return math.prod(variable.shape)
 
     def alive(self, variable, least: float):
-        """Returns how many units of a variable are alive, as a tensor.
+        """Returns the number of units that are alive, as a tensor.
 
         Args:
-            variable: One of the penalised ones.
-            least: A weight that is not above this is dead.
+            variable: A penalized variable.
+            least: Weights up to this size are dead.
         """
         return ops.sum(ops.cast(_is_alive(variable, least), "int32"))
 
     def relative_prices(self) -> np.ndarray:
-        """Returns the price of a unit of each variable, by the mean price."""
+        """Returns the price of a unit of each variable over the mean price."""
         sizes = [self.size(variable) for variable in self._penalised]
         return self._prices * sum(sizes) / (self._prices @ sizes)
 
@@ -86,15 +89,18 @@ class Weights:
         """Returns the density.
 
         Args:
-            alive: How many units of each penalised variable are alive.
+            alive: The number of units alive in each penalized variable.
         """
         return float((self._fixed + alive @ self._prices) / self._total)
 
     def supports(self, least: list[float]) -> list[np.ndarray]:
-        """Returns the weights to keep: as many as the target pays for.
+        """Returns masks of the weights to keep, so that the target is met.
+
+        The units with the highest scores are kept.
 
         Args:
-            least: Of each penalised variable, what is dead already.
+            least: For each penalized variable, the size up to which its
+                weights are dead.
         """
         scores = [self._scores(variable) for variable in self._penalised]
         flat = np.concatenate([s.ravel() for s in scores])
@@ -107,8 +113,9 @@ class Weights:
             limit = flat[order[paid]]
             ends = np.cumsum([s.size for s in scores])
             last = np.searchsorted(ends, order[paid], side="right")
-        # Equals of the first that is too much go too, no half groups; but the
-        # variables before its own come first.
+        # Of units with the same score as the first one that does not fit, none
+        # are kept in its own variable, so that no group is kept in part. In
+        # variables before it they are kept: these come first in the order.
         kept = [
             score >= limit if i < last else score > limit
             for i, score in enumerate(scores)
@@ -116,18 +123,19 @@ class Weights:
         return list(map(self._of_weights, self._penalised, kept, least))
 
     def _scores(self, variable):
-        """Returns by what units are ranked, as a share of the largest.
+        """Returns the score of each unit: its size over the largest one.
 
-        So no kernel goes empty while another has something small to give.
+        Relative sizes keep kernels with small weights from being emptied
+        first.
         """
         size = ops.convert_to_numpy(self._size_of_units(variable))
         return size / max(size.max(), np.finfo(size.dtype).tiny)
 
     def _size_of_units(self, variable):
-        """Returns by what the weights of a variable are ranked.
+        """Returns the size of each weight for ranking.
 
-        `|w|`, its mean over the group, or the geometric mean of the two, as
-        the penalty says in `ranks_by`.
+        This is `|w|`, the mean of `|w|` over the group, or the geometric mean
+        of both, according to `ranks_by` of the penalty.
         """
         penalty, size = own_penalty(variable), ops.abs(upcast(variable))
         if penalty.ranks_by == "weight":
@@ -139,12 +147,12 @@ class Weights:
         return ops.sqrt(size * means) if both else means
 
     def _of_weights(self, variable, kept, least):
-        """Returns which weights are those of the units that are kept."""
+        """Returns the mask of the weights, given that of the units."""
         return kept
 
 
 class _Parameters(Weights):
-    """All trainable parameters of a model, biases included."""
+    """Counts all trainable parameters of a model, including biases."""
 
     name = "parameters"
 
@@ -153,7 +161,7 @@ class _Parameters(Weights):
 
 
 class _MACs(Weights):
-    """The multiply-adds of the trainable kernels."""
+    """Counts the multiply-adds of the trainable kernels."""
 
     name = "macs"
 
@@ -167,7 +175,7 @@ class _MACs(Weights):
 
 
 class _Neurons(Weights):
-    """The groups of the trainable kernels, as `sparsity_report` counts them."""
+    """Counts the groups of trainable kernels, as `sparsity_report` does."""
 
     name = "neurons"
 
@@ -179,7 +187,7 @@ class _Neurons(Weights):
         return [(kernel, 1) for kernel in kernels(model)]
 
     def size(self, variable) -> int:
-        """Returns how many groups a kernel has.
+        """Returns the number of groups of a kernel.
 
         Args:
             variable: A kernel.
@@ -187,11 +195,11 @@ class _Neurons(Weights):
         return num_groups(variable.shape, self._axes[id(variable)])
 
     def alive(self, variable, least: float):
-        """Returns how many groups have a weight that is alive, as a tensor.
+        """Returns the number of groups with a weight alive, as a tensor.
 
         Args:
-            variable: One of the penalised kernels.
-            least: A weight that is not above this is dead.
+            variable: A penalized kernel.
+            least: Weights up to this size are dead.
         """
         others = other_axes(variable.shape, self._axes[id(variable)])
         alive = ops.any(_is_alive(variable, least), axis=others)

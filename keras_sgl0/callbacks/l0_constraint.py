@@ -1,4 +1,4 @@
-"""Constrained l0: gates held to a target density by a Lagrange multiplier."""
+"""Trains gates under a constraint on their expected density."""
 
 import numbers
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ SCOPES = ("model", "layer")
 
 
 class Constraint:
-    """`density <= target` for one set of gates, and its multiplier.
+    """A constraint `density <= target` on some gates, with its multiplier.
 
     Args:
-        name: The gated layer's name, empty for the whole model.
-        gates: The gate layers, which hold the multiplier.
-        target: The density not to be exceeded.
+        name: The name of the gated layer, empty for the whole model.
+        gates: The gate layers. Each has the multiplier as a weight.
+        target: The upper limit of the density.
     """
 
     def __init__(self, name: str, gates: list[HardConcrete], target: float):
@@ -51,12 +51,12 @@ class Constraint:
 
 
 class _Lagrangian(Lent, keras.regularizers.Regularizer):
-    """The constraints' part of the Lagrangian, which also does the dual step.
+    """The term of the constraints in the loss, with the dual step.
 
-    `sum_i m_i * violation_i`, with the multipliers as the step found them; from
-    the same violations it then takes `m_i <- max(0, m_i + rate * violation_i)`,
-    so both players move at once. It stands in the loss, as a regularizer of
-    one of the gates, where every backend lets weights of the model change.
+    Its value is `sum_i m_i * violation_i`. It also updates the multipliers,
+    `m_i <- max(0, m_i + rate * violation_i)`, so that primal and dual step use
+    the same violations. It is a regularizer of one of the gates, because there
+    all backends allow a train step to assign weights of the model.
     """
 
     def __init__(self, original, constraints, learning_rate, restart):
@@ -84,55 +84,58 @@ class _Lagrangian(Lent, keras.regularizers.Regularizer):
 
 
 class L0Constraint(LendingCallback):
-    r"""Holds the gates of a model to a target density while it trains.
+    r"""Trains a model with gates under a constraint on its density.
 
-    It plays `min over weights and gates, max over m >= 0` of
+    It solves `min over weights and gates, max over m >= 0` of
 
     `L + sum_i m_i * (density_i - target_i)`
 
     where a density is the expected share of active parameters, `sum_g |g| *
-    P(z_g != 0)` over all of them. In each training step the optimizer takes its
-    step on the weights and gates, and the multipliers ascend by
-    `learning_rate * violation`, with the violation of the same forward pass,
-    and stay at least 0. With dual restarts, a constraint that is strictly
-    satisfied has its multiplier set to 0 at once, so that it does not go on
-    pruning. Everything happens inside the compiled step: it works with
-    `steps_per_execution`, `jit_compile`, and on every backend.
+    P(z_g != 0)` divided by their number. In each training step, the optimizer
+    updates weights and gates, and the multipliers `m_i` rise by
+    `learning_rate * violation_i` with the violation of the same forward pass,
+    but not below 0. With `restart`, a strictly satisfied constraint has its
+    multiplier reset to 0, so that it stops pruning. All this is part of the
+    compiled step, so it works with `steps_per_execution`, `jit_compile` and
+    all backends.
 
-    The density is held, not the number of gates open at test time: those with
-    `P(z != 0) > 1/2` (see `HardConcrete`), which comes close but for small
-    targets: of many nearly closed gates each adds its share, so that at a
-    density of .1 half of it may be open.
+    The constraint is on the expected density. At test time the gates with
+    `P(z != 0) > 1/2` are open (see `HardConcrete`). Their density is close to
+    the expected one, except for small targets: there many closed gates
+    together add to the expected density, and the density at test time can be
+    half of it.
 
-    *A target that is met from the start* leaves the multipliers at 0: nothing
-    is pruned, nothing added. *A target out of reach* lets them grow without
-    bound: `log_alpha` is clamped, so no density falls below .047.
+    If a target is met from the start, the multipliers stay at 0 and nothing is
+    pruned. If a target cannot be met, the multipliers grow without bound: no
+    density can fall below .047, because `log_alpha` is clamped.
 
-    An evaluation takes no dual step: neither the validation of `fit` nor one by
-    a callback at an epoch's end, if that is listed after this one.
+    Evaluation takes no dual step. This holds for the validation in `fit` and
+    for callbacks that evaluate at the end of an epoch, if they are listed after
+    this one.
 
-    The multipliers are weights of the gates: a checkpoint of the model has
-    them, and a second `fit` goes on from them.
+    The multipliers are weights of the gates: they are saved with the model,
+    and a second `fit` continues with them.
 
-    Each epoch's `logs` get `density`, `violation` and `multiplier`; with
-    `scope="layer"` one each of `density_conv1` and the like.
+    The `logs` of each epoch get `density`, `violation` and `multiplier`. With
+    `scope="layer"` the name of the layer is appended, as in `density_conv1`.
 
     Args:
-        density: The target in (0, 1]: one number; or, with `scope="layer"`,
-            also a number for each gated layer, in the model's order, or a dict
-            from the names of gated layers, which leaves the others free.
-        scope: `"model"`, one constraint on all parameters behind gates, or
-            `"layer"`, one for each gated layer.
-        learning_rate: Of the dual ascent. Greater than 0.
+        density: The target, in (0, 1]. With `scope="layer"` it may also be a
+            sequence with a target for each gated layer in the model's order,
+            or a dict of targets by layer name; layers that are not in the dict
+            are not constrained.
+        scope: `"model"` for one constraint on all gated parameters, `"layer"`
+            for one on each gated layer.
+        learning_rate: The learning rate of the multipliers. Greater than 0.
         restart: Whether to reset the multiplier of a satisfied constraint.
 
     Attributes:
         constraints: The constraints of the current or last `fit`.
 
     Raises:
-        ValueError: If an argument is out of range; when `fit` begins, if the
-            model has no trainable gates, if `density` has other layers than
-            the model, if it is not clear which weights a gate rules, or if the
+        ValueError: If an argument is out of range. When `fit` begins, if the
+            model has no trainable gates, if `density` does not match the gated
+            layers, if the weights of a gate cannot be found, or if the
             optimizer accumulates gradients.
 
     Example:
@@ -204,14 +207,14 @@ class L0Constraint(LendingCallback):
         super().on_train_begin(logs)
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Lends again."""
+        """Puts the regularizer with the dual step back."""
         self._give()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Puts densities, violations and multipliers into `logs`.
+        """Adds densities, violations and multipliers to `logs`.
 
-        The Lagrangian is taken back, since callbacks behind this one may
-        evaluate the model.
+        The regularizer with the dual step is removed until the next epoch,
+        since callbacks listed after this one may evaluate the model.
         """
         self._take_back()
         for constraint in self.constraints if logs is not None else ():
@@ -224,7 +227,7 @@ class L0Constraint(LendingCallback):
 
     def _constraints(self, trained):
         if self.scope == "model":
-            assert isinstance(self.density, float)  # as `__init__` saw to
+            assert isinstance(self.density, float)  # `__init__` checks it
             return [Constraint("", trained, self.density)]
         of_layers: dict[int, list[HardConcrete]] = {}
         for gate in trained:

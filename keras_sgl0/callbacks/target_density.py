@@ -1,4 +1,4 @@
-"""A target density for penalties without gates."""
+"""Trains any penalty to a target density."""
 
 import math
 from typing import Any
@@ -17,15 +17,15 @@ from keras_sgl0.network.sparsity import own_penalty
 from keras_sgl0.regularizers import Penalty
 from keras_sgl0.utils.validation import InputError, choice, finite_float
 
-# Steered by the natural exponent of `_GAIN` times the error of log density:
-# a density a tenth above the path more than doubles the penalty.
+# log(strength) = _GAIN * log(density / path): with a density a tenth above the
+# path, the strength is 1.6.
 _GAIN = 5.0
 _UPDATES_PER_EPOCH = 10
 _STRONGEST = 100.0
 
 
 class _Steered(Lent, keras.regularizers.Regularizer):
-    """A penalty times the strength of the moment for its kernel."""
+    """A penalty times the current strength for its kernel."""
 
     def __init__(self, original, target, kernel):
         super().__init__(original)
@@ -39,7 +39,7 @@ class _Steered(Lent, keras.regularizers.Regularizer):
 
 
 class _Supported(Lent):
-    """A proximal step of the strength of the moment, then a fixed support."""
+    """A proximal step with the current strength; later a fixed support."""
 
     def __init__(self, original, target, kernel):
         super().__init__(original)
@@ -57,62 +57,66 @@ class _Supported(Lent):
 
 
 class TargetDensity(LendingCallback):
-    r"""Steers the strength of any penalty until a target density is met.
+    r"""Controls the strength of any penalty to reach a target density.
 
-    `density=0.1` gives a network with a tenth of its weights, for `GroupLasso`,
-    `SparseGroupLasso`, `SGL0` and every other penalty, trained by its
-    subgradient, by splitting or by its proximal operator. Put it after
-    `VariableSplitting` or `ProximalStep`. The penalty's own factor says where
-    the search begins.
+    `density=0.1` gives a network with a tenth of its weights. It works for
+    `GroupLasso`, `SparseGroupLasso`, `SGL0` and every other penalty, trained
+    by its subgradient, by splitting or by its proximal operator. List it after
+    `VariableSplitting` or `ProximalStep`. The strength multiplies the penalty,
+    so the penalty's factor is the starting point.
 
-    *First phase*, up to `settle` of the run: the density is to follow the path
-    `target + (1 - target) * (1 - t)^3`, `t` from 0 to 1. Ten times an epoch
-    (once on JAX, and where Keras does not know the steps of an epoch) the
-    strength, by which the whole penalty is multiplied, becomes
+    *First phase*, at most until `settle` of the run: the density should follow
+    the path `target + (1 - target) * (1 - t)^3`, where `t` goes from 0 to 1.
+    Ten times per epoch, the strength becomes
 
     `strength = (density / path)^5`, at most 100.
 
-    A weight counts as dead here below `.02 * sqrt(2 / fan_in)`, a neuron if all
-    its weights do. With `of="macs"` each kernel's penalty is also multiplied by
-    the multiply-adds a weight of it takes part in, over their mean.
+    It is updated only once per epoch on JAX, and if Keras does not know the
+    number of steps. In this phase, weights below `.02 * sqrt(2 / fan_in)`
+    count as dead, and so do neurons with only such weights. With `of="macs"`,
+    the penalty of a kernel is also multiplied by the multiply-adds of one of
+    its weights, relative to the mean over all weights.
 
-    *Second phase*, as soon as the density is the target or `settle` is over:
-    the largest weights are kept, as many as the target allows, the others are
-    set to zero and stay there, and the penalty is taken off. Large is, as a
-    share of the largest of the kernel, `|w|`; the mean of `|w|` over its group
-    for `GroupLasso`; and for sums of a group and an elementwise penalty the
-    geometric mean of the two, so that weak groups go first. With `of="neurons"`
-    groups are kept for their mean whatever the penalty, and of these the
-    weights that do not count as dead. The rest of the run trains what is left,
-    without any shrinkage, so it should not begin after the learning rate has
-    fallen for good. A run that ends before, stopped early, is cut as it ends.
+    *Second phase*, once the target or `settle` is reached: the largest weights
+    are kept, as many as the target allows. The others are set to zero and stay
+    zero, and the penalty is removed. The rest of the run trains the remaining
+    weights without shrinkage, so the second phase should begin before the last
+    drop of the learning rate. If `fit` is stopped earlier, the weights are cut
+    at its end.
 
-    *This is a heuristic.* In `L0Constraint` density has a gradient and the
-    multiplier is that of a Lagrangian. Here it has none, a dead weight hardly
-    comes back, and dual ascent overshoots; so the multiplier is set by the
-    error itself, as a proportional controller sets it, and the cut closes what
-    gap is left. What it guarantees is that the density is not above the target
-    in the end; it is below it only if the penalty had killed more than that
-    between two updates, so on JAX a run should have epochs enough.
+    Weights are ranked by their size relative to the largest in their kernel.
+    The size is `|w|` for penalties on single weights, the mean of `|w|` over
+    the group for group penalties, and the geometric mean of both for their
+    sums, so that weak groups are removed first. With `of="neurons"` it is
+    always the mean over the group, and in the groups that are kept, weights
+    that count as dead are removed.
 
-    Nothing is remembered from epoch to epoch: a resumed run goes on as the
-    uninterrupted one.
+    *This is a heuristic.* In `L0Constraint` the density has a gradient, and a
+    Lagrange multiplier controls it. Here it has no gradient, dead weights
+    hardly ever come back, and dual ascent overshoots. So the strength follows
+    the error, as in a proportional controller, and the cut closes the
+    remaining gap. The final density is never above the target. It is below
+    the target only if the penalty removes more than needed between two
+    updates, so a run on JAX should have many epochs.
 
-    List it after callbacks that restore weights as `fit` ends, such as
-    `EarlyStopping(restore_best_weights=True)`: of those before it, it cuts the
-    weights they restored; those after it bring back weights it had cut.
+    The callback has no state between epochs, so a resumed run continues like
+    an uninterrupted one.
 
-    Each epoch's `logs` get `density`, what counts in `of` and is not zero, and
+    List it after callbacks that restore weights at the end of `fit`, such as
+    `EarlyStopping(restore_best_weights=True)`. It then cuts the restored
+    weights; callbacks listed after it may bring back weights that were cut.
+
+    The `logs` of each epoch get `density`, the share of non-zero units, and
     `strength`.
 
     Args:
-        density: The target in (0, 1].
-        of: What is counted: `"weights"`, those of all trainable kernels and of
-            whatever else has a penalty; `"parameters"`, all trainable
-            parameters, biases included; `"macs"`, the multiply-adds of the
-            trainable kernels; or `"neurons"`, their groups, as
-            `sparsity_report` counts them. What has no penalty counts as a
-            whole.
+        density: The target, in (0, 1].
+        of: The unit of the density: `"weights"` of all trainable kernels and
+            of other variables with a penalty; `"parameters"`, all trainable
+            parameters, including biases; `"macs"`, the multiply-adds of the
+            trainable kernels; or `"neurons"`, the groups of the trainable
+            kernels, as `sparsity_report` counts them. Variables without a
+            penalty count as completely alive.
         settle: The share of the run after which the second phase begins at the
             latest, in (0, 1).
 
@@ -121,10 +125,10 @@ class TargetDensity(LendingCallback):
         settled: Whether the second phase has begun.
 
     Raises:
-        ValueError: If an argument is out of range; when `fit` begins, if no
+        ValueError: If an argument is out of range. When `fit` begins, if no
             trainable variable has a penalty of this package, if the target is
-            not more than the share without a penalty, if the multiply-adds or
-            the neurons of what has one are not known, or if that has a
+            not above the share of what has no penalty, if the multiply-adds or
+            the neurons of a penalized variable are not known, or if it has a
             constraint other than a proximal step.
 
     Example:
@@ -140,15 +144,15 @@ class TargetDensity(LendingCallback):
         self.density = finite_float("density", density, above=0, at_most=1)
         self.of = choice("of", of, tuple(MEASURES))
         self.settle = finite_float("settle", settle, above=0, below=1)
-        # Made when `fit` begins.
+        # Created when `fit` begins.
         self.strength: Any = None
         self.settled = False
-        # Not a method: a batch hook, even an empty one, costs every step.
+        # Not a method, since even an empty batch hook makes every step slower.
         if keras.backend.backend() != "jax":
             self.on_train_batch_end = self._between_batches
 
     def lend(self, variable, original):
-        """Returns penalty and constraint for a kernel with a penalty."""
+        """Returns what replaces the penalty and constraint of a kernel."""
         if not isinstance(own_penalty(variable), Penalty):
             return {}
         if not isinstance(variable.constraint, ProximalConstraint | None):
@@ -162,7 +166,7 @@ class TargetDensity(LendingCallback):
         }
 
     def prepare(self, variables):
-        """Makes the strength, and finds out what a weight of each costs."""
+        """Creates the strength and the prices of the kernels."""
         self.settled = self._has_begun = False
         self._kernels = variables
         known = layouts_of(self.model)
@@ -180,7 +184,7 @@ class TargetDensity(LendingCallback):
         self._count_alive = compiled(self._alive)
 
     def strength_for(self, kernel):
-        """Returns by what the penalty of a kernel is multiplied now.
+        """Returns the current multiplier of the penalty of a kernel.
 
         Args:
             kernel: A kernel with a penalty.
@@ -197,14 +201,14 @@ class TargetDensity(LendingCallback):
         self._steer(epoch / self.params["epochs"])
 
     def on_epoch_end(self, epoch, logs=None):
-        """Does so again; puts density and strength into `logs`."""
+        """Sets the strength again; adds density and strength to `logs`."""
         self._steer((epoch + 1) / self.params["epochs"])
         if logs is not None:
             logs["density"] = self._density()
             logs["strength"] = float(ops.convert_to_numpy(self.strength))
 
     def on_train_end(self, logs=None):
-        """Cuts a run stopped early, or weights restored or averaged."""
+        """Cuts again: `fit` may stop early, or weights may be restored."""
         self._cut()
         super().on_train_end(logs)
 
@@ -212,14 +216,14 @@ class TargetDensity(LendingCallback):
         steps = self.params["steps"]
         if not steps:
             return
-        # The last call of several steps may count more than there are.
+        # With several steps per call, the last call may count too many.
         done = min(batch + 1, steps)
         if (due := _UPDATES_PER_EPOCH * done // steps) > self._updates:
             self._updates = due
             self._steer((self._epoch + done / steps) / self.params["epochs"])
 
     def _steer(self, done):
-        """Sets the strength after that share of the run."""
+        """Sets the strength after the share `done` of the run."""
         if self.settled:
             return
         density, rest = self._density(), max(0.0, 1 - done / self.settle)
@@ -229,10 +233,10 @@ class TargetDensity(LendingCallback):
         path = self.density + (1 - self.density) * rest**3
         self.strength.assign(min((density / path) ** _GAIN, _STRONGEST))
         if keras.backend.backend() == "jax":
-            retrace(self.model)  # it is a constant of the step there
+            retrace(self.model)  # on JAX it is a constant of the traced step
 
     def _resume(self):
-        """Fixes the support of a run that was in its second phase."""
+        """Fixes the support if the resumed run was in its second phase."""
         alive = [int(self._counted.alive(k, 0.0)) for k in self._kernels]
         if self._counted.density(np.array(alive)) <= self.density < 1:
             self._fix_support(
@@ -240,7 +244,7 @@ class TargetDensity(LendingCallback):
             )
 
     def _cut(self):
-        """Keeps the largest that the target pays for, for good."""
+        """Keeps the largest weights that the target allows, for good."""
         self._fix_support(self._counted.supports(self._least()))
 
     def _fix_support(self, supports):
@@ -249,7 +253,7 @@ class TargetDensity(LendingCallback):
             lent["constraint"].support = support
         self.settled = True
         self.strength.assign(0.0)
-        self._count_alive = compiled(self._alive)  # exact zeros from now on
+        self._count_alive = compiled(self._alive)  # now counts exact zeros
         retrace(self.model)
 
     def _density(self):
@@ -257,13 +261,13 @@ class TargetDensity(LendingCallback):
         return self._counted.density(alive)
 
     def _alive(self):
-        """Returns how much of each kernel is alive."""
+        """Returns the number of units alive in each kernel."""
         return ops.stack(
             list(map(self._counted.alive, self._kernels, self._least()))
         )
 
     def _least(self):
-        """Returns the size up to which the weights of each kernel are dead."""
+        """Returns for each kernel the size up to which weights are dead."""
         return [
             0.0 if self.settled else _negligible(fan_in)
             for fan_in in self._fans_in
@@ -271,10 +275,10 @@ class TargetDensity(LendingCallback):
 
 
 def _fan_in(kernel: keras.Variable, layout: Layout | None) -> int:
-    """Returns over how many inputs an output unit of a kernel sums.
+    """Returns the number of inputs that an output of a kernel sums over.
 
-    A look-up sums over none, and a kernel that is not in the table of layers
-    may be of any kind. Of these it is all axes but the last.
+    For a look-up, which has no sum, and for unknown layers it is the product
+    of all axes but the last.
     """
     if layout is None or layout.applied == "lookup":
         return math.prod(kernel.shape[:-1])
@@ -284,8 +288,8 @@ def _fan_in(kernel: keras.Variable, layout: Layout | None) -> int:
 def _negligible(fan_in: int) -> float:
     """Returns the size below which a weight of a kernel counts as dead.
 
-    Weights that are drawn to zero by their gradient jitter around it with the
-    learning rate, so it is 2 % of the size weights of such a kernel usually
-    start with, `sqrt(2 / fan_in)`.
+    A subgradient does not set weights to exactly zero: they oscillate around
+    it, with the learning rate as amplitude. So the limit is 2 % of the usual
+    standard deviation of initial weights, `sqrt(2 / fan_in)`.
     """
     return 0.02 * (2 / fan_in) ** 0.5
