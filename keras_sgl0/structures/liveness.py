@@ -12,6 +12,7 @@ import dataclasses
 import numpy as np
 
 from keras_sgl0.network.graph import Graph, Node, Tensor, tensors
+from keras_sgl0.structures.components import Components
 from keras_sgl0.structures.rules import Opaque, Rule, Values, rule_for
 from keras_sgl0.utils.validation import require
 
@@ -61,7 +62,7 @@ def analyse(
     Raises:
         ValueError: If `minimum` is 0 and no channel of a layer would stay.
     """
-    liveness = _Liveness(graph, values, on_constant)
+    liveness = Liveness(graph, values, on_constant)
     liveness.forward(opaque or {})
     liveness.backward()
     cutting = _Cutting(liveness)
@@ -83,7 +84,7 @@ def analyse(
     )
 
 
-class _Liveness:
+class Liveness:
     """The forward pass and the backward pass."""
 
     def __init__(self, graph, values, on_constant):
@@ -164,33 +165,27 @@ class _Liveness:
 
 
 class _Cutting:
-    """Cuts what is dead and what is tied to nothing alive.
-
-    `why` holds, per channel, the number of the reason why a dead channel
-    stays; 0 stands for none, as it is cut or alive.
-    """
+    """Cuts the components of which every channel is dead."""
 
     def __init__(self, liveness):
         self._liveness = liveness
         self._nodes = liveness.graph.nodes
-        self._rules = liveness.rules
         self.dead = liveness.dead()
-        self.cut = {x: dead.copy() for x, dead in self.dead.items()}
-        self.why = {x: np.zeros(len(d), int) for x, d in self.dead.items()}
-        self.reasons = [""]
-        self.makers = [n for n in self._nodes if self._rules[n].cuts]
-        self._ties = {}
-        for node in self._nodes:
-            ties = self._rules[node].ties()
-            if ties is not None:
-                pairs = zip((*node.inputs, *node.outputs), ties, strict=True)
-                self._ties[node] = [p for p in pairs if p[1] is not None]
-        self._refuse_all()
-        self._tie()
+        self.makers = [n for n in self._nodes if liveness.rules[n].cuts]
+        self._components = Components(liveness.graph, liveness.rules)
+        self._refuse_lost_constants()
+        alive = self._components.any({x: ~d for x, d in self.dead.items()})
+        self._cut = ~alive & ~self._components.refused
+
+    @property
+    def cut(self):
+        """Which channels of each tensor are cut."""
+        labels = self._components.labels
+        return {x: self._cut[own] for x, own in labels.items()}
 
     def count(self, node):
         """Returns how many output channels of a layer stay."""
-        return int((~self.cut[node.outputs[0]]).sum())
+        return int((~self._cut[self._of(node)]).sum())
 
     def restore(self, minimum, round_to):
         """Brings channels back until every layer has enough of them."""
@@ -198,97 +193,63 @@ class _Cutting:
         while changed:
             changed = False
             for node in self.makers:
-                (y,) = node.outputs
                 number = self.count(node)
                 wanted = max(number, minimum)
                 reason = f"a layer keeps at least {minimum}"
                 if round_to and wanted % round_to:
                     wanted += round_to - wanted % round_to
                     reason = f"a layer keeps a multiple of {round_to}"
-                back = np.flatnonzero(self.cut[y])[: wanted - number]
+                components = self._of(node)
+                back = components[self._cut[components]][: wanted - number]
                 if len(back):
-                    self._refuse(y, back, reason)
-                    self._tie()
+                    self._cut[back] = False
+                    self._components.refuse(back, reason)
                     changed = True
 
     def dead_but_kept(self):
         """Returns the dead channels that stay, by layer and reason."""
         found: dict[Node, dict[str, list[int]]] = {}
+        ties = self._first_ties()
         for node in self.makers:
-            (y,) = node.outputs
-            for i in np.flatnonzero(self.dead[y] & ~self.cut[y]).tolist():
-                reason = self.reasons[self.why[y][i]]
+            components = self._of(node)
+            dead = self.dead[node.outputs[0]]
+            for i in np.flatnonzero(dead & ~self._cut[components]).tolist():
+                reason = self._components.reason(components[i]) or (
+                    f"tied in `{ties[components[i]]}` to a channel that is "
+                    "alive"
+                )
                 found.setdefault(node, {}).setdefault(reason, []).append(i)
         return found
 
-    def _refuse(self, x, which, reason):
-        """Keeps channels of a tensor that would be cut."""
-        refused = np.zeros(len(self.cut[x]), bool)
-        refused[which] = True
-        refused &= self.cut[x]
-        if refused.any():
-            self.cut[x] &= ~refused
-            self.why[x][refused] = self._reason_number(reason)
+    def _of(self, node):
+        """Returns the components of the outputs of a layer."""
+        return self._components.labels[node.outputs[0]]
 
-    def _refuse_all(self):
-        """Keeps what some call needs, whatever it is tied to."""
-        graph, every = self._liveness.graph, slice(None)
-        for x in tensors(graph.inputs):
-            self._refuse(x, every, "an input of the model")
-        for y in tensors(graph.outputs):
-            self._refuse(y, every, "an output of the model")
+    def _refuse_lost_constants(self):
+        """Keeps the constants that a call sees differently at its border."""
+        liveness = self._liveness
         for node in self._nodes:
-            rule = self._rules[node]
-            tied = [x for x, _ in self._ties.get(node, ())]
-            if rule.why_outputs_stay:
-                for y in node.outputs:
-                    self._refuse(y, every, rule.why_outputs_stay)
-            for i, x in enumerate(node.inputs):
-                if rule.why_inputs_stay:
-                    self._refuse(x, every, rule.why_inputs_stay)
-                elif tied and x not in tied:
-                    self._refuse(x, every, f"`{node.path}` broadcasts it")
-                constant = ~np.isnan(self._liveness.constants[x])
-                lost = constant & np.isnan(
-                    self._liveness.input_constants[node][i]
-                )
-                self._refuse(
-                    x,
-                    lost & self._liveness.reads[node][i],
+            seen = liveness.input_constants[node]
+            for x, own, read in zip(
+                node.inputs, seen, liveness.reads[node], strict=True
+            ):
+                lost = ~np.isnan(liveness.constants[x]) & np.isnan(own)
+                self._components.refuse(
+                    self._components.labels[x][lost & read],
                     f"its constant meets the zeros around `{node.path}`",
                 )
 
-    def _tie(self):
-        """Keeps what is tied to what stays, to the fixed point."""
-        changed = True
-        while changed:
-            order = (*self._ties, *reversed(self._ties))
-            changed = any([self._tie_at(node) for node in order])
-
-    def _tie_at(self, node):
-        """Does so at one call, and returns whether anything changed."""
-        pairs = self._ties[node]
-        number = 1 + max(own.max() for _, own in pairs)
-        stays = np.zeros(number, bool)
-        for x, own in pairs:
-            stays[own[~self.cut[x]]] = True
-        lost = [(x, own, self.cut[x] & stays[own]) for x, own in pairs]
-        if not any(which.any() for *_, which in lost):
-            return False
-        why = np.zeros(number, int)
-        for x, own in pairs:
-            np.maximum.at(why, own, self.why[x])
-        alive = self._reason_number(
-            f"tied in `{node.path}` to a channel that is alive"
-        )
-        for x, own, which in lost:
-            self.cut[x] &= ~which
-            reason = np.where(why[own] > 0, why[own], alive)
-            self.why[x][which] = reason[which]
-        return True
-
-    def _reason_number(self, reason):
-        """Returns the number of a reason."""
-        if reason not in self.reasons:
-            self.reasons.append(reason)
-        return self.reasons.index(reason)
+    def _first_ties(self):
+        """Returns, by component, where a dead channel is tied to a live one."""
+        found: dict[int, str] = {}
+        for node, pairs in self._components.ties.items():
+            number = 1 + max(own.max() for _, own in pairs)
+            alive, dead = np.zeros(number, bool), np.zeros(number, bool)
+            labels = np.zeros(number, int)
+            for x, own in pairs:
+                alive[own[~self.dead[x]]] = True
+                dead[own[self.dead[x]]] = True
+                labels[own] = self._components.labels[x]
+            for component in labels[alive & dead].tolist():
+                found.setdefault(component, node.path)
+        return found

@@ -1,0 +1,122 @@
+"""Which channels of a model can only be cut together.
+
+A layer's rule says which channels of its inputs and outputs are tied. Channels
+that are tied over any number of calls form one component: it is cut as a whole
+or stays as a whole. A component stays if any of its channels must, and then
+the reason is kept.
+"""
+
+import numpy as np
+
+from keras_sgl0.network.graph import Graph, Node, Tensor, tensors
+from keras_sgl0.structures.rules import Rule
+
+
+class Components:
+    """The connected components of all ties of a model.
+
+    Args:
+        graph: The calls of a model.
+        rules: The rule of every call.
+
+    Attributes:
+        labels: For each tensor, the component of each of its channels.
+        size: The number of components.
+        ties: For each call with ties, the pairs of a tensor and the vector in
+            which channels that are cut together have the same number.
+
+    Example:
+        >>> components = Components(graph, rules)
+        >>> components.labels[node.outputs[0]]
+    """
+
+    def __init__(self, graph: Graph, rules: dict[Node, Rule]):
+        self._graph = graph
+        self._rules = rules
+        self.ties: dict[Node, list[tuple[Tensor, np.ndarray]]] = {}
+        for node in graph.nodes:
+            ties = rules[node].ties()
+            if ties is not None:
+                pairs = zip((*node.inputs, *node.outputs), ties, strict=True)
+                self.ties[node] = [(x, own) for x, own in pairs if own is not None]
+        self.labels, self.size = self._connect()
+        self._reasons = [""]
+        self._why = np.zeros(self.size, int)
+        self._refuse_what_calls_need()
+
+    @property
+    def refused(self) -> np.ndarray:
+        """Which components stay, whatever their weights are."""
+        return self._why > 0
+
+    def reason(self, component: int) -> str:
+        """Returns why a component stays, empty where it need not.
+
+        Args:
+            component: Its number.
+        """
+        return self._reasons[self._why[component]]
+
+    def refuse(self, components: np.ndarray, reason: str):
+        """Keeps components; the first reason to keep one is its reason.
+
+        Args:
+            components: Their numbers.
+            reason: Why they stay.
+        """
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        free = components[self._why[components] == 0]
+        self._why[free] = self._reasons.index(reason)
+
+    def any(self, channels: dict[Tensor, np.ndarray]) -> np.ndarray:
+        """Returns which components have any of the given channels.
+
+        Args:
+            channels: Flags for the channels of each tensor.
+        """
+        found = np.zeros(self.size, bool)
+        for x, flags in channels.items():
+            found[self.labels[x][flags]] = True
+        return found
+
+    def _connect(self):
+        """Gives tied channels the smallest number among them."""
+        every = [*tensors(self._graph.inputs)]
+        every += [y for node in self._graph.nodes for y in node.outputs]
+        ends = np.cumsum([x.channels for x in every])
+        flat = np.arange(ends[-1])
+        # Views, so that a change of one is a change of the whole.
+        labels = dict(zip(every, np.split(flat, ends[:-1]), strict=True))
+        changed = True
+        while changed:
+            before = flat.copy()
+            for node in (*self.ties, *reversed(self.ties)):
+                pairs = self.ties[node]
+                number = 1 + max(own.max() for _, own in pairs)
+                least = np.full(number, len(flat))
+                for x, own in pairs:
+                    np.minimum.at(least, own, labels[x])
+                for x, own in pairs:
+                    labels[x][:] = least[own]
+            changed = bool((before != flat).any())
+        found, compact = np.unique(flat, return_inverse=True)
+        split = np.split(compact, ends[:-1])
+        return dict(zip(every, split, strict=True)), len(found)
+
+    def _refuse_what_calls_need(self):
+        for x in tensors(self._graph.inputs):
+            self.refuse(self.labels[x], "an input of the model")
+        for y in tensors(self._graph.outputs):
+            self.refuse(self.labels[y], "an output of the model")
+        for node in self._graph.nodes:
+            rule = self._rules[node]
+            tied = [x for x, _ in self.ties.get(node, ())]
+            if rule.why_outputs_stay:
+                for y in node.outputs:
+                    self.refuse(self.labels[y], rule.why_outputs_stay)
+            for x in node.inputs:
+                if rule.why_inputs_stay:
+                    self.refuse(self.labels[x], rule.why_inputs_stay)
+                elif tied and x not in tied:
+                    self.refuse(self.labels[x], f"`{node.path}` broadcasts it")
