@@ -98,7 +98,7 @@ def macs_per_weight(model: keras.Model) -> list[tuple[keras.Variable, int]]:
     kernels: dict[int, keras.Variable] = {}
     totals: collections.Counter = collections.Counter()
     for node in graph.nodes:
-        for kernel, positions in _kernels(node):
+        for kernel, positions in kernel_positions(node):
             kernels[id(kernel)] = kernel
             totals[id(kernel)] += positions
     return [(kernel, totals[key]) for key, kernel in kernels.items()]
@@ -112,7 +112,7 @@ def layer_cost(calls: list[Node], elementwise: bool = False) -> LayerCost:
         elementwise: Whether to give the wider count.
     """
     first, layer = calls[0], calls[0].operation
-    kernels = [pair for node in calls for pair in _kernels(node)]
+    kernels = [pair for node in calls for pair in kernel_positions(node)]
     macs = sum(math.prod(kernel.shape) * n for kernel, n in kernels)
     if elementwise:
         macs += sum(map(_elementwise, calls))
@@ -166,8 +166,12 @@ def _require_sizes(model: keras.Model, graph: Graph):
     )
 
 
-def _kernels(node: Node) -> list[tuple[keras.Variable, int]]:
-    """Returns the kernels of a call with their numbers of positions."""
+def kernel_positions(node: Node) -> list[tuple[keras.Variable, int]]:
+    """Returns the kernels of a call with their numbers of positions.
+
+    Args:
+        node: A call, of known sizes.
+    """
     layer = node.operation
     if not isinstance(layer, keras.layers.Layer):
         return []

@@ -11,6 +11,7 @@ from keras_sgl0.network.graph import Tensor
 from keras_sgl0.structures.rules import (
     Channelwise,
     Rewrite,
+    Slices,
     evaluate,
     is_elementwise,
     rule,
@@ -180,6 +181,14 @@ class ZeroPadding(Channelwise):
 @rule(keras.layers.PReLU)
 class PReLU(Channelwise):
     """A slope for negative entries, at each position or shared."""
+
+    def slices(self):
+        """Returns the slopes, if each channel has its own."""
+        axis = self.node.inputs[0].axis - 1
+        own = np.arange(self.node.inputs[0].channels)
+        if self.layer.alpha.shape[axis] == 1 < len(own):
+            return []
+        return [Slices("alpha", axis, own, "follower")]
 
     def constants(self, input_constants):
         """Returns the constant, times the slope where it is negative."""

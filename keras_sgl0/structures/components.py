@@ -38,7 +38,9 @@ class Components:
             ties = rules[node].ties()
             if ties is not None:
                 pairs = zip((*node.inputs, *node.outputs), ties, strict=True)
-                self.ties[node] = [(x, own) for x, own in pairs if own is not None]
+                self.ties[node] = [
+                    (x, own) for x, own in pairs if own is not None
+                ]
         self.labels, self.size = self._connect()
         self._reasons = [""]
         self._why = np.zeros(self.size, int)

@@ -10,6 +10,7 @@ from keras_sgl0.structures.rules import (
     Channelwise,
     Rewrite,
     Rule,
+    Slices,
     evaluate,
     is_elementwise,
     rule,
@@ -21,6 +22,10 @@ class Kernel(Rule):
 
     size = "filters"
     """The entry of the config that holds the number of outputs."""
+    input_axis = -2
+    """The axis of the kernel that runs over input channels."""
+    output_axis = -1
+    """The axis of the kernel that runs over output channels."""
     cuts = True
 
     @property
@@ -88,7 +93,7 @@ class Kernel(Rule):
         """Returns the layer with a smaller kernel and the constants folded."""
         folded = self._fold(~kept_inputs[0], input_constants[0])
         has_bias = self.layer.use_bias or folded.any()
-        weights = self.slices(kept_inputs[0], kept_outputs)
+        weights = self.smaller(kept_inputs[0], kept_outputs)
         if has_bias:
             weights["bias"] = (self._bias() + folded)[kept_outputs]
         config = {
@@ -97,7 +102,17 @@ class Kernel(Rule):
         }
         return Rewrite(config, weights)
 
-    def slices(
+    def slices(self):
+        """Returns the rows and columns of the kernel, and the bias."""
+        inputs = np.arange(self.node.inputs[0].channels)
+        outputs = np.arange(self.node.outputs[0].channels)
+        found = [
+            Slices("kernel", self.input_axis, inputs, "reader"),
+            Slices("kernel", self.output_axis, outputs, "member"),
+        ]
+        return found + self._bias_slices(outputs)
+
+    def smaller(
         self, kept_inputs: np.ndarray, kept_outputs: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Returns the smaller kernels by attribute.
@@ -108,6 +123,11 @@ class Kernel(Rule):
         """
         kernel = self.values(self.layer.kernel)
         return {"kernel": kernel[..., kept_inputs, :][..., kept_outputs]}
+
+    def _bias_slices(self, outputs):
+        if self.layer.bias is None:
+            return []
+        return [Slices("bias", 0, outputs, "member")]
 
     def _bias(self):
         bias = self.layer.bias
@@ -144,6 +164,8 @@ class ConvTranspose(Kernel):
     """
 
     border = True
+    input_axis = -1
+    output_axis = -2
 
     def kernel(self):
         kernel = self.values(self.layer.kernel)
@@ -153,7 +175,7 @@ class ConvTranspose(Kernel):
         """Returns the sum of the kernel over positions, shared by strides."""
         return super().total(rows) / np.prod(self.layer.strides)
 
-    def slices(self, kept_inputs, kept_outputs):
+    def smaller(self, kept_inputs, kept_outputs):
         """Returns the smaller kernel."""
         kernel = self.values(self.layer.kernel)
         return {"kernel": kernel[..., kept_outputs, :][..., kept_inputs]}
@@ -168,6 +190,18 @@ class SeparableConv(Kernel):
         first, second = self._pair()
         return self._product(first.sum(0, dtype="float64"), second)[None]
 
+    def slices(self):
+        """Returns the channels of both kernels, and the bias."""
+        inputs = np.arange(self.node.inputs[0].channels)
+        outputs = np.arange(self.node.outputs[0].channels)
+        rows = np.repeat(inputs, self.layer.depth_multiplier)
+        found = [
+            Slices("depthwise_kernel", -2, inputs, "reader"),
+            Slices("pointwise_kernel", -2, rows, "reader"),
+            Slices("pointwise_kernel", -1, outputs, "member"),
+        ]
+        return found + self._bias_slices(outputs)
+
     @functools.cached_property
     def links(self):
         """Which input reaches which output, a matrix."""
@@ -175,7 +209,7 @@ class SeparableConv(Kernel):
         flags = (first.any(0).astype("float32"), (second != 0) * np.float32(1))
         return self._product(*flags) > 0
 
-    def slices(self, kept_inputs, kept_outputs):
+    def smaller(self, kept_inputs, kept_outputs):
         """Returns the smaller kernels."""
         rows = np.repeat(kept_inputs, self.layer.depth_multiplier)
         pointwise = self.values(self.layer.pointwise_kernel)
@@ -212,6 +246,13 @@ class DepthwiseConv(Channelwise):
         """Returns that a channel goes with all it is turned into."""
         own = np.arange(self.node.inputs[0].channels)
         return [own, np.repeat(own, self.layer.depth_multiplier)]
+
+    def slices(self):
+        """Returns the channels of the kernel, and the bias."""
+        multiplier = self.layer.depth_multiplier
+        first = np.arange(self.node.inputs[0].channels) * multiplier
+        kernel = Slices("kernel", -2, first, "member")
+        return [kernel, *self.vectors("member", "bias")]
 
     def constants(self, input_constants):
         """Returns what the outputs make of constants alone."""
@@ -262,6 +303,11 @@ class Embedding(Rule):
     def axis(self):
         """Returns the last axis."""
         return self.node.outputs[0].rank - 1
+
+    def slices(self):
+        """Returns the columns of the table."""
+        outputs = np.arange(self.node.outputs[0].channels)
+        return [Slices("embeddings", -1, outputs, "member")]
 
     def constants(self, input_constants):
         """Returns the entry that all tokens share."""

@@ -4,7 +4,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.structures.rules import Channelwise, Rewrite, Rule, finite, rule
+from keras_sgl0.structures.rules import (
+    Channelwise,
+    Rewrite,
+    Role,
+    Rule,
+    finite,
+    rule,
+)
 
 _MIXING = "each of its channels depends on others"
 
@@ -30,6 +37,23 @@ class BatchNorm(Channelwise):
         if x.axis != axis % x.rank:
             return "it does not normalize channels"
         return super().refusal()
+
+    def slices(self):
+        """Returns gamma and beta, and the statistics that go with them.
+
+        Without gamma, a channel is zero only if its mean is zero too.
+        """
+        mean: Role = "follower" if self.layer.scale else "statistic"
+        return [
+            *self.vectors("member", "gamma", "beta"),
+            *self.vectors(mean, "moving_mean", "renorm_mean"),
+            *self.vectors(
+                "follower",
+                "moving_variance",
+                "moving_stddev",
+                "renorm_stddev",
+            ),
+        ]
 
     def constants(self, input_constants):
         """Returns the line's value, its offset where the slope is zero."""
@@ -69,6 +93,10 @@ class GroupNorm(Channelwise):
         if self.layer.groups not in (-1, x.channels) or x.rank < 3:
             return _MIXING
         return super().refusal()
+
+    def slices(self):
+        """Returns gamma and beta."""
+        return self.vectors("member", "gamma", "beta")
 
     def constants(self, input_constants):
         """Returns the offset, which is what a constant turns into."""

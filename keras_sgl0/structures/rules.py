@@ -1,16 +1,18 @@
 """What a call of a layer does to channels: one small rule per layer type.
 
-A rule answers four questions, channel by channel: which outputs are the same
+A rule answers five questions, channel by channel: which outputs are the same
 number for every example and position (`constants`), which inputs a change of
 the outputs can come from (`reads`), which channels of inputs and outputs can
-only be cut together (`ties`), and what the layer looks like without the
-channels that are cut (`rewrite`). A rule is registered for a layer class, and
+only be cut together (`ties`), which parts of the layer's variables belong to a
+channel (`slices`), and what the layer looks like without the channels that are
+cut (`rewrite`). A rule is registered for a layer class, and
 holds for its subclasses as long as they do not override any of its methods.
 What has no rule, or is used in a way that its rule does not cover, is `Opaque`.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -22,6 +24,29 @@ Values = Callable[[keras.Variable], np.ndarray]
 _RULES: dict[type | str, type["Rule"]] = {}
 # What a subclass of a layer may have of its own and still be such a layer.
 _HARMLESS = {"get_config", "from_config", "__init__", "__doc__", "__module__"}
+
+
+Role = Literal["member", "statistic", "follower", "reader"]
+
+
+class Slices(NamedTuple):
+    """Which part of a variable belongs to which channel of a call.
+
+    Args:
+        variable: The layer's attribute that holds the variable.
+        axis: The axis of the variable that runs over channels.
+        channels: For each index of that axis, the channel of the output, or
+            of the first input where the role is `"reader"`.
+        role: `"member"` for what makes a channel: all its members zero means
+            that the channel is zero. `"statistic"` for what must be zero for
+            that too, and is not trained. `"follower"` for what is cut with
+            the channel and may have any value. `"reader"` for what reads it.
+    """
+
+    variable: str
+    axis: int
+    channels: np.ndarray
+    role: Role
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +116,14 @@ class Rule:
         number are cut together. `None` stands for a tensor without ties.
         """
         return None
+
+    def slices(self) -> list[Slices]:
+        """Returns which parts of the variables belong to which channels.
+
+        A variable may have two of them, as the outputs and the inputs of a
+        kernel. What is in none of them stays with the layer.
+        """
+        return []
 
     def constants(self, input_constants: list[np.ndarray]) -> np.ndarray:
         """Returns the constant of every output channel, NaN for none.
@@ -182,6 +215,20 @@ class Channelwise(Rule):
 
     def constants(self, input_constants):
         return input_constants[0]
+
+    def vectors(self, role: Role, *names: str) -> list[Slices]:
+        """Returns the slices of variables with one entry a channel.
+
+        Args:
+            role: Their role.
+            *names: The attributes that hold them; `None` there is left out.
+        """
+        own = np.arange(self.node.outputs[0].channels)
+        return [
+            Slices(name, 0, own, role)
+            for name in names
+            if getattr(self.layer, name, None) is not None
+        ]
 
     def reads(self, live, input_constants):
         """Returns that the channels of the live outputs are read."""
