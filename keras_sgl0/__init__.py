@@ -12,6 +12,7 @@ from keras_sgl0 import (
 )
 from keras_sgl0.callbacks import (
     ADMM,
+    CoupledGroups,
     L0Constraint,
     ProximalStep,
     SparsityMonitor,
@@ -58,6 +59,8 @@ from keras_sgl0.regularizers import (
 )
 from keras_sgl0.shrinking import shrink
 from keras_sgl0.shrinking.report import ShrinkReport
+from keras_sgl0.structures.families import Structures, structures
+from keras_sgl0.structures.report import StructureReport
 
 __version__ = "0.1.0"
 
@@ -81,6 +84,7 @@ __all__ = [
     "SGL0",
     "Comparison",
     "CostReport",
+    "CoupledGroups",
     "ElementwisePenalty",
     "ExclusiveLasso",
     "ExpectedL0",
@@ -104,6 +108,8 @@ __all__ = [
     "SparseGroupTransformedL1",
     "SparsityMonitor",
     "SparsityReport",
+    "StructureReport",
+    "Structures",
     "TargetDensity",
     "TransformedL1",
     "VariableSplitting",
@@ -126,6 +132,7 @@ __all__ = [
     "shrink",
     "sparsity",
     "sparsity_report",
+    "structures",
     "weight_sparsity",
 ]
 

@@ -1,6 +1,7 @@
 """Callbacks that train penalties and watch sparsity."""
 
 from keras_sgl0.callbacks.admm import ADMM
+from keras_sgl0.callbacks.coupling import CoupledGroups
 from keras_sgl0.callbacks.l0_constraint import L0Constraint
 from keras_sgl0.callbacks.proximal import ProximalStep
 from keras_sgl0.callbacks.sparsity_monitor import SparsityMonitor
@@ -9,6 +10,7 @@ from keras_sgl0.callbacks.target_density import TargetDensity
 
 __all__ = [
     "ADMM",
+    "CoupledGroups",
     "L0Constraint",
     "ProximalStep",
     "SparsityMonitor",

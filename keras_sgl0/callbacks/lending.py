@@ -54,6 +54,49 @@ class Lent:
         self.fit = None
 
 
+class LentPenalty(Lent, keras.regularizers.Regularizer):
+    """Stands in for a penalty of this package; what else there is stays.
+
+    A callback that changes how a penalty is trained must leave alone what the
+    layer has beside it, such as the weight decay of a kernel that has its
+    penalty from `CoupledGroups`.
+
+    Args:
+        original: The penalty, or what an earlier callback lent for it.
+
+    Attributes:
+        rest: The regularizer beside the penalty, `None` without one.
+    """
+
+    def __init__(self, original):
+        super().__init__(original)
+        self.rest = getattr(original, "rest", None)
+
+    def value(self, w):
+        """Returns what stands in for the penalty.
+
+        Args:
+            w: Tensor or variable.
+        """
+        raise NotImplementedError
+
+    def __call__(self, w):
+        """Returns that, and the regularizer beside it."""
+        value = self.value(w)
+        return value if self.rest is None else value + self.rest(w)
+
+
+def value_of(regularizer, w):
+    """Returns the value of a penalty without the regularizer beside it.
+
+    Args:
+        regularizer: A penalty, or what stands in for one.
+        w: Tensor or variable.
+    """
+    lent = isinstance(regularizer, LentPenalty)
+    return regularizer.value(w) if lent else regularizer(w)
+
+
 class LendingCallback(keras.callbacks.Callback):
     """Base class of callbacks that lend variables a regularizer during `fit`.
 

@@ -1,9 +1,13 @@
 """Proximal training: exact zeros while the network trains."""
 
-import keras
 from keras import ops
 
-from keras_sgl0.callbacks.lending import LendingCallback, Lent
+from keras_sgl0.callbacks.lending import (
+    LendingCallback,
+    Lent,
+    LentPenalty,
+    value_of,
+)
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.compilation import require_no_accumulation
 from keras_sgl0.network.optimizers import optimizer_of
@@ -11,11 +15,11 @@ from keras_sgl0.regularizers import Penalty
 from keras_sgl0.utils.validation import InputError
 
 
-class _ShownPenalty(Lent, keras.regularizers.Regularizer):
+class _ShownPenalty(LentPenalty):
     """The penalty as it stands in the loss: its value, no gradient."""
 
-    def __call__(self, w):
-        return ops.stop_gradient(self.original(w))
+    def value(self, w):
+        return ops.stop_gradient(value_of(self.original, w))
 
 
 class ProximalConstraint(Lent):
@@ -88,7 +92,23 @@ class ProximalStep(LendingCallback):
         require_no_accumulation(
             self.model.optimizer, "ProximalStep", "Keras runs constraints"
         )
+        self._optimizers: list[tuple] = []
         super().on_train_begin(logs)
+
+    def prepare(self, variables):
+        """Refuses a joint step over variables of several optimizers."""
+        trained_by: dict = {}
+        for penalty, optimizer in self._optimizers:
+            coupling = getattr(penalty, "coupling", None)
+            if coupling is None:
+                continue
+            if trained_by.setdefault(id(coupling), optimizer) is not optimizer:
+                raise InputError(
+                    "`ProximalStep` cannot take the joint step of "
+                    "`CoupledGroups`, since several optimizers train its "
+                    "variables, one after the other. Received: "
+                    f"optimizer={self.model.optimizer!r}"
+                )
 
     def lend(self, variable, original):
         """Returns constraint and regularizer for a kernel with a penalty."""
@@ -103,6 +123,7 @@ class ProximalStep(LendingCallback):
         rate = float(ops.convert_to_numpy(optimizer.learning_rate))
         original.prox(variable, rate)  # raises if unknown or undefined there
         constraint = ProximalConstraint(original, optimizer)
+        self._optimizers.append((original, optimizer))
         return {
             "regularizer": _ShownPenalty(original),
             "constraint": constraint,

@@ -6,7 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sgl0.callbacks.lending import LendingCallback, Lent, by_path
+from keras_sgl0.callbacks.lending import (
+    LendingCallback,
+    LentPenalty,
+    by_path,
+)
 from keras_sgl0.groups import upcast, wide_dtype
 from keras_sgl0.network.compilation import compiled, scope_of
 from keras_sgl0.regularizers import ElementwisePenalty, Penalty
@@ -21,7 +25,7 @@ from keras_sgl0.utils.validation import (
 REFRESHES = ("step", "batch")
 
 
-class SplitPenalty(Lent, keras.regularizers.Regularizer):
+class SplitPenalty(LentPenalty):
     """The W-part of `F_beta(V, W)` for one kernel, with V computed or held.
 
     `group(W) + element(V) + beta/2 * ||W - V + U||^2`, where no gradient flows
@@ -57,7 +61,7 @@ class SplitPenalty(Lent, keras.regularizers.Regularizer):
         """Returns `argmin_V element(V) + beta/2 * ||V - w||^2` (eq. 10)."""
         return self.element.prox(w, 1.0 / ops.convert_to_tensor(self.beta))
 
-    def __call__(self, w):
+    def value(self, w):
         """Returns the penalty of `w` as a scalar in at least float32."""
         w = upcast(w)
         v = self.v_step(w) if self.held is None else self.held

@@ -8,7 +8,12 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.callbacks.density_measures import MEASURES
-from keras_sgl0.callbacks.lending import LendingCallback, Lent
+from keras_sgl0.callbacks.lending import (
+    LendingCallback,
+    Lent,
+    LentPenalty,
+    value_of,
+)
 from keras_sgl0.callbacks.proximal import ProximalConstraint
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.compilation import compiled, retrace, scope_of
@@ -24,7 +29,7 @@ _UPDATES_PER_EPOCH = 10
 _STRONGEST = 100.0
 
 
-class _Steered(Lent, keras.regularizers.Regularizer):
+class _Steered(LentPenalty):
     """A penalty times the current strength for its kernel."""
 
     def __init__(self, original, target, kernel):
@@ -32,10 +37,11 @@ class _Steered(Lent, keras.regularizers.Regularizer):
         self.target = target
         self.kernel = kernel
 
-    def __call__(self, w):
+    def value(self, w):
         if self.target.settled:
             return ops.zeros((), wide_dtype(self.kernel))
-        return self.target.strength_for(self.kernel) * self.original(w)
+        strength = self.target.strength_for(self.kernel)
+        return strength * value_of(self.original, w)
 
 
 class _Supported(Lent):

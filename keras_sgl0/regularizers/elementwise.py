@@ -31,6 +31,10 @@ class ElementwisePenalty(Penalty):
         ValueError: If `factor` is not a finite number greater than 0.
     """
 
+    precedes_groups: bool = False
+    """Whether the operator of the sum with a norm of groups is that of this
+    penalty, then that of the groups."""
+
     def __init__(self, factor: float):
         self.factor: float = finite_float("factor", factor, above=0)
 
@@ -187,10 +191,13 @@ class L1(ElementwisePenalty):
         threshold = self.threshold(step)
         return signed(w, size > threshold, size - threshold)
 
+    @property
+    def precedes_groups(self) -> bool:
+        """Whether soft thresholding comes first: not in every subclass."""
+        return keeps_methods(self, L1, "__call__", "prox")
+
     def joint_prox(self, group):
-        # Soft thresholding of the weights, then of the groups.
-        known = keeps_methods(self, L1, "__call__", "prox")
-        if not known:
+        if not self.precedes_groups:
             return None
         return lambda w, step: group.prox(self.prox(w, step), step)
 

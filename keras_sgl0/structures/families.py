@@ -193,6 +193,25 @@ class Structures:
         )
         return self._cost(np.minimum(np.maximum(stay, minimum), self.counts))
 
+    def removable(self, readers: bool = False) -> np.ndarray:
+        """Returns which structures training can set to zero.
+
+        That is those of which all members can be trained, with `readers` also
+        those of which all slices that read them can be.
+
+        Args:
+            readers: Whether a structure is dead, too, if nothing reads it.
+        """
+        frozen = {
+            role: np.zeros(self.size, bool) for role in ("member", "reader")
+        }
+        for entry in self.variables:
+            for sliced in entry.along("member", "reader"):
+                own = sliced.structures[sliced.structures >= 0]
+                frozen[sliced.role][own] |= not entry.variable.trainable
+        may_go = ~frozen["member"]
+        return may_go | ~frozen["reader"] if readers else may_go
+
     def report(self) -> StructureReport:
         """Returns one row a family, and what cannot be cut."""
         whole, least = self.cost(), self.smallest()
