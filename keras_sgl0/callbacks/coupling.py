@@ -6,10 +6,14 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.callbacks.joint_penalty import JointPenalty
-from keras_sgl0.callbacks.lending import LendingCallback, LentPenalty
-from keras_sgl0.network.sparsity import own_penalty
+from keras_sgl0.callbacks.lending import (
+    LendingCallback,
+    LentPenalty,
+    penalty_of,
+)
 from keras_sgl0.regularizers import Penalty
 from keras_sgl0.structures.families import Structures, structures
+from keras_sgl0.structures.members import Members
 from keras_sgl0.utils.validation import InputError, choice, require
 
 Weight = Literal["size", "macs", "parameters"]
@@ -50,7 +54,7 @@ class CoupledPart(LentPenalty, Penalty):
     def _joint(self, w):
         if self.is_host:
             return self.coupling.value()
-        return ops.zeros((), self.coupling.dtype)
+        return ops.zeros((), self.coupling.members.dtype)
 
     def value(self, w):
         """Returns the penalty of `w` without the regularizer beside it."""
@@ -150,8 +154,8 @@ class CoupledGroups(LendingCallback):
         self.structures: Structures | None = None
         self._joint: Any = None
 
-    def on_train_begin(self, logs=None):
-        """Finds the structures and lends the penalty."""
+    def survey(self):
+        """Finds the structures and their members."""
         found = structures(self.model)
         require(
             found.size > 0,
@@ -160,33 +164,30 @@ class CoupledGroups(LendingCallback):
             self.model,
         )
         self.structures = found
-        self._joint = JointPenalty(
-            self.model,
-            found,
-            self.penalty,
-            self.readers,
-            self._weights(found),
-        )
+        members = Members(found, self.readers)
         require(
-            self._joint.removable.any(),
+            members.removable.any(),
             "model",
             "a model with a structure of which all members can be trained",
             self.model,
         )
-        super().on_train_begin(logs)
+        self._joint = JointPenalty(
+            self.model, members, self.penalty, self._weights(found)
+        )
 
     def lend(self, variable, original):
         """Returns a variable's part in the joint penalty."""
         joint = self._joint
-        if joint.element_of(variable) is None and not joint.has(variable):
+        members = joint.members
+        if joint.element_of(variable) is None and not members.of(variable):
             return {}
-        if isinstance(own_penalty(variable), Penalty):
+        if penalty_of(variable) is not None:
             raise InputError(
                 f"`CoupledGroups` cannot couple {variable.path}, which has a "
                 "penalty of its own. Leave out that penalty or the callback. "
-                f"Received: {own_penalty(variable)!r}"
+                f"Received: {penalty_of(variable)!r}"
             )
-        is_host = variable is joint.variables[0]
+        is_host = variable is members.variables[0]
         part = CoupledPart(original, joint, variable, is_host)
         return {"regularizer": part}
 
@@ -194,11 +195,9 @@ class CoupledGroups(LendingCallback):
         """Takes the penalty back; what is dead gets a mean of zero."""
         super().on_train_end(logs)
         if self.structures is not None:
-            dead = self._joint.norms() == 0
-            self.structures.zero(
-                ops.convert_to_numpy(dead) & self._joint.removable,
-                roles=("statistic",),
-            )
+            members = self._joint.members
+            dead = ops.convert_to_numpy(members.norms()) == 0
+            members.zero(dead)
 
     def _weights(self, found) -> np.ndarray:
         """Returns by what the penalty of each family is multiplied."""

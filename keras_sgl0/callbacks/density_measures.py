@@ -12,7 +12,6 @@ from keras_sgl0.groups import (
     per_weight,
     upcast,
 )
-from keras_sgl0.network.cost import macs_per_weight
 from keras_sgl0.network.sparsity import kernels, neuron_axes, own_penalty
 from keras_sgl0.utils.validation import InputError, require
 
@@ -79,11 +78,6 @@ class Weights:
             least: Weights up to this size are dead.
         """
         return ops.sum(ops.cast(_is_alive(variable, least), "int32"))
-
-    def relative_prices(self) -> np.ndarray:
-        """Returns the price of a unit of each variable over the mean price."""
-        sizes = [self.size(variable) for variable in self._penalised]
-        return self._prices * sum(sizes) / (self._prices @ sizes)
 
     def density(self, alive: np.ndarray) -> float:
         """Returns the density.
@@ -160,20 +154,6 @@ class _Parameters(Weights):
         return [(variable, 1) for variable in model.trainable_variables]
 
 
-class _MACs(Weights):
-    """Counts the multiply-adds of the trainable kernels."""
-
-    name = "macs"
-
-    def _priced(self, model):
-        trainable = {id(kernel) for kernel in kernels(model)}
-        return [
-            (kernel, number)
-            for kernel, number in macs_per_weight(model)
-            if id(kernel) in trainable
-        ]
-
-
 class _Neurons(Weights):
     """Counts the groups of trainable kernels, as `sparsity_report` does."""
 
@@ -218,4 +198,4 @@ def _is_alive(variable, least):
     return ops.abs(upcast(variable)) > least
 
 
-MEASURES = {kind.name: kind for kind in (Weights, _Parameters, _MACs, _Neurons)}
+MEASURES = {kind.name: kind for kind in (Weights, _Parameters, _Neurons)}

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import keras
 
 from keras_sgl0.network.compilation import require_strategy_can_train, retrace
+from keras_sgl0.regularizers import Penalty
 from keras_sgl0.utils.validation import InputError, require_built
 
 
@@ -97,6 +98,20 @@ def value_of(regularizer, w):
     return regularizer.value(w) if lent else regularizer(w)
 
 
+def penalty_of(variable: keras.Variable) -> Penalty | None:
+    """Returns the penalty of this package that trains a variable.
+
+    It is the layer's own, or that of a callback such as `CoupledGroups`.
+
+    Args:
+        variable: A variable of a model, during `fit` or not.
+    """
+    regularizer = variable.regularizer
+    while not isinstance(regularizer, Penalty | None):
+        regularizer = getattr(regularizer, "original", None)
+    return regularizer
+
+
 class LendingCallback(keras.callbacks.Callback):
     """Base class of callbacks that lend variables a regularizer during `fit`.
 
@@ -116,6 +131,9 @@ class LendingCallback(keras.callbacks.Callback):
     """
 
     _loans: tuple = ()
+
+    def survey(self):
+        """Finds out what `lend` needs to know of the model."""
 
     def lend(self, variable, original) -> dict[str, Lent]:
         """Returns what to lend, by attribute; nothing to leave the variable.
@@ -160,6 +178,7 @@ class LendingCallback(keras.callbacks.Callback):
         variables = self.model.trainable_variables
         for variable in self.model.variables:  # one may be frozen since then
             _undo(variable, but=self.params)
+        self.survey()
         loans = [(v, self.lend(v, v.regularizer)) for v in variables]
         self._loans = tuple((v, lent) for v, lent in loans if lent)
         if not self._loans:

@@ -1,32 +1,42 @@
 """Trains any penalty to a target density."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_sgl0.callbacks.coupling import CoupledPart
 from keras_sgl0.callbacks.density_measures import MEASURES
 from keras_sgl0.callbacks.lending import (
     LendingCallback,
     Lent,
     LentPenalty,
+    penalty_of,
     value_of,
 )
 from keras_sgl0.callbacks.proximal import ProximalConstraint
+from keras_sgl0.callbacks.structure_cut import StructureCut
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.compilation import compiled, retrace, scope_of
 from keras_sgl0.network.layer_table import Layout, layouts_of
-from keras_sgl0.network.sparsity import own_penalty
-from keras_sgl0.regularizers import Penalty
-from keras_sgl0.utils.validation import InputError, choice, finite_float
+from keras_sgl0.structures.families import Measure, structures
+from keras_sgl0.structures.members import Members
+from keras_sgl0.utils.validation import (
+    InputError,
+    choice,
+    finite_float,
+    integer,
+    require,
+)
 
 # log(strength) = _GAIN * log(density / path): with a density a tenth above the
 # path, the strength is 1.6.
 _GAIN = 5.0
 _UPDATES_PER_EPOCH = 10
 _STRONGEST = 100.0
+_COUNTED = ("weights", "parameters", "macs", "channels", "neurons")
 
 
 class _Steered(LentPenalty):
@@ -45,7 +55,7 @@ class _Steered(LentPenalty):
 
 
 class _Supported(Lent):
-    """A proximal step with the current strength; later a fixed support."""
+    """A proximal step with the current strength, then what was cut."""
 
     def __init__(self, original, target, kernel):
         super().__init__(original)
@@ -56,10 +66,10 @@ class _Supported(Lent):
     def __call__(self, w):
         if self.support is not None:
             return w * ops.cast(self.support, w.dtype)
-        if self.original is not None:
+        if self.original is not None and not self.target.settled:
             strength = self.target.strength_for(self.kernel)
-            return self.original.scaled(strength)(w)
-        return w
+            w = self.original.scaled(strength)(w)
+        return self.target.masked(self.kernel, w)
 
 
 class TargetDensity(LendingCallback):
@@ -78,24 +88,32 @@ class TargetDensity(LendingCallback):
     `strength = (density / path)^5`, at most 100.
 
     It is updated only once per epoch on JAX, and if Keras does not know the
-    number of steps. In this phase, weights below `.02 * sqrt(2 / fan_in)`
-    count as dead, and so do neurons with only such weights. With `of="macs"`,
-    the penalty of a kernel is also multiplied by the multiply-adds of one of
-    its weights, relative to the mean over all weights.
+    number of steps.
 
-    *Second phase*, once the target or `settle` is reached: the largest weights
-    are kept, as many as the target allows. The others are set to zero and stay
-    zero, and the penalty is removed. The rest of the run trains the remaining
-    weights without shrinkage, so the second phase should begin before the last
-    drop of the learning rate. If `fit` is stopped earlier, the weights are cut
-    at its end.
+    *Second phase*, once the target or `settle` is reached: what does not fit
+    the target is set to zero and stays zero, and the penalty is removed. The
+    rest of the run trains the remaining weights without shrinkage, so the
+    second phase should begin before the last drop of the learning rate. If
+    `fit` is stopped earlier, the weights are cut at its end.
 
-    Weights are ranked by their size relative to the largest in their kernel.
-    The size is `|w|` for penalties on single weights, the mean of `|w|` over
-    the group for group penalties, and the geometric mean of both for their
-    sums, so that weak groups are removed first. With `of="neurons"` it is
-    always the mean over the group, and in the groups that are kept, weights
-    that count as dead are removed.
+    *Structures or single weights.* With `of="macs"` or `"channels"`, and
+    always after `CoupledGroups`, the density is that of the model that
+    `shrink` leaves, and what is cut are structures (see `structures`): all
+    members become zero, biases, gammas and betas too. They are cut along the
+    path, the smallest first, by the norm of their members relative to the mean
+    of their family. The final density is at most the target, and within 1 % of
+    it where the structures are fine enough. With `of="macs"` and without
+    `CoupledGroups`, the penalty of a kernel is also multiplied by the
+    multiply-adds of one of its weights, relative to the mean over all weights.
+
+    With any other `of`, single weights or neurons are cut. In the first phase,
+    weights below `.02 * sqrt(2 / fan_in)` count as dead, and so do neurons
+    with only such weights. The cut keeps the largest weights, by their size
+    relative to the largest in their kernel. The size is `|w|` for penalties on
+    single weights, the mean of `|w|` over the group for group penalties, and
+    the geometric mean of both for their sums, so that weak groups are removed
+    first. With `of="neurons"` it is always the mean over the group, and in the
+    groups that are kept, weights that count as dead are removed.
 
     *This is a heuristic.* In `L0Constraint` the density has a gradient, and a
     Lagrange multiplier controls it. Here it has no gradient, dead weights
@@ -117,14 +135,19 @@ class TargetDensity(LendingCallback):
 
     Args:
         density: The target, in (0, 1].
-        of: The unit of the density: `"weights"` of all trainable kernels and
-            of other variables with a penalty; `"parameters"`, all trainable
-            parameters, including biases; `"macs"`, the multiply-adds of the
-            trainable kernels; or `"neurons"`, the groups of the trainable
-            kernels, as `sparsity_report` counts them. Variables without a
-            penalty count as completely alive.
+        of: What is counted. `"weights"`: the weights of all trainable kernels
+            and of other variables with a penalty. `"parameters"`: all
+            trainable parameters, including biases. `"neurons"`: the groups of
+            the trainable kernels, as `sparsity_report` counts them. `"macs"`
+            and `"channels"`: the multiply-adds, or the output channels, that
+            are left after `shrink`. After `CoupledGroups`, `"weights"` and
+            `"parameters"` are those left after `shrink`, too. What has no
+            penalty counts as completely alive.
         settle: The share of the run after which the second phase begins at the
             latest, in (0, 1).
+        minimum: How many structures of each family are kept at least.
+        round_to: Families that are cut keep a multiple of this many
+            structures. Both are for structures only.
 
     Attributes:
         strength: Scalar variable, `None` before `fit`; 0 in the second phase.
@@ -133,23 +156,34 @@ class TargetDensity(LendingCallback):
     Raises:
         ValueError: If an argument is out of range. When `fit` begins, if no
             trainable variable has a penalty of this package, if the target is
-            not above the share of what has no penalty, if the multiply-adds or
-            the neurons of a penalized variable are not known, or if it has a
-            constraint other than a proximal step.
+            below what cannot be cut (the message names its share and its
+            layers), if the multiply-adds or the neurons of a penalized
+            variable are not known, or if it has a constraint other than a
+            proximal step.
 
     Example:
         >>> splitting = VariableSplitting(beta=25 * factor)
         >>> target = TargetDensity(0.1)
         >>> model.fit(x, y, epochs=60, callbacks=[splitting, target])
+        >>> coupled = CoupledGroups(GroupLasso(1e-4))
+        >>> half = TargetDensity(0.5, of="macs")
+        >>> model.fit(x, y, epochs=60, callbacks=[coupled, ProximalStep(), half])
     """
 
     def __init__(
-        self, density: float, of: str = "weights", settle: float = 0.6
+        self,
+        density: float,
+        of: str = "weights",
+        settle: float = 0.6,
+        minimum: int = 1,
+        round_to: int = 1,
     ):
         super().__init__()
         self.density = finite_float("density", density, above=0, at_most=1)
-        self.of = choice("of", of, tuple(MEASURES))
+        self.of = choice("of", of, _COUNTED)
         self.settle = finite_float("settle", settle, above=0, below=1)
+        self.minimum = integer("minimum", minimum, at_least=1)
+        self.round_to = integer("round_to", round_to, at_least=1)
         # Created when `fit` begins.
         self.strength: Any = None
         self.settled = False
@@ -157,37 +191,52 @@ class TargetDensity(LendingCallback):
         if keras.backend.backend() != "jax":
             self.on_train_batch_end = self._between_batches
 
+    def survey(self):
+        """Finds the structures, where the density speaks of them."""
+        self.settled = self._has_begun = False
+        self._cut_structures = self._structures_to_cut()
+
     def lend(self, variable, original):
-        """Returns what replaces the penalty and constraint of a kernel."""
-        if not isinstance(own_penalty(variable), Penalty):
+        """Returns penalty and constraint for what is penalised or cut."""
+        lent: dict[str, Lent] = {}
+        if penalty_of(variable) is not None:
+            lent["regularizer"] = _Steered(original, self, variable)
+        elif not self._cuts(variable):
             return {}
         if not isinstance(variable.constraint, ProximalConstraint | None):
             raise InputError(
                 f"`TargetDensity` cannot train {variable.path}, which has a "
                 f"constraint of its own. Received: {variable.constraint}"
             )
-        return {
-            "regularizer": _Steered(original, self, variable),
-            "constraint": _Supported(variable.constraint, self, variable),
-        }
+        lent["constraint"] = _Supported(variable.constraint, self, variable)
+        return lent
 
     def prepare(self, variables):
-        """Creates the strength and the prices of the kernels."""
-        self.settled = self._has_begun = False
-        self._kernels = variables
-        known = layouts_of(self.model)
-        self._fans_in = [_fan_in(k, known.get(id(k))) for k in variables]
-        self._counted = MEASURES[self.of](self.density, self.model, variables)
-        relative = self._counted.relative_prices()
+        """Makes the strength, and finds out what a weight of each costs."""
+        self._kernels = [v for v in variables if penalty_of(v) is not None]
+        if not self._kernels:
+            found = [v.regularizer for v in variables]
+            raise InputError(self.refuse([r for r in found if r is not None]))
+        if self._cut_structures is not None:
+            relative = self._cut_structures.prices(self._kernels)
+        else:
+            known = layouts_of(self.model)
+            self._fans_in = [
+                _fan_in(k, known.get(id(k))) for k in self._kernels
+            ]
+            self._counted = MEASURES[self.of](
+                self.density, self.model, self._kernels
+            )
+            relative = np.ones(len(self._kernels))
+            self._count_alive = compiled(self._alive)
         self._relative_prices = {
             id(kernel): float(price)
-            for kernel, price in zip(variables, relative, strict=True)
+            for kernel, price in zip(self._kernels, relative, strict=True)
         }
         with scope_of(self.model):
             self.strength = keras.Variable(
                 1.0, trainable=False, dtype="float32", name="strength"
             )
-        self._count_alive = compiled(self._alive)
 
     def strength_for(self, kernel):
         """Returns the current multiplier of the penalty of a kernel.
@@ -198,10 +247,24 @@ class TargetDensity(LendingCallback):
         strength = self.strength * self._relative_prices[id(kernel)]
         return ops.cast(strength, wide_dtype(kernel))
 
+    def masked(self, variable, w):
+        """Returns a value of a variable with zeros for what is cut.
+
+        Args:
+            variable: The variable.
+            w: Its value.
+        """
+        if self._cut_structures is None:
+            return w
+        return self._cut_structures.masked(variable, w)
+
     def on_epoch_begin(self, epoch, logs=None):
         """Sets the strength, or begins the second phase."""
         self._epoch, self._updates = epoch, 0
-        if epoch and not self._has_begun:
+        if self._cut_structures is not None:
+            # What is zero stays so, in a resumed run and in any other.
+            self._cut_structures.drop_zeros()
+        elif epoch and not self._has_begun:
             self._resume()
         self._has_begun = True
         self._steer(epoch / self.params["epochs"])
@@ -218,6 +281,49 @@ class TargetDensity(LendingCallback):
         self._cut()
         super().on_train_end(logs)
 
+    def _structures_to_cut(self) -> StructureCut | None:
+        """Returns what counts and cuts structures, `None` for single weights.
+
+        Raises:
+            ValueError: If the target cannot be met.
+        """
+        parts = map(penalty_of, self.model.trainable_variables)
+        couplings = [p.coupling for p in parts if isinstance(p, CoupledPart)]
+        if not couplings and self.of not in ("macs", "channels"):
+            for name in ("minimum", "round_to"):
+                value = getattr(self, name)
+                needs = '1, or of="macs", of="channels" or `CoupledGroups`'
+                require(value == 1, name, needs, value)
+            return None
+        require(
+            self.of != "neurons",
+            "of",
+            "one that counts what can be cut, with `CoupledGroups`",
+            self.of,
+        )
+        if couplings:
+            members = couplings[0].members
+            penalised = members.removable
+        else:
+            members = Members(structures(self.model))
+            penalised = members.among(
+                v for v in members.variables if penalty_of(v) is not None
+            )
+        return StructureCut(
+            self.density,
+            cast(Measure, self.of),
+            self.model,
+            members,
+            penalised,
+            self.minimum,
+            self.round_to,
+        )
+
+    def _cuts(self, variable):
+        return self._cut_structures is not None and self._cut_structures.has(
+            variable
+        )
+
     def _between_batches(self, batch, logs=None):
         steps = self.params["steps"]
         if not steps:
@@ -229,7 +335,7 @@ class TargetDensity(LendingCallback):
             self._steer((self._epoch + done / steps) / self.params["epochs"])
 
     def _steer(self, done):
-        """Sets the strength after the share `done` of the run."""
+        """Sets the strength after that share of the run, and cuts."""
         if self.settled:
             return
         density, rest = self._density(), max(0.0, 1 - done / self.settle)
@@ -237,9 +343,11 @@ class TargetDensity(LendingCallback):
             self._cut()
             return
         path = self.density + (1 - self.density) * rest**3
+        if self._cut_structures is not None:
+            self._cut_structures.cut_to(path)
         self.strength.assign(min((density / path) ** _GAIN, _STRONGEST))
         if keras.backend.backend() == "jax":
-            retrace(self.model)  # on JAX it is a constant of the traced step
+            retrace(self.model)  # both are constants of the step there
 
     def _resume(self):
         """Fixes the support if the resumed run was in its second phase."""
@@ -250,19 +358,29 @@ class TargetDensity(LendingCallback):
             )
 
     def _cut(self):
-        """Keeps the largest weights that the target allows, for good."""
-        self._fix_support(self._counted.supports(self._least()))
+        """Keeps the largest that the target pays for, for good."""
+        if self._cut_structures is not None:
+            self._cut_structures.cut_to(self.density)
+            self._settle()
+        else:
+            self._fix_support(self._counted.supports(self._least()))
 
     def _fix_support(self, supports):
         for (kernel, lent), support in zip(self._loans, supports, strict=True):
             kernel.assign(ops.convert_to_numpy(kernel) * support)
             lent["constraint"].support = support
+        self._settle()
+        self._count_alive = compiled(self._alive)  # exact zeros from now on
+
+    def _settle(self):
+        """Begins the second phase."""
         self.settled = True
         self.strength.assign(0.0)
-        self._count_alive = compiled(self._alive)  # now counts exact zeros
         retrace(self.model)
 
     def _density(self):
+        if self._cut_structures is not None:
+            return self._cut_structures.density()
         alive = ops.convert_to_numpy(self._count_alive()).astype("int64")
         return self._counted.density(alive)
 

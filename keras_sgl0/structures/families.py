@@ -3,75 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import keras
 import numpy as np
 
-from keras_sgl0.network.copying import from_config
-from keras_sgl0.network.cost import has_sizes, kernel_positions
-from keras_sgl0.network.graph import Graph, Node, trace
-from keras_sgl0.network.layer_table import layouts
-from keras_sgl0.structures.components import Components
-from keras_sgl0.structures.liveness import Liveness
-from keras_sgl0.structures.report import Family as FamilyEntry
-from keras_sgl0.structures.report import FixedChannels, StructureReport
-from keras_sgl0.structures.rules import Opaque, Role, Rule
+from keras_sgl0.structures.discovery import discover
+from keras_sgl0.structures.report import Family, StructureReport
+from keras_sgl0.structures.rules import Role
 
 Measure = Literal["macs", "parameters", "weights", "channels"]
 MEASURES: tuple[Measure, ...] = ("macs", "parameters", "weights", "channels")
-
-
-class SlicedAxis(NamedTuple):
-    """An axis of a variable that runs over channels.
-
-    Args:
-        axis: The axis, not negative.
-        structures: For each index of the axis, the number of its structure,
-            -1 where it belongs to none.
-        role: What the slices are to their structures, see `rules.Slices`.
-    """
-
-    axis: int
-    structures: np.ndarray
-    role: Role
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SlicedVariable:
-    """A variable of a layer, with the structures along its axes.
-
-    Attributes:
-        variable: The variable.
-        layer: The path of its layer.
-        positions: The multiply-adds of one entry for one example, 0 where it
-            is no kernel; `None` where the sizes are not known.
-        is_kernel: Whether it is a kernel.
-        makes_channels: Whether its layer makes the channels of its outputs.
-        axes: Its axes that run over channels; none if it stays whole.
-    """
-
-    variable: keras.Variable
-    layer: str
-    positions: int | None
-    is_kernel: bool
-    makes_channels: bool
-    axes: tuple[SlicedAxis, ...]
-
-    @property
-    def rest(self) -> int:
-        """The product of the sizes of all axes but those."""
-        known = {sliced.axis for sliced in self.axes}
-        sizes = enumerate(self.variable.shape)
-        return int(np.prod([n for i, n in sizes if i not in known], dtype=int))
-
-    def along(self, *roles: Role) -> tuple[SlicedAxis, ...]:
-        """Returns the axes whose slices have one of some roles.
-
-        Args:
-            *roles: The roles.
-        """
-        return tuple(x for x in self.axes if x.role in roles)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,16 +70,13 @@ class Structures:
     """
 
     def __init__(self, model: keras.Model):
-        graph = trace(model)
+        found = discover(model)
+        self.variables = found.variables
+        self.families = found.families
+        self.size = len(found.families)
+        self.fixed = found.fixed
+        self._sized = found.sized
         self._name = model.name
-        rules, components = _analyse(graph)
-        numbers = self._number(components, graph)
-        sized = has_sizes(graph)
-        self.variables = tuple(
-            _sliced_variables(graph, rules, components, numbers, sized)
-        )
-        self.fixed = tuple(_fixed(graph, rules, components))
-        self._sized = sized
 
     def __len__(self) -> int:
         return self.size
@@ -157,8 +96,8 @@ class Structures:
             kept: Flags, one a structure; `None` for all of them.
         """
         if kept is None:
-            return self._cost(self.counts)
-        return self._cost(
+            return self.cost_of(self.counts)
+        return self.cost_of(
             np.bincount(self.families[kept], minlength=len(self.counts))
         )
 
@@ -171,27 +110,12 @@ class Structures:
         Raises:
             ValueError: If it is `"macs"` and the input sizes are not known.
         """
-        whole = self._cost(self.counts).of(measure)
+        whole = self.cost_of(self.counts).of(measure)
         one = np.eye(len(self.counts), dtype=int)
         return np.array(
-            [whole - self._cost(self.counts - e).of(measure) for e in one], int
+            [whole - self.cost_of(self.counts - e).of(measure) for e in one],
+            int,
         )
-
-    def smallest(
-        self, minimum: int = 1, removable: np.ndarray | None = None
-    ) -> Cost:
-        """Returns what the model costs with as little as possible kept.
-
-        Args:
-            minimum: How many structures each family keeps.
-            removable: Flags, which structures may go; `None` for all.
-        """
-        if removable is None:
-            removable = np.ones(self.size, bool)
-        stay = np.bincount(
-            self.families[~removable], minlength=len(self.counts)
-        )
-        return self._cost(np.minimum(np.maximum(stay, minimum), self.counts))
 
     def removable(self, readers: bool = False) -> np.ndarray:
         """Returns which structures training can set to zero.
@@ -214,16 +138,17 @@ class Structures:
 
     def report(self) -> StructureReport:
         """Returns one row a family, and what cannot be cut."""
-        whole, least = self.cost(), self.smallest()
+        whole = self.cost()
+        least = self.cost_of(np.minimum(self.counts, 1))
         parameters = self.savings("parameters")
         macs = self.savings("macs") if self._sized else None
         entries = []
         for family, count in enumerate(self.counts.tolist()):
             without = self.counts.copy()
             without[family] = 0
-            gone = self._cost(without)
+            gone = self.cost_of(without)
             entries.append(
-                FamilyEntry(
+                Family(
                     made_by=self._layers(family, True, "member"),
                     through=self._layers(
                         family, False, "member", "statistic", "follower"
@@ -244,6 +169,17 @@ class Structures:
             smallest_parameters=least.parameters,
             smallest_macs=least.macs,
         )
+
+    def makers(self, structures: np.ndarray) -> list[str]:
+        """Returns the layers that make structures, and those that are fixed.
+
+        Args:
+            structures: Flags, one a structure.
+        """
+        families = np.unique(self.families[structures]).tolist()
+        found = [self._layers(f, True, "member") for f in families]
+        found.append(tuple(entry.layer for entry in self.fixed))
+        return list(dict.fromkeys(name for names in found for name in names))
 
     def to_dict(self) -> dict:
         """Returns the report as plain values, ready for JSON."""
@@ -271,33 +207,6 @@ class Structures:
                     value = keras.ops.convert_to_numpy(entry.variable)
                     entry.variable.assign(value * own)
 
-    def _number(self, components: Components, graph: Graph) -> np.ndarray:
-        """Numbers the structures, family by family, in the order of the model.
-
-        Returns:
-            For each component its structure, -1 where it is none.
-        """
-        draw = np.random.default_rng(0)
-        signature = np.zeros(components.size, np.uint64)
-        for own in components.labels.values():
-            found, often = np.unique(own, return_counts=True)
-            keys = draw.integers(
-                2**63, size=often.max(initial=0) + 1, dtype=np.uint64
-            )
-            signature[found] += keys[often]
-        free = np.flatnonzero(~components.refused)
-        _, first, family = np.unique(
-            signature[free], return_index=True, return_inverse=True
-        )
-        rank = np.empty(len(first), int)
-        rank[np.argsort(first)] = np.arange(len(first))
-        order = np.argsort(rank[family], kind="stable")
-        self.families = rank[family][order]
-        self.size = len(free)
-        numbers = np.full(components.size, -1)
-        numbers[free[order]] = np.arange(self.size)
-        return numbers
-
     @functools.cached_property
     def _factors(self):
         """For each variable, its rest and the counts along its axes."""
@@ -314,7 +223,12 @@ class Structures:
             factors.append((entry, entry.rest, axes))
         return factors
 
-    def _cost(self, counts: np.ndarray) -> Cost:
+    def cost_of(self, counts: np.ndarray) -> Cost:
+        """Returns what the model costs with so many structures a family.
+
+        Args:
+            counts: One number a family.
+        """
         macs = parameters = weights = channels = 0
         for entry, rest, axes in self._factors:
             along = [fixed + int(slots @ counts) for fixed, slots in axes]
@@ -365,132 +279,6 @@ def structures(model: keras.Model) -> Structures:
         >>> print(structures(models.LeNet5Caffe()))
     """
     return Structures(model)
-
-
-def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
-    """Returns the rules, and the components with those refused that stay."""
-    opaque = {
-        node: "it cannot be made from its config"
-        for node in graph.nodes
-        if not _can_be_copied(node)
-    }
-    liveness = Liveness(graph, _ones, "keep")
-    liveness.forward(opaque)
-    components = Components(graph, liveness.rules)
-    zeroed = _Zeroed(graph, liveness.rules, components)
-    dry_run = Liveness(graph, zeroed, "keep")
-    dry_run.forward(opaque)
-    for node in graph.nodes:
-        pairs = zip(node.inputs, dry_run.input_constants[node], strict=True)
-        for x, own in pairs:
-            labels, constants = components.labels[x], dry_run.constants[x]
-            components.refuse(
-                labels[~np.isnan(constants) & np.isnan(own)],
-                f"its constant meets the zeros around `{node.path}`",
-            )
-    for node in graph.nodes:
-        for y in node.outputs:
-            components.refuse(
-                components.labels[y][np.isnan(dry_run.constants[y])],
-                f"it is not constant behind `{node.path}` with all zero",
-            )
-    return liveness.rules, components
-
-
-def _can_be_copied(node: Node) -> bool:
-    """Whether a layer of a user's class can be made from its config."""
-    if type(node.operation).__module__.partition(".")[0] == "keras":
-        return True
-    try:
-        from_config(node.operation)
-    except Exception:  # the config of a user's layer may raise anything
-        return False
-    return True
-
-
-def _ones(variable) -> np.ndarray:
-    return np.broadcast_to(np.float32(1), variable.shape)
-
-
-class _Zeroed:
-    """Gives zero for the members of what may be cut, one for all else."""
-
-    def __init__(self, graph, rules, components):
-        free = ~components.refused
-        self._masks: dict[int, np.ndarray] = {}
-        for node in graph.nodes:
-            for own in rules[node].slices():
-                if own.role not in ("member", "statistic"):
-                    continue
-                variable = getattr(node.operation, own.variable)
-                labels = components.labels[node.outputs[0]][own.channels]
-                shape = [1] * len(variable.shape)
-                shape[own.axis] = -1
-                self._masks[id(variable)] = (
-                    (~free[labels]).astype("float32").reshape(shape)
-                )
-
-    def __call__(self, variable):
-        mask = self._masks.get(id(variable), np.float32(1))
-        return np.broadcast_to(mask, variable.shape)
-
-
-def _sliced_variables(graph, rules, components, numbers, sized):
-    """Yields the variables of all layers, each once."""
-    known: set[int] = set()
-    for node in graph.nodes:
-        layer = node.operation
-        if not isinstance(layer, keras.layers.Layer) or id(layer) in known:
-            continue
-        known.add(id(layer))
-        axes: dict[int, list[SlicedAxis]] = {}
-        for own in rules[node].slices():
-            variable = getattr(layer, own.variable)
-            tensor = (node.inputs if own.role == "reader" else node.outputs)[0]
-            axes.setdefault(id(variable), []).append(
-                SlicedAxis(
-                    own.axis % len(variable.shape),
-                    numbers[components.labels[tensor][own.channels]],
-                    own.role,
-                )
-            )
-        kernels = {id(getattr(layer, row.kernel)) for row in layouts((layer,))}
-        positions = dict.fromkeys(kernels, 0) if sized else {}
-        calls = [n for n in graph.nodes if n.operation is layer]
-        if sized:
-            for call in calls:
-                for kernel, number in kernel_positions(call):
-                    positions[id(kernel)] += number
-        for variable in layer.weights:
-            yield SlicedVariable(
-                variable=variable,
-                layer=node.path,
-                positions=positions.get(id(variable), 0) if sized else None,
-                is_kernel=id(variable) in kernels,
-                makes_channels=rules[node].cuts,
-                axes=tuple(axes.get(id(variable), ())),
-            )
-
-
-def _fixed(graph, rules, components):
-    """Yields the channels of layers with kernels that are in no structure."""
-    for node in graph.nodes:
-        rule = rules[node]
-        if isinstance(rule, Opaque):
-            if getattr(node.operation, "weights", ()):
-                yield FixedChannels(
-                    node.path, node.outputs[0].channels, rule.reason
-                )
-            continue
-        if not rule.cuts:
-            continue
-        reasons: dict[str, int] = {}
-        for component in components.labels[node.outputs[0]].tolist():
-            reason = components.reason(component)
-            if reason:
-                reasons[reason] = reasons.get(reason, 0) + 1
-        for reason, number in reasons.items():
-            yield FixedChannels(node.path, number, reason)
 
 
 def _share(whole: Cost, without: Cost) -> float:

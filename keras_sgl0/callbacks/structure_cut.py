@@ -1,0 +1,174 @@
+"""What a target density counts and cuts where it speaks of structures."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sgl0.network.compilation import scope_of
+from keras_sgl0.structures.families import Measure
+from keras_sgl0.structures.members import Members
+from keras_sgl0.structures.selection import Floor, select
+from keras_sgl0.utils.validation import InputError
+
+# How far below its target a density may end, as a share of it.
+_PRECISION = 0.01
+
+
+class StructureCut:
+    """Structures that are cut for good, one after the other.
+
+    Args:
+        target: The density to be met, in (0, 1].
+        measure: What is counted.
+        model: The model.
+        members: The members of its structures.
+        penalised: Flags, which structures have a penalty.
+        minimum: How many structures each family keeps.
+        round_to: Families keep a multiple of this many.
+
+    Raises:
+        ValueError: If the target cannot be met, or the measure not be taken.
+    """
+
+    def __init__(
+        self,
+        target: float,
+        measure: Measure,
+        model: keras.Model,
+        members: Members,
+        penalised: np.ndarray,
+        minimum: int,
+        round_to: int,
+    ):
+        self._target = target
+        self._measure = measure
+        self._members = members
+        self._structures = members.structures
+        cost = self._structures.cost()
+        if measure == "macs" and cost.macs is None:
+            raise InputError(
+                "`TargetDensity` cannot count the macs of a model whose "
+                f"inputs have no known sizes. Received: {model!r}"
+            )
+        self._total = cost.of(measure)
+        self._removable = members.removable & penalised
+        self._floor = Floor(self._removable, minimum, round_to)
+        self._require_reach()
+        with scope_of(model):
+            # The last one is for what is in no structure.
+            self._kept: Any = keras.Variable(
+                np.ones(self._structures.size + 1),
+                trainable=False,
+                dtype=members.dtype,
+                name="kept_structures",
+            )
+
+    def has(self, variable) -> bool:
+        """Returns whether a variable has something that may be cut.
+
+        Args:
+            variable: A variable of the model.
+        """
+        return bool(self._members.of(variable))
+
+    def masked(self, variable, w):
+        """Returns a value of a variable with zeros for what is cut.
+
+        Args:
+            variable: The variable.
+            w: Its value.
+        """
+        for part in self._members.of(variable):
+            w = part.scaled(w, ops.convert_to_tensor(self._kept))
+        return w
+
+    def density(self) -> float:
+        """Returns the density: what is not zero, counted after `shrink`."""
+        cost = self._structures.cost(self._alive()).of(self._measure)
+        return cost / self._total
+
+    def prices(self, variables: list) -> np.ndarray:
+        """Returns what an entry of each variable costs, over the mean.
+
+        Args:
+            variables: Those with a penalty.
+
+        Raises:
+            ValueError: If one is in no structure and no kernel whose cost is
+                known.
+        """
+        known = {id(e.variable): e for e in self._structures.variables}
+        positions = []
+        for variable in variables:
+            entry = known.get(id(variable))
+            if entry is None or not (entry.axes or entry.is_kernel):
+                raise InputError(
+                    f"`TargetDensity` cannot count the {self._measure} of "
+                    f'{variable.path}. Received: of="{self._measure}"'
+                )
+            positions.append(entry.positions or 0)
+        if self._measure != "macs" or not any(positions):
+            return np.ones(len(variables))
+        sizes = [int(np.prod(variable.shape)) for variable in variables]
+        prices = np.array(positions, float) * sum(sizes)
+        return prices / (np.array(positions) @ sizes)
+
+    def drop_zeros(self):
+        """Cuts what is exactly zero already."""
+        self._keep(self._alive())
+
+    def cut_to(self, density: float):
+        """Cuts the smallest structures until a density is met.
+
+        On the way to the target nothing is cut that would lead below it.
+
+        Args:
+            density: The most there may be; the target, where that is more.
+        """
+        alive = self._alive()
+        most, least = density * self._total, self._target * self._total
+        if density <= self._target:
+            most, least = least, (1 - _PRECISION) * least
+        if self._structures.cost(alive).of(self._measure) > most:
+            sizes = ops.convert_to_numpy(self._members.norms())
+            chosen = select(
+                self._structures,
+                sizes.astype("float64"),
+                alive,
+                (least, most),
+                self._measure,
+                self._floor,
+            )
+            cost = self._structures.cost(chosen).of(self._measure)
+            if cost >= least or density <= self._target:
+                alive = chosen
+        self._keep(alive)
+
+    def _alive(self):
+        norms = ops.convert_to_numpy(self._members.norms())
+        kept = ops.convert_to_numpy(self._kept)[:-1] > 0
+        return ~self._removable | (kept & (norms > 0))
+
+    def _keep(self, alive):
+        self._kept.assign(np.append(alive, True).astype("float32"))
+        # Not left to the next step: there may be none.
+        self._members.zero(~alive)
+
+    def _require_reach(self):
+        """Refuses a target that is below what must stay."""
+        least = self._floor.counts(self._structures)
+        cost = self._structures.cost_of(least).of(self._measure)
+        if cost <= self._target * self._total:
+            return
+        stay = self._structures.makers(~self._removable)
+        more = f" and {len(stay) - 5} more" if len(stay) > 5 else ""
+        layers = ", ".join(f"`{name}`" for name in stay[:5]) + more
+        raise InputError(
+            "Invalid value for argument `density`. Expected at least "
+            f"{cost / self._total:.4f}, the share of the {self._measure} that "
+            f"cannot be cut: {self._floor.minimum} or more channels a family "
+            f"stay, and all of {layers}, which have no penalty, are frozen, or "
+            f"make the model's outputs. Received: density={self._target!r}"
+        )

@@ -1,0 +1,260 @@
+"""Finds the structures of a model from the rules of its layers."""
+
+import dataclasses
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_sgl0.network.copying import from_config
+from keras_sgl0.network.cost import has_sizes, kernel_positions
+from keras_sgl0.network.graph import Graph, Node, trace
+from keras_sgl0.network.layer_table import layouts
+from keras_sgl0.structures.components import Components
+from keras_sgl0.structures.liveness import Liveness
+from keras_sgl0.structures.report import FixedChannels
+from keras_sgl0.structures.rules import Opaque, Role, Rule
+
+
+class SlicedAxis(NamedTuple):
+    """An axis of a variable that runs over channels.
+
+    Args:
+        axis: The axis, not negative.
+        structures: For each index of the axis, the number of its structure,
+            -1 where it belongs to none.
+        role: What the slices are to their structures, see `rules.Slices`.
+    """
+
+    axis: int
+    structures: np.ndarray
+    role: Role
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SlicedVariable:
+    """A variable of a layer, with the structures along its axes.
+
+    Attributes:
+        variable: The variable.
+        layer: The path of its layer.
+        positions: The multiply-adds of one entry for one example, 0 where it
+            is no kernel; `None` where the sizes are not known.
+        is_kernel: Whether it is a kernel.
+        makes_channels: Whether its layer makes the channels of its outputs.
+        axes: Its axes that run over channels; none if it stays whole.
+    """
+
+    variable: keras.Variable
+    layer: str
+    positions: int | None
+    is_kernel: bool
+    makes_channels: bool
+    axes: tuple[SlicedAxis, ...]
+
+    @property
+    def rest(self) -> int:
+        """The product of the sizes of all axes but those."""
+        known = {sliced.axis for sliced in self.axes}
+        sizes = enumerate(self.variable.shape)
+        return int(np.prod([n for i, n in sizes if i not in known], dtype=int))
+
+    def along(self, *roles: Role) -> tuple[SlicedAxis, ...]:
+        """Returns the axes whose slices have one of some roles.
+
+        Args:
+            *roles: The roles.
+        """
+        return tuple(x for x in self.axes if x.role in roles)
+
+
+@dataclasses.dataclass(frozen=True)
+class Discovery:
+    """What was found in a model.
+
+    Attributes:
+        variables: The variables of all layers, with the structures of each.
+        families: For each structure, the number of its family.
+        fixed: The channels that cannot be cut, with the reason.
+        sized: Whether the sizes of the model's inputs are known.
+    """
+
+    variables: tuple[SlicedVariable, ...]
+    families: np.ndarray
+    fixed: tuple[FixedChannels, ...]
+    sized: bool
+
+
+def discover(model: keras.Model) -> Discovery:
+    """Returns the structures of a model.
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Raises:
+        ValueError: If the model is not built or is subclassed.
+    """
+    graph = trace(model)
+    rules, components = _analyse(graph)
+    numbers, families = _number(components)
+    sized = has_sizes(graph)
+    return Discovery(
+        tuple(_sliced_variables(graph, rules, components, numbers, sized)),
+        families,
+        tuple(_fixed(graph, rules, components)),
+        sized,
+    )
+
+
+def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
+    """Returns the rules, and the components with those refused that stay."""
+    opaque = {
+        node: "it cannot be made from its config"
+        for node in graph.nodes
+        if not _can_be_copied(node)
+    }
+    liveness = Liveness(graph, _ones, "keep")
+    liveness.forward(opaque)
+    components = Components(graph, liveness.rules)
+    zeroed = _Zeroed(graph, liveness.rules, components)
+    dry_run = Liveness(graph, zeroed, "keep")
+    dry_run.forward(opaque)
+    for node in graph.nodes:
+        pairs = zip(node.inputs, dry_run.input_constants[node], strict=True)
+        for x, own in pairs:
+            labels, constants = components.labels[x], dry_run.constants[x]
+            components.refuse(
+                labels[~np.isnan(constants) & np.isnan(own)],
+                f"its constant meets the zeros around `{node.path}`",
+            )
+    for node in graph.nodes:
+        for y in node.outputs:
+            components.refuse(
+                components.labels[y][np.isnan(dry_run.constants[y])],
+                f"it is not constant behind `{node.path}` with all zero",
+            )
+    return liveness.rules, components
+
+
+def _number(components: Components) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers the structures, family by family, in the order of the model.
+
+    Returns:
+        For each component its structure, -1 where it is none; and for each
+        structure its family.
+    """
+    # Structures of one family have as many channels in the same tensors. Each
+    # such pair has a random key; the sum of its keys tells a family.
+    draw = np.random.default_rng(0)
+    signature = np.zeros(components.size, np.uint64)
+    for own in components.labels.values():
+        found, often = np.unique(own, return_counts=True)
+        number = often.max(initial=0) + 1
+        keys = draw.integers(2**63, size=number, dtype=np.uint64)
+        signature[found] += keys[often]
+    free = np.flatnonzero(~components.refused)
+    _, first, family = np.unique(
+        signature[free], return_index=True, return_inverse=True
+    )
+    rank = np.empty(len(first), int)
+    rank[np.argsort(first)] = np.arange(len(first))
+    order = np.argsort(rank[family], kind="stable")
+    numbers = np.full(components.size, -1)
+    numbers[free[order]] = np.arange(len(free))
+    return numbers, rank[family][order]
+
+
+def _can_be_copied(node: Node) -> bool:
+    """Whether a layer of a user's class can be made from its config."""
+    if type(node.operation).__module__.partition(".")[0] == "keras":
+        return True
+    try:
+        from_config(node.operation)
+    except Exception:  # the config of a user's layer may raise anything
+        return False
+    return True
+
+
+def _ones(variable) -> np.ndarray:
+    return np.broadcast_to(np.float32(1), variable.shape)
+
+
+class _Zeroed:
+    """Gives zero for the members of what may be cut, one for all else."""
+
+    def __init__(self, graph, rules, components):
+        free = ~components.refused
+        self._masks: dict[int, np.ndarray] = {}
+        for node in graph.nodes:
+            for own in rules[node].slices():
+                if own.role not in ("member", "statistic"):
+                    continue
+                variable = getattr(node.operation, own.variable)
+                labels = components.labels[node.outputs[0]][own.channels]
+                shape = [1] * len(variable.shape)
+                shape[own.axis] = -1
+                self._masks[id(variable)] = (
+                    (~free[labels]).astype("float32").reshape(shape)
+                )
+
+    def __call__(self, variable):
+        mask = self._masks.get(id(variable), np.float32(1))
+        return np.broadcast_to(mask, variable.shape)
+
+
+def _sliced_variables(graph, rules, components, numbers, sized):
+    """Yields the variables of all layers, each once."""
+    known: set[int] = set()
+    for node in graph.nodes:
+        layer = node.operation
+        if not isinstance(layer, keras.layers.Layer) or id(layer) in known:
+            continue
+        known.add(id(layer))
+        axes: dict[int, list[SlicedAxis]] = {}
+        for own in rules[node].slices():
+            variable = getattr(layer, own.variable)
+            tensor = (node.inputs if own.role == "reader" else node.outputs)[0]
+            axes.setdefault(id(variable), []).append(
+                SlicedAxis(
+                    own.axis % len(variable.shape),
+                    numbers[components.labels[tensor][own.channels]],
+                    own.role,
+                )
+            )
+        kernels = {id(getattr(layer, row.kernel)) for row in layouts((layer,))}
+        positions = dict.fromkeys(kernels, 0) if sized else {}
+        calls = [n for n in graph.nodes if n.operation is layer]
+        if sized:
+            for call in calls:
+                for kernel, number in kernel_positions(call):
+                    positions[id(kernel)] += number
+        for variable in layer.weights:
+            yield SlicedVariable(
+                variable=variable,
+                layer=node.path,
+                positions=positions.get(id(variable), 0) if sized else None,
+                is_kernel=id(variable) in kernels,
+                makes_channels=rules[node].cuts,
+                axes=tuple(axes.get(id(variable), ())),
+            )
+
+
+def _fixed(graph, rules, components):
+    """Yields the channels of layers with kernels that are in no structure."""
+    for node in graph.nodes:
+        rule = rules[node]
+        if isinstance(rule, Opaque):
+            if getattr(node.operation, "weights", ()):
+                yield FixedChannels(
+                    node.path, node.outputs[0].channels, rule.reason
+                )
+            continue
+        if not rule.cuts:
+            continue
+        reasons: dict[str, int] = {}
+        for component in components.labels[node.outputs[0]].tolist():
+            reason = components.reason(component)
+            if reason:
+                reasons[reason] = reasons.get(reason, 0) + 1
+        for reason, number in reasons.items():
+            yield FixedChannels(node.path, number, reason)
