@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -12,6 +13,7 @@ from keras_sgl0.groups import (
     per_weight,
     upcast,
 )
+from keras_sgl0.network.layer_table import Layout
 from keras_sgl0.network.sparsity import kernels, neuron_axes, own_penalty
 from keras_sgl0.utils.validation import InputError, require
 
@@ -196,6 +198,27 @@ class _Neurons(Weights):
 
 def _is_alive(variable, least):
     return ops.abs(upcast(variable)) > least
+
+
+def fan_in(kernel: keras.Variable, layout: Layout | None) -> int:
+    """Returns the number of inputs that an output of a kernel sums over.
+
+    For a look-up, which has no sum, and for unknown layers it is the product
+    of all axes but the last.
+    """
+    if layout is None or layout.applied == "lookup":
+        return math.prod(kernel.shape[:-1])
+    return layout.fan_in(kernel.shape)
+
+
+def negligible(fan_in: int) -> float:
+    """Returns the size below which a weight of a kernel counts as dead.
+
+    A subgradient does not set weights to exactly zero: they oscillate around
+    it, with the learning rate as amplitude. So the limit is 2 % of the usual
+    standard deviation of initial weights, `sqrt(2 / fan_in)`.
+    """
+    return 0.02 * (2 / fan_in) ** 0.5
 
 
 MEASURES = {kind.name: kind for kind in (Weights, _Parameters, _Neurons)}

@@ -1,6 +1,5 @@
 """Trains any penalty to a target density."""
 
-import math
 from typing import Any, cast
 
 import keras
@@ -8,7 +7,11 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.callbacks.coupling import CoupledPart
-from keras_sgl0.callbacks.density_measures import MEASURES
+from keras_sgl0.callbacks.density_measures import (
+    MEASURES,
+    fan_in,
+    negligible,
+)
 from keras_sgl0.callbacks.lending import (
     LendingCallback,
     Lent,
@@ -20,7 +23,7 @@ from keras_sgl0.callbacks.proximal import ProximalConstraint
 from keras_sgl0.callbacks.structure_cut import StructureCut
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.compilation import compiled, retrace, scope_of
-from keras_sgl0.network.layer_table import Layout, layouts_of
+from keras_sgl0.network.layer_table import layouts_of
 from keras_sgl0.structures.families import Measure, structures
 from keras_sgl0.structures.members import Members
 from keras_sgl0.utils.validation import (
@@ -167,7 +170,7 @@ class TargetDensity(LendingCallback):
         >>> model.fit(x, y, epochs=60, callbacks=[splitting, target])
         >>> coupled = CoupledGroups(GroupLasso(1e-4))
         >>> half = TargetDensity(0.5, of="macs")
-        >>> model.fit(x, y, epochs=60, callbacks=[coupled, ProximalStep(), half])
+        >>> model.fit(x, y, callbacks=[coupled, ProximalStep(), half])
     """
 
     def __init__(
@@ -221,9 +224,7 @@ class TargetDensity(LendingCallback):
             relative = self._cut_structures.prices(self._kernels)
         else:
             known = layouts_of(self.model)
-            self._fans_in = [
-                _fan_in(k, known.get(id(k))) for k in self._kernels
-            ]
+            self._fans_in = [fan_in(k, known.get(id(k))) for k in self._kernels]
             self._counted = MEASURES[self.of](
                 self.density, self.model, self._kernels
             )
@@ -393,27 +394,6 @@ class TargetDensity(LendingCallback):
     def _least(self):
         """Returns for each kernel the size up to which weights are dead."""
         return [
-            0.0 if self.settled else _negligible(fan_in)
-            for fan_in in self._fans_in
+            0.0 if self.settled else negligible(number)
+            for number in self._fans_in
         ]
-
-
-def _fan_in(kernel: keras.Variable, layout: Layout | None) -> int:
-    """Returns the number of inputs that an output of a kernel sums over.
-
-    For a look-up, which has no sum, and for unknown layers it is the product
-    of all axes but the last.
-    """
-    if layout is None or layout.applied == "lookup":
-        return math.prod(kernel.shape[:-1])
-    return layout.fan_in(kernel.shape)
-
-
-def _negligible(fan_in: int) -> float:
-    """Returns the size below which a weight of a kernel counts as dead.
-
-    A subgradient does not set weights to exactly zero: they oscillate around
-    it, with the learning rate as amplitude. So the limit is 2 % of the usual
-    standard deviation of initial weights, `sqrt(2 / fan_in)`.
-    """
-    return 0.02 * (2 / fan_in) ** 0.5
