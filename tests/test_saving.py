@@ -1,10 +1,8 @@
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 from helpers import two_layers
+from processes import run_code
 
 import keras_sgl0 as ks
 
@@ -38,12 +36,7 @@ def saved(images, tmp_path):
 
 
 def test_saved_models_load_with_the_plain_penalty_in_a_new_process(saved):
-    printed = subprocess.run(
-        [sys.executable, "-c", LOAD, *saved[0]],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    printed = run_code(LOAD, *saved[0], check=True).stdout
     plain = ("keras_sgl0.regularizers.sparse_group", "SGL0", 1e-3, "auto")
     assert printed.splitlines() == 2 * [str(4 * [plain])]
 

@@ -1,4 +1,4 @@
-"""The scripts, each run as a user runs it."""
+"""The scripts, each run in a process of its own as a user runs it."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import run_program
 
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_changes import upgrade_settings
@@ -42,7 +43,7 @@ OVERRIDES = {
         "learning_rate": 0.002,
         "decay": 0.5,
         "milestones": [0.25, 0.75],
-        "epochs": 2,
+        "epochs": 1,
         "batch_size": 500,
         "seed": 3,
         "tolerance": 0.0001,
@@ -73,7 +74,7 @@ OVERRIDES = {
         "epsilon": 1e-7,
         "model": "wide_resnet",
         "depth": 10,
-        "width": 0.5,
+        "width": 0.25,
         "dropout": 0.1,
         "model_weight_decay": 0.001,
         "ema": 0.9,
@@ -87,18 +88,17 @@ OVERRIDES = {
 }
 
 
-def run_script(folder, *arguments, **environment):
-    environment = os.environ | environment
-    environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-    )
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / arguments[0]), *arguments[1:]],
+def environment_with(**changes):
+    path = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path)} | changes
+
+
+def run_script(folder, script, *arguments, **environment):
+    return run_program(
+        ROOT / "scripts" / script,
+        *arguments,
         cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+        env=environment_with(**environment),
     )
 
 
@@ -125,8 +125,17 @@ def refuse(folder, *arguments, **environment):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
+    """The one training whose process imports everything itself."""
     folder = tmp_path_factory.mktemp("digits")
-    return folder, run_script(folder, "train.py", "--epochs=1")
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), "--epochs=1"],
+        cwd=folder,
+        env=environment_with(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return folder, process
 
 
 def test_train_needs_no_arguments_but_fewer_epochs(digits):
@@ -284,6 +293,7 @@ def test_workdir_may_begin_with_a_tilde(tmp_path):
     process = run_script(
         tmp_path,
         "train.py",
+        "--model=mlp",
         "--epochs=1",
         "--batch_size=500",
         "--workdir=~/run",

@@ -11,6 +11,7 @@ from conftest import BACKEND
 from helpers import scramble, to_numpy
 from keras import layers
 from networks import Subclassed, mlp, wide_resnet
+from processes import run_code
 
 import keras_sgl0 as ks
 from keras_sgl0.deployment.runtimes import SUFFIXES
@@ -145,7 +146,7 @@ def test_keras_files_load_without_this_package(tmp_path):
         "assert 'keras_sgl0' not in sys.modules\n"
         "np.save('outputs.npy', y)\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    run_code(code, cwd=tmp_path, check=True)
     y = to_numpy(model(np.ones((1, 28, 28, 1), "float32")))
     np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), y, atol=1e-4)
 

@@ -7,6 +7,7 @@ failed distributed step poisons its process.
 import os
 import sys
 
+import keras
 import tensorflow as tf
 
 from keras_sgl0.experiments.recipe_changes import adapt
@@ -33,6 +34,10 @@ RECIPE = adapt(
 
 
 def main(strategy, workdir, *settings):
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
     if strategy == "mirrored":
         (cpu,) = tf.config.list_physical_devices("CPU")
         tf.config.set_logical_device_configuration(

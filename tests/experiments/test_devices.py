@@ -7,13 +7,12 @@ import random
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import keras
 import numpy as np
 import pytest
+from processes import Program
 
 import keras_sgl0.experiments.building  # noqa: F401 (registers the error)
 from keras_sgl0.experiments import datasets
@@ -34,12 +33,10 @@ SMALL += ["grow_every", "0.25"]
 
 def start(strategy, workdir, *settings, task=None):
     """Starts the program; `task` is its index and the cluster's addresses."""
-    environment = {**os.environ, "PYTHONPATH": str(PROGRAM.parents[2])}
-    if BACKEND == "jax":
-        environment["JAX_ENABLE_X64"] = "1"
-        if strategy == "mirrored":
-            flag = "--xla_force_host_platform_device_count=2"
-            environment["XLA_FLAGS"] = flag
+    environment = dict(os.environ)
+    if BACKEND == "jax" and strategy == "mirrored":
+        flag = "--xla_force_host_platform_device_count=2"
+        environment["XLA_FLAGS"] = flag
     if task:
         environment["TF_CONFIG"] = json.dumps(
             {
@@ -47,13 +44,7 @@ def start(strategy, workdir, *settings, task=None):
                 "task": {"type": "worker", "index": task[0]},
             }
         )
-    return subprocess.Popen(
-        [sys.executable, PROGRAM, strategy, workdir, *settings],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-    )
+    return Program(PROGRAM, strategy, workdir, *settings, env=environment)
 
 
 def free_addresses(number):
@@ -78,11 +69,11 @@ def start_all(strategy, workdir, *settings):
 
 
 def finish(processes):
-    texts = [process.communicate(timeout=300)[0] for process in processes]
+    outputs = [process.communicate() for process in processes]
     roles = ["chief", "worker"][: len(processes)]
-    for process, text, role in zip(processes, texts, roles, strict=True):
-        assert process.returncode == 0, text[-3000:]
-        assert text.splitlines()[-1] == role
+    for process, output, role in zip(processes, outputs, roles, strict=True):
+        assert process.returncode == 0, output[1][-3000:]
+        assert output[0].splitlines()[-1] == role
 
 
 def state(workdir):
@@ -149,10 +140,10 @@ def kill_at_random(strategy, workdir, victim, draw):
         time.sleep(0.01)
     time.sleep(draw.uniform(0, 1.5))
     processes[victim].send_signal(signal.SIGKILL)
-    texts = [process.communicate(timeout=120)[0] for process in processes]
-    for process, text in zip(processes, texts, strict=True):
+    outputs = [process.communicate(timeout=120) for process in processes]
+    for process, (_, errors) in zip(processes, outputs, strict=True):
         if process is not processes[victim] and process.returncode:
-            assert "RunError: Another worker was lost" in text, text[-3000:]
+            assert "RunError: Another worker was lost" in errors, errors[-3000:]
     for path in workdir.glob("[!n]*.json"):
         json.loads(path.read_text())
 

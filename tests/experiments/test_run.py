@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from processes import FORK
 
 import keras_sgl0 as ks
 from keras_sgl0.experiments import datasets
@@ -320,9 +320,7 @@ def test_growing_in_convolutions_only(tmp_path):
 def test_killed_run_goes_on_from_its_last_finished_epoch(
     tmp_path, uninterrupted
 ):
-    process = multiprocessing.get_context("spawn").Process(
-        target=die_in_second_epoch, args=(tmp_path,)
-    )
+    process = FORK.Process(target=die_in_second_epoch, args=(tmp_path,))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

@@ -3,12 +3,11 @@
 import errno
 import json
 import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
+from processes import run_code
 
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments import run as experiment
@@ -100,9 +99,7 @@ def test_a_run_whose_files_find_no_space_goes_on_later(
     program = LIMITED.format(
         tests=str(request.path.parent), limit=limit, workdir=str(tmp_path)
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True
-    )
+    done = run_code(program)
     assert done.returncode == 3 if limit > 3000 else done.returncode
     assert "could not be written" in done.stdout + done.stderr
     assert not list(tmp_path.glob("new.*"))

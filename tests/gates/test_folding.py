@@ -1,8 +1,5 @@
 """The same outputs without gates."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -24,6 +21,7 @@ from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
 from keras import layers
+from processes import run_code
 
 import keras_sgl0 as ks
 from keras_sgl0.gates.lookup import gates
@@ -84,8 +82,7 @@ def test_folded_models_load_without_this_package(tmp_path):
         randomise(model, 1)
         ks.fold_gates(model).save(tmp_path / f"{name}.keras")
         np.save(tmp_path / f"{name}.x.npy", inputs_of(model))
-    command = [sys.executable, "-c", LOAD, tmp_path, *built]
-    subprocess.run(command, check=True, capture_output=True)
+    run_code(LOAD, tmp_path, *built, check=True)
     for name, model in built.items():
         found = np.load(tmp_path / f"{name}.y.npy")
         assert_close(found, predict(model, inputs_of(model))[0])

@@ -1,7 +1,5 @@
 import itertools
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -19,6 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from keras import layers
 from networks import Subclassed, mlp, wide_resnet
+from processes import run_code
 
 import keras_sgl0 as ks
 
@@ -240,7 +239,7 @@ def test_the_saved_model_needs_no_package(tmp_path):
         "assert 'keras_sgl0' not in sys.modules\n"
         "np.save('outputs.npy', y)\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    run_code(code, cwd=tmp_path, check=True)
     y = np.load(tmp_path / "outputs.npy")
     np.testing.assert_allclose(y, to_numpy(model(data)), atol=1e-5)
 
