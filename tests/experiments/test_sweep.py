@@ -12,7 +12,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from test_scripts import ROOT, run_script
+from processes import Program
+from test_scripts import ROOT, environment_with, run_script
 
 from keras_sgl0.experiments import sweep as sweeping
 from keras_sgl0.experiments.grid import grid_from_text, plan
@@ -445,6 +446,7 @@ def test_bad_sweeps(tmp_path, arguments, message):
 ARGUMENTS = (
     "--recipes=digits",
     "--seeds=0,1",
+    "--set=model=mlp",
     "--set=epochs=2",
     "--set=batch_size=500",
     "--set",
@@ -455,16 +457,9 @@ ARGUMENTS = (
 
 
 def start_sweep(folder):
-    """Starts a real sweep in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "sweep.py"), *ARGUMENTS],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    """Starts a real sweep, whose trainings are in its process group."""
+    script = ROOT / "scripts" / "sweep.py"
+    return Program(script, *ARGUMENTS, cwd=folder, env=environment_with())
 
 
 def await_epochs(folder, number):
@@ -496,7 +491,7 @@ def killed_and_resumed(tmp_path_factory):
 
 def test_a_killed_sweep_goes_on_where_it_was(killed_and_resumed):
     folder, before, output, errors = killed_and_resumed
-    ending = "batch_size=500-epochs=2-learning_rate=0.001"
+    ending = "batch_size=500-epochs=2-learning_rate=0.001-model=mlp"
     runs = sorted((folder / "sweep").glob("*/"))
     assert [run.name for run in runs] == [
         f"digits-0-{ending}",
