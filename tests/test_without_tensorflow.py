@@ -63,25 +63,40 @@ def test_the_first_example_of_the_readme_runs_on_jax():
     assert "weight sparsity" in done.stdout
 
 
-def test_every_module_of_the_library_imports():
-    done = run(
-        "import importlib, pkgutil, keras_sgl0\n"
-        "for m in pkgutil.walk_packages(keras_sgl0.__path__, 'keras_sgl0.'):\n"
-        "    if not m.name.startswith('keras_sgl0.experiments'):\n"
-        "        importlib.import_module(m.name)\n"
-    )
-    assert done.returncode == 0, done.stderr
+RESULTS = ["results", "result_tables", "sweep_report"]
+IMPORTS = f"""
+import importlib
+import pkgutil
+
+import keras_sgl0
+
+for m in pkgutil.walk_packages(keras_sgl0.__path__, "keras_sgl0."):
+    if not m.name.startswith("keras_sgl0.experiments"):
+        importlib.import_module(m.name)
+print("library")
+for name in {RESULTS}:
+    importlib.import_module("keras_sgl0.experiments." + name)
+    print(name)
+keras_sgl0.datasets
+"""
 
 
-@pytest.mark.parametrize("name", ["datasets"])
-def test_what_needs_tensorflow_names_the_extra(name):
-    done = run(f"import keras_sgl0 as ks\nks.{name}")
-    assert done.returncode == 1
-    last = done.stderr.strip().split("\n")[-1]
+@pytest.fixture(scope="module")
+def imports():
+    """One process for all imports: what fails in one fails in all."""
+    return run(IMPORTS)
+
+
+def test_every_module_of_the_library_imports(imports):
+    assert "library" in imports.stdout.split(), imports.stderr
+
+
+def test_what_needs_tensorflow_names_the_extra(imports):
+    assert imports.returncode == 1
+    last = imports.stderr.strip().split("\n")[-1]
     assert "pip install 'keras_sgl0[experiments]'" in last
 
 
-@pytest.mark.parametrize("module", ["results", "result_tables", "sweep_report"])
-def test_reading_results_needs_no_tensorflow(module):
-    done = run(f"import keras_sgl0.experiments.{module}")
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("module", RESULTS)
+def test_reading_results_needs_no_tensorflow(imports, module):
+    assert module in imports.stdout.split(), imports.stderr
