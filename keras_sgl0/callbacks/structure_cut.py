@@ -1,5 +1,6 @@
 """What a target density counts and cuts where it speaks of structures."""
 
+import math
 from typing import Any
 
 import keras
@@ -24,7 +25,8 @@ class StructureCut:
         measure: What is counted.
         model: The model.
         members: The members of its structures.
-        penalised: Flags, which structures have a penalty.
+        penalised: Flags, which structures have a penalty; `None` for all with
+            members, which `CoupledGroups` penalises.
         minimum: How many structures each family keeps.
         round_to: Families keep a multiple of this many.
 
@@ -38,7 +40,7 @@ class StructureCut:
         measure: Measure,
         model: keras.Model,
         members: Members,
-        penalised: np.ndarray,
+        penalised: np.ndarray | None,
         minimum: int,
         round_to: int,
     ):
@@ -53,7 +55,10 @@ class StructureCut:
                 f"inputs have no known sizes. Received: {model!r}"
             )
         self._total = cost.of(measure)
-        self._removable = members.removable & penalised
+        self._coupled = penalised is None
+        self._removable = members.removable
+        if penalised is not None:
+            self._removable = members.removable & penalised
         self._floor = Floor(self._removable, minimum, round_to)
         self._require_reach()
         with scope_of(model):
@@ -90,7 +95,11 @@ class StructureCut:
         return cost / self._total
 
     def prices(self, variables: list) -> np.ndarray:
-        """Returns what an entry of each variable costs, over the mean.
+        """Returns by what the penalty of each variable is multiplied.
+
+        With `"macs"`, that is what an entry of a kernel costs, relative to the
+        mean over all weights of the kernels. A penalty of `CoupledGroups` has
+        its own weights for that.
 
         Args:
             variables: Those with a penalty.
@@ -100,20 +109,22 @@ class StructureCut:
                 known.
         """
         known = {id(e.variable): e for e in self._structures.variables}
-        positions = []
-        for variable in variables:
+        positions = np.zeros(len(variables))
+        sizes = np.zeros(len(variables))
+        for i, variable in enumerate(variables):
             entry = known.get(id(variable))
             if entry is None or not (entry.axes or entry.is_kernel):
                 raise InputError(
                     f"`TargetDensity` cannot count the {self._measure} of "
                     f'{variable.path}. Received: of="{self._measure}"'
                 )
-            positions.append(entry.positions or 0)
-        if self._measure != "macs" or not any(positions):
+            if entry.is_kernel and not self._coupled:
+                positions[i] = entry.positions or 0
+                sizes[i] = math.prod(variable.shape)
+        if self._measure != "macs" or not positions.any():
             return np.ones(len(variables))
-        sizes = [int(np.prod(variable.shape)) for variable in variables]
-        prices = np.array(positions, float) * sum(sizes)
-        return prices / (np.array(positions) @ sizes)
+        relative = positions * sizes.sum() / (positions @ sizes)
+        return np.where(sizes > 0, relative, 1.0)
 
     def drop_zeros(self):
         """Cuts what is exactly zero already."""

@@ -304,7 +304,7 @@ class TargetDensity(LendingCallback):
         )
         if couplings:
             members = couplings[0].members
-            penalised = members.removable
+            penalised = None
         else:
             members = Members(structures(self.model))
             penalised = members.among(

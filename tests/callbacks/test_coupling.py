@@ -423,3 +423,26 @@ def test_joint_steps_that_are_not_known(penalty, readers, message):
     coupled = ks.CoupledGroups(penalty, readers=readers)
     with pytest.raises(ValueError, match=message):
         fit(residual(), coupled, ks.ProximalStep())
+
+
+def test_one_strength_for_all_members(data):
+    """A target of multiply-adds does not weigh the members of a structure."""
+    model = residual()
+    model.compile("sgd", LOSS)
+    target = ks.TargetDensity(0.5, of="macs")
+    penalty = ks.CoupledGroups(ks.GroupLasso(1e-3))
+    model.fit(*data, verbose=0, callbacks=[penalty, ks.ProximalStep(), target])
+    assert set(target._relative_prices.values()) == {1.0}
+
+
+def test_a_target_below_what_is_frozen_is_refused():
+    model = residual()
+    model.get_layer("inner").trainable = False
+    target = ks.TargetDensity(0.2, of="macs")
+    penalty = ks.CoupledGroups(ks.GroupLasso(0.1))
+    with pytest.raises(ValueError) as error:
+        fit(model, penalty, target)
+    text = str(error.value)
+    assert "the share of the macs that cannot be cut" in text
+    assert "`inner`" in text and "`head`" in text
+    assert "density=0.2" in text
