@@ -472,21 +472,20 @@ def await_epochs(folder, number):
     raise AssertionError("no epoch was finished")
 
 
-@pytest.fixture(scope="module")
-def killed_and_resumed(tmp_path_factory):
+@pytest.fixture
+def killed_and_resumed(tmp_path):
     """A sweep that is killed with its runs, and started again."""
-    folder = tmp_path_factory.mktemp("real")
-    process = start_sweep(folder)
-    await_epochs(folder, 1)
+    process = start_sweep(tmp_path)
+    await_epochs(tmp_path, 1)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     before = {
-        path: path.read_bytes() for path in folder.glob("sweep/*/result.json")
+        path: path.read_bytes() for path in tmp_path.glob("sweep/*/result.json")
     }
-    process = start_sweep(folder)
+    process = start_sweep(tmp_path)
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    return folder, before, output, errors
+    return tmp_path, before, output, errors
 
 
 def test_a_killed_sweep_goes_on_where_it_was(killed_and_resumed):
@@ -512,10 +511,10 @@ def test_a_killed_sweep_goes_on_where_it_was(killed_and_resumed):
     assert "2 of 2 runs done" in errors
 
 
-def test_a_failing_run_fails_the_script(killed_and_resumed):
-    folder, *_ = killed_and_resumed
+def test_a_failing_run_fails_the_script(tmp_path):
+    sweep(plan(["digits"]), tmp_path / "sweep", stub())
     arguments = (*ARGUMENTS, "--seeds=0", "--set=axis=7")
-    process = run_script(folder, "sweep.py", *arguments)
+    process = run_script(tmp_path, "sweep.py", *arguments)
     assert process.returncode == 1
     assert "Traceback" not in process.stderr
     assert "sweep.py: 1 of 1 runs failed\n digits-0-axis=7-" in process.stderr
