@@ -205,6 +205,10 @@ def fan_in(kernel: keras.Variable, layout: Layout | None) -> int:
 
     For a look-up, which has no sum, and for unknown layers it is the product
     of all axes but the last.
+
+    Args:
+        kernel: The kernel.
+        layout: What its axes are, `None` where that is not known.
     """
     if layout is None or layout.applied == "lookup":
         return math.prod(kernel.shape[:-1])
@@ -217,6 +221,9 @@ def negligible(fan_in: int) -> float:
     A subgradient does not set weights to exactly zero: they oscillate around
     it, with the learning rate as amplitude. So the limit is 2 % of the usual
     standard deviation of initial weights, `sqrt(2 / fan_in)`.
+
+    Args:
+        fan_in: The number of inputs that an output of the kernel sums over.
     """
     return 0.02 * (2 / fan_in) ** 0.5
 

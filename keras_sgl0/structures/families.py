@@ -56,6 +56,9 @@ class Structures:
     `print(structures)` shows one row a family, and what cannot be cut and why:
     a dry run of `shrink` before any training. `to_dict()` gives plain values.
 
+    Args:
+        model: A built Sequential or Functional model.
+
     Attributes:
         variables: The variables of all layers, with the structures of each.
         families: For each structure, the number of its family. Structures of

@@ -85,7 +85,21 @@ def analyse(
 
 
 class Liveness:
-    """The forward pass and the backward pass."""
+    """The forward pass and the backward pass.
+
+    Args:
+        graph: The calls of a model.
+        values: Gives the values of a variable.
+        on_constant: What becomes of a constant that meets zeros at a border:
+            `"keep"`, `"fold"` or `"drop"`.
+
+    Attributes:
+        rules: The rule of every call.
+        constants: The constants of the channels of each tensor, NaN for none.
+        input_constants: For every call, the constants of its inputs as the
+            call sees them.
+        reads: For every call, which channels of its inputs it reads.
+    """
 
     def __init__(self, graph, values, on_constant):
         self.graph = graph
@@ -97,7 +111,11 @@ class Liveness:
             self._leave(x)
 
     def forward(self, opaque):
-        """Finds the constants."""
+        """Finds the constants.
+
+        Args:
+            opaque: Calls that must stay as they are, with the reason.
+        """
         for node in self.graph.nodes:
             self._fix_axes(node)
             if node in opaque:

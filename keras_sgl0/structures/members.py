@@ -150,6 +150,8 @@ class Members:
             value: What to take for the value of a variable.
         """
         size = self.structures.size
+        if not self.parts:
+            return ops.zeros(size, self.dtype)
         squares = [
             part.squares(value(part.variable), self.dtype)
             for part in self.parts

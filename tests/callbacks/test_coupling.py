@@ -446,3 +446,10 @@ def test_a_target_below_what_is_frozen_is_refused():
     assert "the share of the macs that cannot be cut" in text
     assert "`inner`" in text and "`head`" in text
     assert "density=0.2" in text
+
+
+def test_a_target_of_one_needs_nothing_that_can_be_cut():
+    model = dense(2)
+    model.layers[0].kernel.regularizer = ks.GroupLasso(0.1)
+    fit(model, ks.TargetDensity(1.0, of="macs"))
+    assert ks.count_macs(ks.shrink(model, verify=False)[0]).macs == 6
