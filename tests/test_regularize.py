@@ -554,7 +554,7 @@ def test_keras_applications(name, kernels, tmp_path):
     model.compile(
         keras.optimizers.SGD(1e-4),
         "mse",
-        loss_weights=[1e-6],
+        loss_weights=[1e-12],
         run_eagerly=True,
     )
     report = regularize(model, ks.SparseGroupLasso(0.5))

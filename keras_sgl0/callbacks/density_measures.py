@@ -229,3 +229,5 @@ def negligible(fan_in: int) -> float:
 
 
 MEASURES = {kind.name: kind for kind in (Weights, _Parameters, _Neurons)}
+# All that a target may count: structures too, see `structure_cut`.
+COUNTED = ("weights", "parameters", "macs", "channels", "neurons")

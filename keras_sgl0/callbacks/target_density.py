@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_sgl0.callbacks.coupling import CoupledPart
 from keras_sgl0.callbacks.density_measures import (
+    COUNTED,
     MEASURES,
     fan_in,
     negligible,
@@ -39,7 +40,6 @@ from keras_sgl0.utils.validation import (
 _GAIN = 5.0
 _UPDATES_PER_EPOCH = 10
 _STRONGEST = 100.0
-_COUNTED = ("weights", "parameters", "macs", "channels", "neurons")
 
 
 class _Steered(LentPenalty):
@@ -183,7 +183,7 @@ class TargetDensity(LendingCallback):
     ):
         super().__init__()
         self.density = finite_float("density", density, above=0, at_most=1)
-        self.of = choice("of", of, _COUNTED)
+        self.of = choice("of", of, COUNTED)
         self.settle = finite_float("settle", settle, above=0, below=1)
         self.minimum = integer("minimum", minimum, at_least=1)
         self.round_to = integer("round_to", round_to, at_least=1)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_sgl0 import models
-from keras_sgl0.callbacks.density_measures import MEASURES
+from keras_sgl0.callbacks.density_measures import COUNTED
 from keras_sgl0.callbacks.l0_constraint import SCOPES
 from keras_sgl0.callbacks.splitting import REFRESHES
 from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS
@@ -195,7 +195,7 @@ class Recipe:
     density_of: str = setting(
         "weights",
         "Unit of the target density.",
-        tuple(MEASURES),
+        COUNTED,
         used_by=(NO_GATES, DENSITY),
     )
     settle: float = setting(
