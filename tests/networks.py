@@ -47,3 +47,22 @@ class Subclassed(keras.Model):
 
     def call(self, x):
         return self.dense(x)
+
+
+def residual(side, stream, inner, outputs, **options):
+    """One block: a stream of channels, and an inner width.
+
+    The options are those of the inner convolution.
+    """
+    x = inputs = keras.Input((side, side, 3))
+    x = layers.Conv2D(stream, 3, padding="same", use_bias=False, name="stem")(x)
+    x = layers.BatchNormalization(name="stem_norm")(x)
+    x = shortcut = layers.ReLU()(x)
+    x = layers.Conv2D(inner, 3, padding="same", name="inner", **options)(x)
+    x = layers.BatchNormalization(name="inner_norm")(x)
+    x = layers.ReLU()(x)
+    x = layers.Conv2D(stream, 3, padding="same", name="outer")(x)
+    x = layers.BatchNormalization(name="outer_norm")(x)
+    x = layers.ReLU()(layers.Add()([x, shortcut]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(outputs, name="head")(x))

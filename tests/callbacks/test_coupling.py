@@ -1,4 +1,5 @@
 import keras
+import networks
 import numpy as np
 import pytest
 from helpers import to_numpy
@@ -12,20 +13,9 @@ BACKEND = keras.backend.backend()
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def residual(seed=0, **options):
-    keras.utils.set_random_seed(seed)
-    x = inputs = keras.Input((6, 6, 3))
-    x = layers.Conv2D(4, 3, padding="same", use_bias=False, name="stem")(x)
-    x = layers.BatchNormalization(name="stem_norm")(x)
-    x = stream = layers.ReLU()(x)
-    x = layers.Conv2D(5, 3, padding="same", name="inner", **options)(x)
-    x = layers.BatchNormalization(name="inner_norm")(x)
-    x = layers.ReLU()(x)
-    x = layers.Conv2D(4, 3, padding="same", name="outer")(x)
-    x = layers.BatchNormalization(name="outer_norm")(x)
-    x = layers.ReLU()(layers.Add()([x, stream]))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(3, name="head")(x))
+def residual(**options):
+    keras.utils.set_random_seed(0)
+    return networks.residual(6, stream=4, inner=5, outputs=3, **options)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import keras
+import networks
 import numpy as np
 import pytest
 from keras import layers
@@ -7,20 +8,8 @@ import keras_sgl0 as ks
 from keras_sgl0.structures.selection import Floor, select
 
 
-def residual(**options):
-    """A stream of 6 channels, an inner width of 8, 5 outputs."""
-    x = inputs = keras.Input((8, 8, 3))
-    x = layers.Conv2D(6, 3, padding="same", use_bias=False, name="stem")(x)
-    x = layers.BatchNormalization(name="stem_norm")(x)
-    x = stream = layers.ReLU()(x)
-    x = layers.Conv2D(8, 3, padding="same", name="inner", **options)(x)
-    x = layers.BatchNormalization(name="inner_norm")(x)
-    x = layers.ReLU()(x)
-    x = layers.Conv2D(6, 3, padding="same", name="outer", **options)(x)
-    x = layers.BatchNormalization(name="outer_norm")(x)
-    x = layers.ReLU()(layers.Add()([x, stream]))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(5, name="head")(x))
+def residual():
+    return networks.residual(8, stream=6, inner=8, outputs=5)
 
 
 def shared_activation_of_one():
