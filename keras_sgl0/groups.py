@@ -157,11 +157,19 @@ def safe_norm(x, axis=None):
     Returns:
         The norms, in at least float32.
     """
-    squared = ops.sum(ops.square(upcast(x)), axis=axis)
+    return safe_sqrt(ops.sum(ops.square(upcast(x)), axis=axis))
+
+
+def safe_sqrt(squared):
+    """Returns square roots whose gradient at zero is 0, not infinite.
+
+    Args:
+        squared: Tensor of numbers that are not negative.
+    """
     # Both `where` are needed: one keeps the value, one the gradient finite.
     alive = squared > 0
-    norms = ops.sqrt(ops.where(alive, squared, ops.ones_like(squared)))
-    return ops.where(alive, norms, ops.zeros_like(squared))
+    roots = ops.sqrt(ops.where(alive, squared, ops.ones_like(squared)))
+    return ops.where(alive, roots, ops.zeros_like(squared))
 
 
 def group_norms(kernel, axis: Axis = -1):

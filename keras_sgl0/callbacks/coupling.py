@@ -49,7 +49,7 @@ class CoupledPart(LentPenalty, Penalty):
     @property
     def has_prox(self):
         """Whether the joint proximal operator is known."""
-        return not self.coupling.why_no_prox()
+        return not self.coupling.why_no_prox
 
     def _joint(self, w):
         if self.is_host:

@@ -9,6 +9,7 @@ from keras import ops
 from keras_sgl0.groups import upcast
 from keras_sgl0.network.layer_table import layouts_of
 from keras_sgl0.regularizers import GroupPenalty, Penalty
+from keras_sgl0.regularizers.group import shrinkage
 from keras_sgl0.structures.members import Members
 from keras_sgl0.utils.validation import InputError
 
@@ -30,6 +31,8 @@ class JointPenalty:
     Attributes:
         penalty: The penalty.
         members: The members.
+        why_no_prox: Why the joint proximal operator is not known, empty if it
+            is.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class JointPenalty:
         self._group = _with_rows_as_groups(penalty)
         self._weights = weights
         self._norm_weights = self._find_norm_weights()
+        self.why_no_prox = self._find_why_no_prox()
         # What the variables of one step share, see `prox`.
         self._served: set[int] = set()
         self._step: Any = None
@@ -69,8 +73,7 @@ class JointPenalty:
             total = total + self._weights[family] * ops.cast(own, dtype)
         return total
 
-    def why_no_prox(self) -> str:
-        """Returns why there is no joint proximal operator, empty if one is."""
+    def _find_why_no_prox(self) -> str:
         group, element = self.penalty.group, self.penalty.element
         ways = "Train it by its subgradient or with `VariableSplitting`."
         for variable in self.members.variables:
@@ -111,8 +114,8 @@ class JointPenalty:
         Raises:
             ValueError: If the operator is not known.
         """
-        if reason := self.why_no_prox():
-            raise InputError(reason)
+        if self.why_no_prox:
+            raise InputError(self.why_no_prox)
         parts = self.members.of(variable)
         if not parts:
             return self._after_element(variable, w, step)
@@ -140,9 +143,7 @@ class JointPenalty:
         norms = self.members.norms(value)
         weights = ops.convert_to_tensor(self._norm_weights, norms.dtype)
         amount = ops.cast(step, norms.dtype) * weights
-        alive = norms > amount
-        safe = ops.where(alive, norms, ops.ones_like(norms))
-        scale = ops.where(alive, 1 - amount / safe, ops.zeros_like(norms))
+        scale = shrinkage(norms, amount)
         # The last one is for what is in no structure.
         return ops.concatenate([scale, ops.ones_like(scale[:1])])
 

@@ -153,3 +153,22 @@ def _normal(stddev):
 
 def _open_share(gate) -> float:
     return 1 - getattr(gate, "droprate_init", 0.0)
+
+
+def batch_norm(
+    x, decay: keras.regularizers.Regularizer | None, name: str
+) -> keras.KerasTensor:
+    """Returns `x` after batch normalization with PyTorch's settings.
+
+    Args:
+        x: Symbolic images.
+        decay: The weight decay of gamma and beta, `None` for none.
+        name: Of the layer.
+    """
+    return layers.BatchNormalization(
+        momentum=0.9,
+        epsilon=1e-5,
+        beta_regularizer=decay,
+        gamma_regularizer=decay,
+        name=name,
+    )(x)

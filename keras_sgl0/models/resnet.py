@@ -6,6 +6,7 @@ from keras import layers
 from keras_sgl0.models.gated_layers import (
     Gate,
     GatedLayers,
+    batch_norm,
     network,
     weight_decay_penalty,
 )
@@ -100,15 +101,6 @@ def ResNet(  # noqa: N802
     # The weight decay takes the place of a penalty, but not that of gates.
     pruned = GatedLayers(kernel_regularizer or (None if gate else decay), gate)
 
-    def normalized(x, name):
-        return layers.BatchNormalization(
-            momentum=0.9,
-            epsilon=1e-5,
-            beta_regularizer=decay,
-            gamma_regularizer=decay,
-            name=name,
-        )(x)
-
     def relu(x, name):
         return layers.ReLU(name=f"{name}_relu")(x)
 
@@ -131,23 +123,23 @@ def ResNet(  # noqa: N802
 
     def block(x, filters, strides, name):
         y = conv1(x, filters, strides, f"{name}_conv1")
-        y = relu(normalized(y, f"{name}_bn1"), f"{name}_bn1")
+        y = relu(batch_norm(y, decay, f"{name}_bn1"), f"{name}_bn1")
         y = plain.conv(
             y, filters, 3, f"{name}_conv2", use_bias=False, padding="same"
         )
-        y = normalized(y, f"{name}_bn2")
+        y = batch_norm(y, decay, f"{name}_bn2")
         if strides > 1:
             shortcut = f"{name}_shortcut"
             x = plain.conv(
                 x, filters, 1, shortcut, use_bias=False, strides=strides
             )
-            x = normalized(x, f"{shortcut}_bn")
+            x = batch_norm(x, decay, f"{shortcut}_bn")
         return relu(layers.Add(name=f"{name}_add")([x, y]), name)
 
     maps = [max(1, round(number * width)) for number in (16, 32, 64)]
     inputs = keras.Input(input_shape)
     x = plain.conv(inputs, maps[0], 3, "conv", use_bias=False, padding="same")
-    x = relu(normalized(x, "bn"), "bn")
+    x = relu(batch_norm(x, decay, "bn"), "bn")
     for stage, filters in enumerate(maps, 1):
         for number in range(1, blocks + 1):
             strides = 2 if stage > 1 and number == 1 else 1

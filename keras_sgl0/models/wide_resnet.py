@@ -6,6 +6,7 @@ from keras import layers
 from keras_sgl0.models.gated_layers import (
     Gate,
     GatedLayers,
+    batch_norm,
     network,
     weight_decay_penalty,
 )
@@ -109,13 +110,7 @@ def WideResNet(  # noqa: N802
     bare = {"use_bias": False, "padding": "same"}
 
     def rectified(x, name):
-        x = layers.BatchNormalization(
-            momentum=0.9,
-            epsilon=1e-5,
-            beta_regularizer=decay,
-            gamma_regularizer=decay,
-            name=name,
-        )(x)
+        x = batch_norm(x, decay, name)
         return layers.ReLU(name=f"{name}_relu")(x)
 
     def halved(x, filters, name):

@@ -216,6 +216,18 @@ class CGES(GroupPenalty):
         return ExclusiveLasso(self.factor * self.mu, self.axis)
 
 
+def shrinkage(norms, amount):
+    """Returns `(1 - amount / norm)_+`, by what a step multiplies each group.
+
+    Args:
+        norms: The norm of each group.
+        amount: By how much each norm shrinks, a number or tensor.
+    """
+    alive = norms > amount
+    safe = ops.where(alive, norms, ops.ones_like(norms))
+    return ops.where(alive, 1 - amount / safe, ops.zeros_like(norms))
+
+
 def shrink_groups(w, axis: Axis, amount):
     """Returns the proximal operator of `amount * sum_g ||w_g||_2` at `w`.
 
@@ -224,9 +236,6 @@ def shrink_groups(w, axis: Axis, amount):
         axis: The group axis.
         amount: A number or scalar tensor: by how much each norm shrinks.
     """
-    norms = group_norms(w, axis)
-    alive = norms > amount
-    safe = ops.where(alive, norms, ops.ones_like(norms))
-    scale = ops.where(alive, 1 - amount / safe, ops.zeros_like(norms))
+    scale = shrinkage(group_norms(w, axis), amount)
     x = upcast(w) * per_weight(scale, w.shape, axis)
     return ops.cast(x, keras.backend.standardize_dtype(w.dtype))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_sgl0.groups import other_axes
 from keras_sgl0.network.copying import from_config
 from keras_sgl0.network.cost import has_sizes, kernel_positions
 from keras_sgl0.network.graph import Graph, Node, trace
@@ -191,10 +192,9 @@ class _Zeroed:
                     continue
                 variable = getattr(node.operation, own.variable)
                 labels = components.labels[node.outputs[0]][own.channels]
-                shape = [1] * len(variable.shape)
-                shape[own.axis] = -1
-                self._masks[id(variable)] = (
-                    (~free[labels]).astype("float32").reshape(shape)
+                self._masks[id(variable)] = np.expand_dims(
+                    (~free[labels]).astype("float32"),
+                    other_axes(variable.shape, own.axis),
                 )
 
     def __call__(self, variable):
@@ -204,12 +204,10 @@ class _Zeroed:
 
 def _sliced_variables(graph, rules, components, numbers, sized):
     """Yields the variables of all layers, each once."""
-    known: set[int] = set()
-    for node in graph.nodes:
-        layer = node.operation
-        if not isinstance(layer, keras.layers.Layer) or id(layer) in known:
+    for calls in graph.by_operation().values():
+        node, layer = calls[0], calls[0].operation
+        if not isinstance(layer, keras.layers.Layer):
             continue
-        known.add(id(layer))
         axes: dict[int, list[SlicedAxis]] = {}
         for own in rules[node].slices():
             variable = getattr(layer, own.variable)
@@ -222,8 +220,7 @@ def _sliced_variables(graph, rules, components, numbers, sized):
                 )
             )
         kernels = {id(getattr(layer, row.kernel)) for row in layouts((layer,))}
-        positions = dict.fromkeys(kernels, 0) if sized else {}
-        calls = [n for n in graph.nodes if n.operation is layer]
+        positions = dict.fromkeys(kernels, 0)
         if sized:
             for call in calls:
                 for kernel, number in kernel_positions(call):

@@ -8,6 +8,7 @@ from typing import Literal
 import keras
 import numpy as np
 
+from keras_sgl0.groups import other_axes
 from keras_sgl0.structures.discovery import discover
 from keras_sgl0.structures.report import Family, StructureReport
 from keras_sgl0.structures.rules import Role
@@ -204,9 +205,10 @@ class Structures:
         for entry in self.variables:
             for sliced in entry.along(*roles):
                 if not keep[sliced.structures].all():
-                    shape = [1] * len(entry.variable.shape)
-                    shape[sliced.axis] = -1
-                    own = keep[sliced.structures].reshape(shape)
+                    own = np.expand_dims(
+                        keep[sliced.structures],
+                        other_axes(entry.variable.shape, sliced.axis),
+                    )
                     value = keras.ops.convert_to_numpy(entry.variable)
                     entry.variable.assign(value * own)
 

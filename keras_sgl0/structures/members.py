@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.groups import other_axes, per_weight
+from keras_sgl0.groups import other_axes, per_weight, safe_sqrt
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.rules import Role
 
@@ -94,8 +94,12 @@ class Members:
         roles: tuple[Role, ...] = ("member",)
         self.parts = self._find(roles + (("reader",) if readers else ()))
         # By id, as variables compare by value.
-        found = {id(part.variable): part.variable for part in self.parts}
-        self.variables = tuple(found.values())
+        self._by_variable: dict[int, list[Part]] = {}
+        for part in self.parts:
+            self._by_variable.setdefault(id(part.variable), []).append(part)
+        self.variables = tuple(
+            parts[0].variable for parts in self._by_variable.values()
+        )
         wide = any(v.dtype == "float64" for v in self.variables)
         self.dtype = "float64" if wide else "float32"
 
@@ -105,7 +109,7 @@ class Members:
         Args:
             variable: A variable of the model.
         """
-        return [part for part in self.parts if part.variable is variable]
+        return self._by_variable.get(id(variable), [])
 
     def among(self, variables: Iterable[keras.Variable]) -> np.ndarray:
         """Returns which structures have members in some variables.
@@ -162,10 +166,7 @@ class Members:
             ops.convert_to_tensor(owners, "int32"),
             num_segments=size + 1,
         )[:size]
-        # Both `where` are needed: one keeps the value, one the gradient.
-        alive = total > 0
-        norms = ops.sqrt(ops.where(alive, total, ops.ones_like(total)))
-        return ops.where(alive, norms, ops.zeros_like(total))
+        return safe_sqrt(total)
 
     def matrices(self, value: Callable = lambda variable: variable) -> dict:
         """Returns for each family its members: rows by structure and part.
