@@ -8,6 +8,7 @@ from keras import ops
 from keras_sgl0 import models
 from keras_sgl0.callbacks import (
     ADMM,
+    CoupledGroups,
     L0Constraint,
     ProximalStep,
     SparsityMonitor,
@@ -46,7 +47,10 @@ def error_rate(y_true, y_pred):
 def build(
     recipe: Recipe, dataset: Dataset, scale: float | None = None
 ) -> tuple[keras.Model, float]:
-    """Returns the recipe's model, compiled and with its penalty.
+    """Returns the recipe's model, compiled.
+
+    A penalty on kernels is on the model; one with coupled groups is a callback,
+    see `callbacks_for`.
 
     Args:
         recipe: The settings.
@@ -70,7 +74,7 @@ def build(
     gate = None
     if recipe.penalty == "l0_gates":
         gate = _Gates(recipe, 1 / dataset.num_train)
-    has_penalty = not gate and recipe.penalty != "none"
+    on_kernels = _has_penalty(recipe) and recipe.groups == "kernel"
     with _precision(recipe.precision):
         model = models.BY_NAME[recipe.model](
             dataset.input_shape,
@@ -79,7 +83,7 @@ def build(
             **recipe.model_settings,
         )
         penalised = gate.layers if gate else []
-        if has_penalty:
+        if on_kernels:
             penalised = model.prunable_layers
         for name in ("layer_factors", "droprate", "density"):
             _require_one_number_each(recipe, name, penalised)
@@ -92,9 +96,13 @@ def build(
     neuron_axes(model, recipe.axis)  # raises if a kernel has no such axis
     if scale is None:
         scale = _scale(recipe, model, dataset)
-    if has_penalty:
+    if on_kernels:
         _put_penalties(recipe, scale, model)
     return model, scale
+
+
+def _has_penalty(recipe):
+    return recipe.penalty not in ("none", "l0_gates")
 
 
 def _put_penalties(recipe, scale, model):
@@ -232,7 +240,11 @@ def callbacks_for(
         recipe: The settings.
         scale: The scale that `build` returned.
     """
-    callbacks = []
+    callbacks: list[keras.callbacks.Callback] = []
+    if _has_penalty(recipe) and recipe.groups == "coupled":
+        factor = recipe.factor * scale
+        penalty = make_penalty(recipe.penalty, factor, recipe.axis)
+        callbacks.append(CoupledGroups(penalty))
     schedule = (
         recipe.beta_ratio * recipe.factor * scale,
         recipe.growth,

@@ -68,7 +68,7 @@ def penalty_class(name: str) -> type | None:
 
 
 def make_penalty(
-    name: str, factor: float, axis: Axis, depth: float = 0.0
+    name: str, factor: float, axis: Axis, depth: float | None = None
 ) -> Penalty:
     """Returns a penalty.
 
@@ -77,7 +77,8 @@ def make_penalty(
         factor: Its coefficient.
         axis: Its group axis, left out if the class does not take one.
         depth: The depth `l / L` of its layer, for a class with a
-            `depth_argument`.
+            `depth_argument`. By default the class has its own default, as for
+            groups that span layers.
 
     Raises:
         ValueError: As in `penalty_class`, or if it cannot be constructed.
@@ -86,7 +87,7 @@ def make_penalty(
     more = {}
     if "axis" in inspect.signature(kind).parameters:
         more["axis"] = axis
-    if kind.depth_argument:
+    if kind.depth_argument and depth is not None:
         more[kind.depth_argument] = depth
     try:
         return kind(factor, **more)

@@ -17,6 +17,7 @@ from keras_sgl0.experiments.recipe_fields import (
     DENSITY,
     GATES,
     GROWTH,
+    KERNEL_GROUPS,
     MILESTONES,
     NO_CONSTRAINT,
     NO_DENSITY,
@@ -42,6 +43,7 @@ from keras_sgl0.models.gated_layers import FANS
 from keras_sgl0.utils.validation import require
 
 OPTIMIZERS = ("adam", "sgd")
+GROUPS = ("kernel", "coupled")
 GROWING = ("all", "convolutions")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 JIT_COMPILE = ("auto", "on", "off")
@@ -119,6 +121,14 @@ class Recipe:
         "as package.module:Class.",
         check=_penalty_name,
     )
+    groups: str = setting(
+        "kernel",
+        "Groups of the penalty: kernel, the neurons of each prunable kernel; "
+        "or coupled, all channels that can be cut together, over all layers "
+        "that they run through.",
+        GROUPS,
+        used_by=(PENALTY, NO_GATES),
+    )
     factor: float = setting(
         0.1,
         "Coefficient of the penalty (lambda) times N.",
@@ -130,7 +140,7 @@ class Recipe:
         "Multiplier of the factor: one number for all layers with a penalty "
         "or gates, or one for each.",
         check=numbers(above=0),
-        used_by=(PENALTY, NO_CONSTRAINT),
+        used_by=(PENALTY, NO_CONSTRAINT, KERNEL_GROUPS),
     )
     share_of_max: float = setting(
         0.0,
@@ -138,7 +148,7 @@ class Recipe:
         "smallest coefficient at which group lasso sets every group to zero "
         "at the start. It replaces `factor`.",
         check=number(at_least=0),
-        used_by=(PENALTY, NO_GATES),
+        used_by=(PENALTY, NO_GATES, KERNEL_GROUPS),
     )
     axis: Axis = setting(  # noqa: RUF009
         "auto",

@@ -212,6 +212,11 @@ NO_CONSTRAINT = Use(
 NO_SHARE = Use(
     "without share_of_max", lambda r: not r.share_of_max, "with share_of_max"
 )
+KERNEL_GROUPS = Use(
+    "not for coupled groups",
+    lambda r: r.groups == "kernel",
+    "with groups='coupled'",
+)
 GROWTH = Use("with a growth above 1", lambda r: r.growth > 1, "with growth=1")
 MILESTONES = Use(
     "with milestones", lambda r: bool(r.milestones), "without milestones"

@@ -18,6 +18,7 @@ _PROXIMAL = {
     "learning_rate": 0.1,
     "milestones": (0.6, 0.8),
 }
+_COUPLED = {"groups": "coupled"}
 
 
 def _with_penalty(base, penalty, **settings):
@@ -46,6 +47,13 @@ def _variants(name, base):
         f"{name}_sgl0_admm": recipe("sgl0", training="admm", growth=1.0),
         f"{name}_sgl0_proximal": recipe("sgl0", **_PROXIMAL | {"factor": 0.5}),
         f"{name}_sgl0_density": recipe("sgl0", density=(0.1,)),
+        f"{name}_group_lasso_coupled": recipe(
+            "group_lasso", **_PROXIMAL | _COUPLED
+        ),
+        f"{name}_sparse_group_lasso_coupled": recipe(
+            "sparse_group_lasso", **_PROXIMAL | _COUPLED
+        ),
+        f"{name}_sgl0_coupled": recipe("sgl0", **_COUPLED),
     }
 
 
@@ -138,12 +146,33 @@ _RESNET_20 = adapt(
     epochs=164,
 )
 _PENALISED = ("cges", "group_lasso", "sparse_group_lasso", "sgl0")
+# Half of the multiply-adds. With batch normalization a penalty alone cuts
+# little in a few epochs, so a target controls its strength.
+_HALF = _COUPLED | {
+    "factor": 10.0,
+    "density": (0.5,),
+    "density_of": "macs",
+    "settle": 0.6,
+}
 
 
 def _methods(name, base, gates=None):
-    """Returns the recipes of Figures 1 and 2 for a network, with alpha .1."""
+    """Returns the recipes of a network.
+
+    The penalties on kernels are those of the paper's Figures 1 and 2, with
+    alpha .1. Those with coupled groups leave half of the multiply-adds.
+    """
     methods = {"plain": _with_penalty(base, "none")}
     methods |= {method: _with_penalty(base, method) for method in _PENALISED}
+    methods |= {
+        "group_lasso_coupled": _with_penalty(
+            base, "group_lasso", training="proximal", **_HALF
+        ),
+        "sparse_group_lasso_coupled": _with_penalty(
+            base, "sparse_group_lasso", training="proximal", **_HALF
+        ),
+        "sgl0_coupled": _with_penalty(base, "sgl0", **_HALF),
+    }
     if gates:
         methods["l0"] = adapt(base, **gates, factor=0.001)
         methods["l0_constrained"] = adapt(

@@ -34,7 +34,6 @@ from keras_sgl0.gates.report import gate_report
 from keras_sgl0.network.compilation import require_strategy_can_train, retrace
 from keras_sgl0.network.sparsity import (
     apply_threshold,
-    kernels,
     sparsity_report,
 )
 from keras_sgl0.shrinking import shrink
@@ -234,11 +233,12 @@ def _trained(recipe, folder, dataset, scale):
 
 
 def _average(model, averaged):
-    """Sets the averaged weights; zeros in the raw kernels stay zero."""
-    zeros = [(w, ops.equal(w, 0.0)) for w in kernels(model)]
+    """Sets the averaged weights; zeros in the raw weights stay zero."""
+    # Not of the kernels alone: a cut channel has no bias, gamma and beta.
+    zeros = [(w, ops.equal(w, 0.0)) for w in model.trainable_variables]
     model.set_weights(averaged)
-    for kernel, zero in zeros:
-        kernel.assign(ops.where(zero, 0.0, ops.convert_to_tensor(kernel)))
+    for weight, zero in zeros:
+        weight.assign(ops.where(zero, 0.0, ops.convert_to_tensor(weight)))
 
 
 def percent_wrong(model: keras.Model, batches: tf.data.Dataset) -> float:

@@ -35,7 +35,10 @@ def test_every_way_to_train_the_papers_penalties_has_a_recipe():
         recipes = [
             r
             for r in RECIPES.values()
-            if r.dataset == data and r.penalty != "l0_gates" and not r.density
+            if r.dataset == data
+            and r.penalty != "l0_gates"
+            and r.groups == "kernel"
+            and not r.density
         ]
         found = {(r.penalty, r.training) for r in recipes}
         assert len(found) == len(recipes) == 10
@@ -43,6 +46,16 @@ def test_every_way_to_train_the_papers_penalties_has_a_recipe():
             assert ("sparse_group_lasso", way) in found
         assert {("sgl0", way) for way in TRAININGS["sgl0"]} <= found
         assert {("none", "subgradient"), ("cges", "subgradient")} <= found
+        coupled = {
+            (r.penalty, r.training)
+            for r in RECIPES.values()
+            if r.dataset == data and r.groups == "coupled"
+        }
+        assert coupled == {
+            ("group_lasso", "proximal"),
+            ("sparse_group_lasso", "proximal"),
+            ("sgl0", "splitting"),
+        }
 
 
 WIDE = ["cifar10_wrn_28_10", "cifar100_wrn_28_10", "cifar10_wrn_16_1"]
@@ -458,6 +471,7 @@ def test_what_would_not_be_looked_at_is_refused(settings, name, expected):
 
 PLAIN = {"penalty": "sparse_group_lasso", "training": "subgradient"}
 CONSTRAINED = GATES | {"density": (0.3,)}
+COUPLED = {"groups": "coupled"}
 SGD = {"optimizer": "sgd"}
 NO_DROPS = {"milestones": ()}
 # Each field with a use: another value, recipes that use it, and recipes that
@@ -492,12 +506,26 @@ USES = [
         "layer_factors",
         (2.0,),
         [{}, GATES, {"share_of_max": 0.1}],
-        [(NONE, "without a penalty"), (CONSTRAINED, "with a density")],
+        [
+            (NONE, "without a penalty"),
+            (CONSTRAINED, "with a density"),
+            (COUPLED, "with groups='coupled'"),
+        ],
     ),
     (
         "share_of_max",
         0.1,
         [{}],
+        [
+            (NONE, "without a penalty"),
+            (GATES, "with the penalty 'l0_gates'"),
+            (COUPLED, "with groups='coupled'"),
+        ],
+    ),
+    (
+        "groups",
+        "coupled",
+        [{}, PLAIN],
         [
             (NONE, "without a penalty"),
             (GATES, "with the penalty 'l0_gates'"),

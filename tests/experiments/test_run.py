@@ -797,6 +797,32 @@ def test_every_recipe_trains_on_the_digits(tmp_path, name):
     assert bool(held) == (recipe.training in ("splitting", "admm"))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["group_lasso_coupled", "sgl0_coupled"],
+    ids=["proximal", "splitting"],
+)
+def test_coupled_groups_leave_the_work_that_is_asked_for(tmp_path, name):
+    settings = {"density": (0.4,), "density_of": "macs", "epochs": 4}
+    recipe = adapt(
+        RECIPES[f"digits_{name}"],
+        model="mlp",
+        optimizer="sgd",
+        ema=0.9,
+        **settings,
+    )
+    with pytest.raises(StoppedError):
+        run_until(Stop(epoch=1), tmp_path / "stopped", recipe)
+    result = run(recipe, str(tmp_path / "stopped"), progress=False)
+    shrunk = result.shrunk
+    assert 0.396 <= shrunk.macs_after / shrunk.macs <= 0.4
+    assert shrunk.test_error == result.test_error
+    assert shrunk.relative_difference < 1e-5
+    whole = run(recipe, str(tmp_path / "whole"), progress=False)
+    assert whole.test_error == result.test_error
+    assert whole.report == result.report
+
+
 def test_proximal_training_needs_no_threshold(tmp_path):
     recipe = adapt(
         RECIPES["digits_sgl0_proximal"], model="mlp", factor=10.0, epochs=6
