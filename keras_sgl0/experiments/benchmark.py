@@ -132,7 +132,9 @@ def pipeline(
         )
         for augment in datasets.AUGMENTATIONS
     } | {"arrays": shuffled()}
-    drawn = {k: functools.partial(next, v) for k, v in batches.items()}
+    drawn: dict[str, Callable[[], object]] = {
+        name: functools.partial(next, each) for name, each in batches.items()
+    }
     return take_turns(drawn, rounds, steps)
 
 

@@ -82,11 +82,11 @@ class Dataset:
             share,
         )
         order = np.random.default_rng(0).permutation(self.num_train)
-        test, train = (
-            tuple(array[np.sort(part)] for array in self.train)
-            for part in (order[:number], order[number:])
+        return dataclasses.replace(
+            self,
+            train=_part(self.train, np.sort(order[number:])),
+            test=_part(self.train, np.sort(order[:number])),
         )
-        return dataclasses.replace(self, train=train, test=test)
 
     def divisible_by(self, number: int) -> "Dataset":
         """Returns the data set without the last few images.
@@ -97,11 +97,13 @@ class Dataset:
         Args:
             number: A positive integer.
         """
-        train, test = (
-            tuple(array[: len(array) // number * number] for array in pair)
-            for pair in (self.train, self.test)
+
+        def whole(pair):
+            return _part(pair, slice(len(pair[1]) // number * number))
+
+        return dataclasses.replace(
+            self, train=whole(self.train), test=whole(self.test)
         )
-        return dataclasses.replace(self, train=train, test=test)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -160,10 +162,10 @@ class Dataset:
             order = tf.random.experimental.stateless_shuffle(
                 tf.range(self.num_train), seeds
             )
-            plans = (order,)
+            plans = [order]
             if augment != "none":
                 moves = _moves(self.num_train, seeds, augment == "crop_flip")
-                plans += (tf.gather(moves, order),)
+                plans.append(tf.gather(moves, order))
             return tf.data.Dataset.range(steps).map(
                 lambda i: tuple(
                     p[i * batch_size : (i + 1) * batch_size] for p in plans
@@ -253,6 +255,12 @@ def _moved(images, moves):
     columns = moves[:, 1, None] + mirrored
     cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
     return tf.gather(cropped, columns, axis=2, batch_dims=1)
+
+
+def _part(pair, part):
+    """Returns some of the images and their labels."""
+    images, labels = pair
+    return images[part], labels[part]
 
 
 def _histograms(images) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from keras_sgl0.experiments.overrides import run_name, with_settings
 from keras_sgl0.experiments.recipe import Recipe
@@ -17,7 +17,7 @@ with name_extra():
 flags.disclaim_key_flags()
 
 # The function for the type of a field; all other types are given as text.
-_DEFINE = {
+_DEFINE: dict[object, Callable] = {
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     float | None: flags.DEFINE_float,
@@ -76,7 +76,7 @@ def recipe_from_flags(values: Mapping[str, flags.Flag]) -> tuple[Recipe, str]:
     Raises:
         ValueError: If a setting is out of range or unused.
     """
-    base = values["recipe"].value
+    base = str(values["recipe"].value)
     overrides = {
         field.name: values[field.name].value
         for field in dataclasses.fields(Recipe)

@@ -2,6 +2,7 @@
 
 import contextlib
 import typing
+from collections.abc import Callable
 
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_changes import adapt
@@ -9,7 +10,7 @@ from keras_sgl0.groups import Axis
 from keras_sgl0.utils.validation import choice
 
 _TYPES = typing.get_type_hints(Recipe)
-_CONVERT = {
+_CONVERT: dict[object, Callable[[str], object]] = {
     int: int,
     Axis: int,
     float: float,

@@ -17,9 +17,9 @@ from keras_sgl0.regularizers import (
     SparseGroupTransformedL1,
 )
 from keras_sgl0.regularizers.base import Penalty, trainings
-from keras_sgl0.utils.validation import require
+from keras_sgl0.utils.validation import invalid, require
 
-PENALTIES = {
+PENALTIES: dict[str, type[Penalty] | None] = {
     "none": None,
     "group_lasso": GroupLasso,
     "exclusive_lasso": ExclusiveLasso,
@@ -34,7 +34,7 @@ PENALTIES = {
 }
 
 
-def penalty_class(name: str) -> type | None:
+def penalty_class(name: str) -> type[Penalty] | None:
     """Returns the class of a penalty, `None` for "none".
 
     Args:
@@ -57,7 +57,8 @@ def penalty_class(name: str) -> type | None:
     try:
         found = getattr(importlib.import_module(module), kind)
     except (ImportError, AttributeError) as problem:
-        require(False, "penalty", f"{expected} ({problem})", name)
+        text = f"{expected} ({problem})"
+        raise invalid("penalty", text, name) from problem
     require(
         isinstance(found, type) and issubclass(found, Penalty),
         "penalty",
@@ -84,7 +85,9 @@ def make_penalty(
         ValueError: As in `penalty_class`, or if it cannot be constructed.
     """
     kind = penalty_class(name)
-    more = {}
+    if kind is None:
+        raise invalid("penalty", "a penalty to make", name)
+    more: dict[str, Axis | float] = {}
     if "axis" in inspect.signature(kind).parameters:
         more["axis"] = axis
     if kind.depth_argument and depth is not None:
@@ -93,7 +96,8 @@ def make_penalty(
         return kind(factor, **more)
     except TypeError as problem:
         expected = "a class that is constructed as Class(factor, axis=...)"
-        require(False, "penalty", f"{expected} ({problem})", name)
+        text = f"{expected} ({problem})"
+        raise invalid("penalty", text, name) from problem
 
 
 def trainings_of(name: str) -> tuple[str, ...]:

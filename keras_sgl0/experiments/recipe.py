@@ -40,7 +40,7 @@ from keras_sgl0.experiments.recipe_fields import (
 from keras_sgl0.gates.hard_concrete import TEST_GATES
 from keras_sgl0.groups import Axis
 from keras_sgl0.models.gated_layers import FANS
-from keras_sgl0.utils.validation import require
+from keras_sgl0.utils.validation import invalid, require
 
 OPTIMIZERS = ("adam", "sgd")
 GROUPS = ("kernel", "coupled")
@@ -340,8 +340,7 @@ class Recipe:
     def _refuse_training(self):
         ways = all_trainings()
         pairs = "; ".join(f"{p}: {', '.join(w)}" for p, w in ways.items())
-        require(
-            False,
+        raise invalid(
             "training",
             f"one of {trainings_of(self.penalty)} for the penalty "
             f"{self.penalty!r}, since these go together: {pairs}",

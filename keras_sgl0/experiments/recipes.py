@@ -186,7 +186,7 @@ def _methods(name, base, gates=None):
 
 
 def _wide_resnets():
-    recipes = {}
+    recipes: dict[str, Recipe] = {}
     for dataset in ("cifar10", "cifar100"):
         for depth, width in ((28, 10), (16, 2), (16, 1), (10, 1)):
             base = adapt(

@@ -4,11 +4,14 @@ import os
 import pathlib
 import re
 import statistics
+from typing import TypeVar
 
 from keras_sgl0.experiments.results import read_result
-from keras_sgl0.experiments.run_result import GatesResult, RunResult
+from keras_sgl0.experiments.run_result import GatesResult, RunResult, Ungated
 from keras_sgl0.utils.tables import markdown_row, mean_and_deviation
 from keras_sgl0.utils.validation import InputError, require
+
+_T = TypeVar("_T")
 
 _BAR = re.compile(r"(?<!\\)\|")
 _LINK = re.compile(r"\[[^]]+\]\(([^)]+)\)")
@@ -27,18 +30,23 @@ def _measured(numbers):
     return cell
 
 
-def _figure(result: RunResult, name: str) -> float:
-    """Returns a figure of a run, which may be older than the figure."""
-    value = getattr(result, name)
-    if value is None:
+def _known(figure: _T | None, name: str) -> _T:
+    """Returns a figure. A run that is older than the figure lacks it."""
+    if figure is None:
         raise KeyError(name)
-    return value
+    return figure
+
+
+def _figure(result: RunResult, name: str) -> float:
+    return _known(getattr(result, name), name)
 
 
 def _gates(result: RunResult) -> GatesResult:
-    if result.gates is None:
-        raise KeyError("gates")
-    return result.gates
+    return _known(result.gates, "gates")
+
+
+def _ungated(result: RunResult) -> Ungated:
+    return _known(_gates(result).ungated, "ungated")
 
 
 def _error(key, held_out=False):
@@ -106,13 +114,13 @@ COLUMNS = {
         lambda r: [100 - _figure(r, "weight_sparsity_kernels")]
     ),
     "architecture": _architecture(lambda r: _gates(r).architecture),
-    "gates by mean": _architecture(lambda r: _gates(r).mean.architecture),
+    "gates by mean": _architecture(
+        lambda r: _known(_gates(r).mean, "mean").architecture
+    ),
     "weights without gates": _measured(
-        lambda r: [_gates(r).ungated.weight_sparsity_kernels]
+        lambda r: [_ungated(r).weight_sparsity_kernels]
     ),
-    "neurons without gates": _measured(
-        lambda r: [_gates(r).ungated.neuron_sparsity]
-    ),
+    "neurons without gates": _measured(lambda r: [_ungated(r).neuron_sparsity]),
     "shrunk parameters": _shrunk("parameters_after"),
     "shrunk MACs": _shrunk("macs_after"),
     "target": _stated(
@@ -146,7 +154,8 @@ def fill_tables(page: str | os.PathLike) -> str:
     """
     page = pathlib.Path(page).expanduser()
     require(page.is_file(), "page", "a Markdown file that exists", str(page))
-    lines, header = [], []
+    lines: list[str] = []
+    header: list[str] = []
     for line in page.read_text().splitlines(keepends=True):
         cells = [cell.strip() for cell in _BAR.split(line.strip())[1:-1]]
         # The first line of a table is its header.

@@ -121,7 +121,7 @@ def group(
     Example:
         >>> group(read_results(["runs"]).values(), lambda r: r.seed)
     """
-    groups = {}
+    groups: dict[_Key, list[_T]] = {}
     for result in results:
         groups.setdefault(key(result), []).append(result)
     return groups

@@ -297,7 +297,8 @@ def _folded(model, recipe, test):
         )
     result = GatesResult(
         **report,
-        **readings,
+        median=readings["median"],
+        mean=readings["mean"],
         ungated=Ungated(
             weight_sparsity_kernels=_percent(ungated.weight_sparsity_kernels),
             neuron_sparsity=_percent(ungated.neuron_sparsity),

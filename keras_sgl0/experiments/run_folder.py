@@ -6,6 +6,7 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -34,8 +35,8 @@ class RunFolder:
         writes: Whether this process writes.
     """
 
-    def __init__(self, path: str, writes: bool = True):
-        self.path = os.path.expanduser(path)
+    def __init__(self, path: str | os.PathLike, writes: bool = True):
+        self.path: str = os.path.expanduser(path)
         self.writes = writes
 
     def file(self, name: str) -> str:
@@ -194,7 +195,9 @@ class RunFolder:
 
         self.write(CHECKPOINT, write)
 
-    def load_checkpoint(self, model: keras.Model, callbacks: list = ()) -> int:
+    def load_checkpoint(
+        self, model: keras.Model, callbacks: Sequence = ()
+    ) -> int:
         """Loads the checkpoint, if any, and returns its number of epochs.
 
         Args:
@@ -267,9 +270,9 @@ class RunFolder:
 
 
 def _states(callbacks):
-    states = {}
+    states: dict[str, np.ndarray] = {}
     for callback in callbacks:
-        own = {}
+        own: dict[str, np.ndarray] = {}
         callback.save_own_variables(own)
         name = type(callback).__name__
         states |= {f"{name}/{key}": value for key, value in own.items()}

@@ -146,7 +146,9 @@ def sweep(
     _write_tables(base)
     environment = os.environ | _environment(parallel)
     by_name = {run.name: run for run in runs}
-    waiting, running, failed = unfinished(runs, base), {}, {}
+    waiting = unfinished(runs, base)
+    running: dict[str, subprocess.Popen] = {}
+    failed: dict[str, str] = {}
     bar = tqdm(
         initial=sum(_epochs_done(run, base) for run in runs),
         total=sum(run.recipe.epochs for run in runs),

@@ -170,7 +170,7 @@ def sweep_report(folder: str | os.PathLike) -> SweepReport:
     Example:
         >>> print(sweep_report("runs/sweep"))
     """
-    rows = {}
+    rows: dict[tuple[str, str, str], list] = {}
     for path in pathlib.Path(folder).expanduser().glob(f"*/{RESULT}"):
         result, name = read_result(path.parent), path.parent.name
         match = _NAME.fullmatch(name)

@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 
 from keras_sgl0.utils.extras import name_extra
-from keras_sgl0.utils.validation import InputError, require
+from keras_sgl0.utils.validation import InputError, invalid, require
 
 with name_extra():
     import tensorflow as tf
@@ -44,7 +44,8 @@ def read(folder: str | None) -> tuple[_Part, _Part, int]:
     Example:
         >>> train, test, num_classes = read("tiny-imagenet-200")
     """
-    require(folder is not None, "data_dir", "that of Tiny ImageNet", folder)
+    if folder is None:
+        raise invalid("data_dir", "that of Tiny ImageNet", folder)
     root = pathlib.Path(folder)
     lines = {name: _lines(root / name) for name in (_CLASSES, _ANNOTATIONS)}
     _refuse(root, [name for name, found in lines.items() if not found])

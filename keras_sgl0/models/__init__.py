@@ -1,5 +1,9 @@
 """The papers' networks. Each takes a regularizer and imports none."""
 
+from collections.abc import Callable
+
+import keras
+
 from keras_sgl0.models.lenet import LeNet5Caffe
 from keras_sgl0.models.mlp import MLP
 from keras_sgl0.models.mobilenet_v2 import MobileNetV2
@@ -7,7 +11,7 @@ from keras_sgl0.models.resnet import ResNet
 from keras_sgl0.models.wide_resnet import WideResNet
 
 # By the names that recipes and files have for them.
-BY_NAME = {
+BY_NAME: dict[str, Callable[..., keras.Model]] = {
     "lenet5_caffe": LeNet5Caffe,
     "mlp": MLP,
     "wide_resnet": WideResNet,

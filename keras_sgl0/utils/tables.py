@@ -2,6 +2,7 @@
 
 import io
 import statistics
+from collections.abc import Sequence
 
 import rich.box
 import rich.console
@@ -35,7 +36,7 @@ def change(before: int | None, after: int | None) -> str:
     return f"{before:,}" if before == after else f"{before:,} -> {after:,}"
 
 
-def mean_and_deviation(values: list[float], digits: int = 2) -> str:
+def mean_and_deviation(values: Sequence[float], digits: int = 2) -> str:
     """Returns a figure over several runs as the papers write it.
 
     Args:

@@ -21,6 +21,23 @@ class RunError(RuntimeError):
     """
 
 
+def invalid(name: str, expected: str, received: object) -> InputError:
+    """Returns the error, to be raised, that names an argument.
+
+    Args:
+        name: The argument's name.
+        expected: What the argument may be, in words.
+        received: What the caller passed.
+
+    Example:
+        >>> raise invalid("layers", "a name", 3) from problem
+    """
+    return InputError(
+        f"Invalid value for argument `{name}`. Expected {expected}. "
+        f"Received: {name}={received!r}"
+    )
+
+
 def require(condition: object, name: str, expected: str, received: object):
     """Raises an `InputError` naming the argument unless `condition` holds.
 
@@ -34,10 +51,7 @@ def require(condition: object, name: str, expected: str, received: object):
         InputError: A `ValueError`, if `condition` is false.
     """
     if not condition:
-        raise InputError(
-            f"Invalid value for argument `{name}`. Expected {expected}. "
-            f"Received: {name}={received!r}"
-        )
+        raise invalid(name, expected, received)
 
 
 def require_built(model: object):

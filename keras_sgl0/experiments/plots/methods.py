@@ -227,7 +227,7 @@ def _text(name, value):
 
 def _front(x, y):
     """Returns the points to the lower right of which there is none."""
-    front = []
+    front: list[tuple[float, float]] = []
     for point in sorted(zip(x, y, strict=True), key=lambda p: (-p[0], p[1])):
         if not front or point[1] < front[-1][1]:
             front.append(point)

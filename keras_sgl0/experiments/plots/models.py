@@ -158,11 +158,11 @@ def _levels(path):
     """Returns the sizes to compare weights to, by what they are."""
     path = pathlib.Path(path).expanduser()
     folder = path.parent if path.suffix == ".keras" else path
-    tolerance, thresholds = TOLERANCE, ()
+    tolerance, thresholds = TOLERANCE, []
     if (folder / RESULT).is_file():
         tolerance = read_result(folder).recipe["tolerance"]
     if (folder / HISTORY).is_file():
-        thresholds = read_history(folder).get("threshold", ())
+        thresholds = read_history(folder).get("threshold", [])
     levels = {f"tolerance {tolerance:g}": tolerance} if tolerance else {}
     if thresholds:
         levels[f"threshold {thresholds[-1]:.3g}"] = thresholds[-1]
