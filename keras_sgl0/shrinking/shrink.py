@@ -11,7 +11,8 @@ from keras_sgl0.network.graph import Graph, Node, trace
 from keras_sgl0.network.probing import largest_difference, outputs, probe
 from keras_sgl0.network.sparsity import TOLERANCE, thresholded
 from keras_sgl0.shrinking.report import KeptChannels, ShrinkReport, ShrunkLayer
-from keras_sgl0.shrinking.rewrite import NotCopied, Rebuilt
+from keras_sgl0.shrinking.rewrite import Rebuilt
+from keras_sgl0.structures.flat_copy import NotCopied
 from keras_sgl0.structures.liveness import Cuts, analyse
 from keras_sgl0.structures.rules import Opaque
 from keras_sgl0.utils.validation import choice, integer

@@ -1,6 +1,7 @@
 """Finds the structures of a model from the rules of its layers."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 from keras_sgl0.groups import other_axes
 from keras_sgl0.network.copying import from_config
 from keras_sgl0.network.cost import has_sizes, kernel_positions
-from keras_sgl0.network.graph import Graph, Node, trace
+from keras_sgl0.network.graph import Graph, Node, Tensor, trace
 from keras_sgl0.network.layer_table import layouts
 from keras_sgl0.structures.components import Components
 from keras_sgl0.structures.liveness import Liveness
@@ -74,12 +75,19 @@ class Discovery:
     """What was found in a model.
 
     Attributes:
+        graph: The calls of the model.
+        rules: The rule of every call.
+        channels: For each tensor the structure of each of its channels, -1
+            where it belongs to none.
         variables: The variables of all layers, with the structures of each.
         families: For each structure, the number of its family.
         fixed: The channels that cannot be cut, with the reason.
         sized: Whether the sizes of the model's inputs are known.
     """
 
+    graph: Graph
+    rules: dict[Node, Rule]
+    channels: dict[Tensor, np.ndarray]
     variables: tuple[SlicedVariable, ...]
     families: np.ndarray
     fixed: tuple[FixedChannels, ...]
@@ -98,22 +106,40 @@ def discover(model: keras.Model) -> Discovery:
     graph = trace(model)
     rules, components = _analyse(graph)
     numbers, families = _number(components)
-    sized = has_sizes(graph)
+    channels = {x: numbers[own] for x, own in components.labels.items()}
     return Discovery(
-        tuple(_sliced_variables(graph, rules, components, numbers, sized)),
+        graph,
+        rules,
+        channels,
+        tuple(sliced_variables(graph, rules, channels)),
         families,
         tuple(_fixed(graph, rules, components)),
-        sized,
+        has_sizes(graph),
     )
 
 
-def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
-    """Returns the rules, and the components with those refused that stay."""
-    opaque = {
+def find_rules(graph: Graph) -> dict[Node, Rule]:
+    """Returns the rule of every call; the weights' values play no part.
+
+    Args:
+        graph: The calls of a model. Sets the channel axes of its tensors.
+    """
+    liveness = Liveness(graph, _ones, "keep")
+    liveness.forward(_not_copied(graph))
+    return liveness.rules
+
+
+def _not_copied(graph: Graph) -> dict[Node, str]:
+    return {
         node: "it cannot be made from its config"
         for node in graph.nodes
         if not _can_be_copied(node)
     }
+
+
+def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
+    """Returns the rules, and the components with those refused that stay."""
+    opaque = _not_copied(graph)
     liveness = Liveness(graph, _ones, "keep")
     liveness.forward(opaque)
     components = Components(graph, liveness.rules)
@@ -202,8 +228,20 @@ class _Zeroed:
         return np.broadcast_to(mask, variable.shape)
 
 
-def _sliced_variables(graph, rules, components, numbers, sized):
-    """Yields the variables of all layers, each once."""
+def sliced_variables(
+    graph: Graph,
+    rules: dict[Node, Rule],
+    channels: dict[Tensor, np.ndarray],
+) -> Iterator[SlicedVariable]:
+    """Yields the variables of all layers, each once.
+
+    Args:
+        graph: The calls of a model.
+        rules: The rule of every call.
+        channels: For each tensor a number for each of its channels. These
+            become the `structures` along the axes of the variables.
+    """
+    sized = has_sizes(graph)
     for calls in graph.by_operation().values():
         node, layer = calls[0], calls[0].operation
         if not isinstance(layer, keras.layers.Layer):
@@ -215,7 +253,7 @@ def _sliced_variables(graph, rules, components, numbers, sized):
             axes.setdefault(id(variable), []).append(
                 SlicedAxis(
                     own.axis % len(variable.shape),
-                    numbers[components.labels[tensor][own.channels]],
+                    channels[tensor][own.channels],
                     own.role,
                 )
             )

@@ -66,6 +66,7 @@ class Structures:
             one family follow each other.
         size: The number of structures.
         fixed: The channels that cannot be cut, with the reason.
+        discovery: What of the model's graph they were found in.
 
     Example:
         >>> found = structures(keras.applications.MobileNetV2(weights=None))
@@ -79,6 +80,7 @@ class Structures:
         self.families = found.families
         self.size = len(found.families)
         self.fixed = found.fixed
+        self.discovery = found
         self._sized = found.sized
         self._name = model.name
 

@@ -1,0 +1,164 @@
+"""Copies a model call by call, with changes on the way."""
+
+import itertools
+from typing import Any
+
+import keras
+
+from keras_sgl0.network.copying import from_config, refresh
+from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
+from keras_sgl0.structures.rules import Rewrite
+
+
+class NotCopied(Exception):  # noqa: N818
+    """A layer that must change cannot be made from its config.
+
+    Args:
+        node: A call of the layer.
+    """
+
+    def __init__(self, node: Node):
+        super().__init__(node.path)
+        self.node = node
+
+
+class FlatCopy:
+    """A copy of a model in which the models in it are unfolded.
+
+    A layer without weights is copied once for each of its calls. A layer that
+    cannot be made from its config is shared by both models. What a subclass
+    overrides is different in the copy.
+
+    Args:
+        graph: The calls of the model.
+        name: The name of the new model.
+
+    Attributes:
+        model: The copy. It is not compiled.
+        layers: For each call the layer or operation of the copy.
+        shared: The calls whose layers are in both models.
+
+    Raises:
+        NotCopied: If a layer that must change has no usable config.
+
+    Example:
+        >>> FlatCopy(trace(model), "copy").model
+    """
+
+    def __init__(self, graph: Graph, name: str):
+        self._copies: dict[int, keras.Operation] = {}
+        self._names = {x.spec.name for x in tensors(graph.inputs)}
+        # Names of layers in inner models give way to these.
+        self._outer = {n.path for n in graph.nodes} - self._names
+        self.layers: dict[Node, keras.Operation] = {}
+        self.shared: list[Node] = []
+        made: dict[Tensor, Any] = {
+            x: keras.Input(
+                batch_shape=x.shape,
+                dtype=x.spec.dtype,
+                sparse=x.spec.sparse,
+                optional=x.optional,
+                name=x.spec.name,
+            )
+            for x in tensors(graph.inputs)
+        }
+        for node in graph.nodes:
+            results = keras.tree.flatten(self._call(node, made))
+            made.update(zip(node.outputs, results, strict=True))
+        self.model = keras.Model(
+            fill(graph.inputs, made), fill(graph.outputs, made), name=name
+        )
+
+    def change(self, node: Node) -> Rewrite | None:
+        """Returns how the layer of a call changes, `None` if it does not.
+
+        Args:
+            node: The call.
+        """
+        return None
+
+    def config(self, config: dict) -> dict:
+        """Returns the config to copy a layer by.
+
+        Args:
+            config: That of the layer.
+        """
+        return config
+
+    def value(self, variable):
+        """Returns the value that the copy of a variable gets.
+
+        Args:
+            variable: A variable of a layer that does not change.
+        """
+        return variable
+
+    def given(self, node: Node, made: dict[Tensor, Any]) -> dict[Tensor, Any]:
+        """Returns what the layer of a call is called on.
+
+        Args:
+            node: The call.
+            made: The tensors of the copy, by those of the model.
+        """
+        return made
+
+    def unused(self, *names: str) -> str:
+        """Returns the first name that is free, the last one numbered if none.
+
+        Args:
+            *names: The names to choose from.
+        """
+        taken = self._names | self._outer
+        numbered = (f"{names[-1]}_{i}" for i in itertools.count(1))
+        candidates = itertools.chain(names, numbered)
+        return next(n for n in candidates if n not in taken)
+
+    def _call(self, node, made):
+        """Makes the new layer of a call, calls it and sets its weights."""
+        made = self.given(node, made)
+        change = self.change(node)
+        has_weights = bool(getattr(node.operation, "weights", ()))
+        if has_weights and id(node.operation) in self._copies:
+            layer = self._copies[id(node.operation)]
+            self.layers[node] = layer
+            return node.call(layer, made)
+        try:
+            layer = self._copy(node, change)
+            results = node.call(layer, made)
+            self._set_weights(node.operation, layer, change)
+        except Exception as error:
+            # The config of a user's layer may raise anything. As long as the
+            # layer need not change, both models can have it.
+            if change is not None:
+                raise NotCopied(node) from error
+            layer = node.operation
+            results = node.call(layer, made)
+            self.shared.append(node)
+        self._copies[id(node.operation)] = self.layers[node] = layer
+        self._names.add(layer.name)
+        return results
+
+    def _copy(self, node, change):
+        """Returns a copy of a layer, its weights not yet set."""
+        own = (change.config if change else {}) | {"name": self._name(node)}
+        return from_config(
+            node.operation, lambda config: self.config(config) | own
+        )
+
+    def _set_weights(self, old, new, change):
+        if change is not None and change.weights:
+            for attribute, value in change.weights.items():
+                getattr(new, attribute).assign(value)
+            return
+        olds, news = getattr(old, "weights", ()), getattr(new, "weights", ())
+        if change is None:
+            for a, b in zip(olds, news, strict=True):
+                b.assign(self.value(a))
+            refresh(new)
+
+    def _name(self, node):
+        """Returns a name for the layer of a call that no other layer has."""
+        name, path = node.operation.name, node.path.replace("/", "_")
+        if name == node.path and name not in self._names:
+            return name
+        return self.unused(name, path)
