@@ -2,7 +2,7 @@
 
 python scripts/benchmark.py overhead
 python scripts/benchmark.py pipeline --dataset=cifar10
-python scripts/benchmark.py overhead --network=wide_resnet --batch_size=128
+python scripts/benchmark.py overhead --network=resnet --batch_size=128
 
 The first needs no TensorFlow if KERAS_BACKEND is jax or torch.
 """
@@ -16,15 +16,14 @@ with name_extra():
     import rich.console
     from absl import app, flags
 
+    from keras_sgl0 import models
     from keras_sgl0.experiments import benchmark
     from keras_sgl0.experiments.flags import define_data_dir
     from keras_sgl0.utils.validation import InputError
 
-flags.DEFINE_enum(
-    "network", "lenet5_caffe", ["lenet5_caffe", "wide_resnet"], "Network."
-)
-flags.DEFINE_integer("depth", 28, "Number of layers, for wide_resnet.")
-flags.DEFINE_float("width", 10, "Width multiplier, for wide_resnet.")
+flags.DEFINE_enum("network", "lenet5_caffe", list(models.BY_NAME), "Network.")
+flags.DEFINE_integer("depth", None, "Its layers, if they can be chosen.")
+flags.DEFINE_float("width", None, "Multiplier of its channels, likewise.")
 flags.DEFINE_string("dataset", "digits", "Data set, for pipeline.")
 define_data_dir()
 flags.DEFINE_enum(

@@ -1,6 +1,7 @@
 """What penalties and input pipelines cost, side by side in one process."""
 
 import functools
+import inspect
 import statistics
 from collections.abc import Callable, Iterator
 
@@ -10,28 +11,38 @@ import rich.box
 import rich.table
 
 from keras_sgl0 import models
-from keras_sgl0.callbacks import VariableSplitting
+from keras_sgl0.callbacks import (
+    CoupledGroups,
+    ProximalStep,
+    VariableSplitting,
+)
 from keras_sgl0.deployment.latency import take_turns
 from keras_sgl0.regularizers import SGL0, GroupLasso, Penalty
+from keras_sgl0.utils.validation import require
 
 Times = dict[str, list[float]]
 
 
 def network(
-    name: str, depth: int, width: float
+    name: str, depth: int | None = None, width: float | None = None
 ) -> Callable[[Penalty | None], keras.Model]:
     """Returns what builds a network with a penalty.
 
     Args:
         name: A name in `models.BY_NAME`.
-        depth: The layers, for `"wide_resnet"` alone.
-        width: The multiplier of the channels, likewise.
+        depth: Its number of layers. Default: that of the network.
+        width: The multiplier of its channels. Default: that of the network.
+
+    Raises:
+        ValueError: If the network has no such argument.
     """
-    wide = name == "wide_resnet"
-    size = {"depth": depth, "width": width} if wide else {}
-    return lambda penalty: models.BY_NAME[name](
-        kernel_regularizer=penalty, **size
-    )
+    builder = models.BY_NAME[name]
+    known = inspect.signature(builder).parameters
+    size = {"depth": depth, "width": width}
+    size = {k: value for k, value in size.items() if value is not None}
+    for argument, value in size.items():
+        require(argument in known, argument, f"none, as {name} has none", value)
+    return lambda penalty: builder(kernel_regularizer=penalty, **size)
 
 
 def overhead(
@@ -55,20 +66,7 @@ def overhead(
     Returns:
         The seconds a step took in each turn, by the variant's name.
     """
-    factor = 0.1 / 60000
-    refreshes = ["step", "batch"]
-    if keras.backend.backend() == "jax":
-        refreshes.remove("batch")
-    variants: dict[str, tuple] = {
-        "plain": (None, []),
-        "group lasso": (GroupLasso(factor, "auto"), []),
-    } | {
-        f'SGL0, refresh="{refresh}"': (
-            SGL0(factor, "auto"),
-            [VariableSplitting(25 * factor, refresh=refresh)],
-        )
-        for refresh in refreshes
-    }
+    variants = _variants(0.1 / 60000)
     rng = np.random.default_rng(0)
     shape = build(None).input_shape[1:]
     images = rng.random((batch_size, *shape), "float32")
@@ -81,7 +79,9 @@ def overhead(
             keras.optimizers.Adam(1e-3),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
-        hooks = keras.callbacks.CallbackList(callbacks, model=model)
+        hooks = keras.callbacks.CallbackList(
+            callbacks, model=model, epochs=1, steps=steps
+        )
         hooks.on_train_begin()
         hooks.on_epoch_begin(0)
         return functools.partial(step, model, hooks)
@@ -96,6 +96,31 @@ def overhead(
         for name, (penalty, callbacks) in variants.items()
     }
     return take_turns(started, rounds, steps)
+
+
+def _variants(factor):
+    """Returns the penalty and the callbacks of each variant."""
+    refreshes = ["step", "batch"]
+    if keras.backend.backend() == "jax":
+        refreshes.remove("batch")
+    group_lasso = GroupLasso(factor, "auto")
+    variants: dict[str, tuple] = {
+        "plain": (None, []),
+        "group lasso": (group_lasso, []),
+        "group lasso, proximal": (group_lasso, [ProximalStep()]),
+    }
+    for refresh in refreshes:
+        splitting = VariableSplitting(25 * factor, refresh=refresh)
+        sgl0 = SGL0(factor, "auto")
+        variants[f'SGL0, refresh="{refresh}"'] = (sgl0, [splitting])
+    for name, penalty, trained_by in (
+        ("group lasso", GroupLasso(factor), []),
+        ("group lasso, proximal", GroupLasso(factor), [ProximalStep()]),
+        ("SGL0", SGL0(factor), [VariableSplitting(25 * factor)]),
+    ):
+        callbacks = [CoupledGroups(penalty), *trained_by]
+        variants[f"coupled {name}"] = (None, callbacks)
+    return variants
 
 
 def pipeline(
@@ -177,9 +202,9 @@ def table(
         median = statistics.median(seconds)
         out.add_row(
             name,
-            f"{1e3 * median:.3f}",
-            f"{1e3 * min(seconds):.3f}",
-            f"{1e3 * max(seconds):.3f}",
+            f"{1e3 * median:#.4g}",
+            f"{1e3 * min(seconds):#.4g}",
+            f"{1e3 * max(seconds):#.4g}",
             f"{batch_size / median:,.0f}",
             *(f"{ratio:.3f}" for ratio in ratios),
         )
