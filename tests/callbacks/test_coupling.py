@@ -301,7 +301,12 @@ def test_what_a_structure_costs_may_weigh_it():
 
 @pytest.mark.parametrize(
     "compiled_with",
-    [{"steps_per_execution": 2}, {"jit_compile": True}, {"run_eagerly": True}],
+    [
+        {"steps_per_execution": 2},
+        {"jit_compile": True},
+        {"run_eagerly": True},
+        {"loss_scale": True},
+    ],
     ids=str,
 )
 @pytest.mark.skipif(BACKEND == "torch", reason="torch compiles otherwise")
@@ -311,7 +316,11 @@ def test_every_way_to_compile_ends_alike(compiled_with, data):
         if BACKEND == "jax" and "run_eagerly" in options:
             pytest.skip("slow without compiling")
         model = residual()
-        model.compile(keras.optimizers.SGD(0.05), LOSS, **options)
+        optimizer = keras.optimizers.SGD(0.05)
+        options = dict(options)
+        if options.pop("loss_scale", False):
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, LOSS, **options)
         callbacks = [ks.CoupledGroups(ks.GroupLasso(0.03)), ks.ProximalStep()]
         model.fit(
             *data,

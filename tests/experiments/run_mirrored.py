@@ -24,6 +24,7 @@ WAYS = {
     "proximal": ks.ProximalStep,
     "density": lambda: ks.TargetDensity(0.2, settle=0.7),
     "gates": lambda: ks.L0Constraint(0.3, learning_rate=0.5),
+    "coupled": lambda: ks.CoupledGroups(ks.GroupLasso(5e-3)),
 }
 
 
@@ -31,14 +32,18 @@ def run(strategy, way):
     rng = np.random.default_rng(0)
     images, labels = rng.random((64, 12), "float32"), rng.integers(0, 3, 64)
     scope = strategy.scope() if strategy else contextlib.nullcontext()
-    name = "SGD" if way == "proximal" else "Adam"
+    name = "SGD" if way in ("proximal", "coupled") else "Adam"
     with scope:
         optimizer = getattr(keras.optimizers, name)(0.01)
         if way == "gates":
             model = two_gated_layers(optimizer)
         else:
-            model = two_layers(ks.SGL0(5e-3), optimizer)
+            penalty = None if way == "coupled" else ks.SGL0(5e-3)
+            model = two_layers(penalty, optimizer)
     callbacks = [WAYS[way](), ks.SparsityMonitor(1e-2)]
+    if way == "coupled":
+        target = ks.TargetDensity(0.5, of="macs", settle=0.7)
+        callbacks[1:1] = [ks.ProximalStep(), target]
     history = model.fit(
         images,
         labels,
@@ -63,7 +68,7 @@ def main(way):
     np.testing.assert_allclose(one[0], two[0], rtol=1e-5)
     for a, b in zip(one[1], two[1], strict=True):
         np.testing.assert_allclose(a, b, atol=5e-6)
-    if way in ("proximal", "density"):
+    if way in ("proximal", "density", "coupled"):
         assert (two[1][0] == 0).any()
     print(way)
 

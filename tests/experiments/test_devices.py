@@ -119,6 +119,18 @@ def test_two_devices_train_as_one(tmp_path, alone, strategy):
     }
 
 
+@ON_TENSORFLOW
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["mirrored", "multi_worker"])
+def test_two_devices_couple_as_one(tmp_path, strategy):
+    settings = ["groups", "'coupled'", "density", "(0.5,)"]
+    settings += ["density_of", "'macs'"]
+    finish(start_all("none", tmp_path / "alone", *settings))
+    finish(start_all(strategy, tmp_path / strategy, *settings))
+    assert_same(tmp_path / strategy, tmp_path / "alone", 1e-5)
+    assert RunFolder(str(tmp_path / strategy)).column("density")[-1] <= 0.5
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "jax", reason="it is for JAX")
 def test_two_jax_devices_train_as_one(tmp_path, small):
