@@ -5,6 +5,7 @@ python scripts/plot.py pareto runs/sweep      # error against sparsity
 python scripts/plot.py epochs runs/digits-0   # the history of a run
 python scripts/plot.py filters runs/digits-0 --layer=conv2
 python scripts/plot.py weights runs/digits-0/checkpoint.keras
+python scripts/plot.py structures model.keras # what of a model can be cut
 """
 
 import sys
@@ -38,6 +39,7 @@ _RUNS = {
 _MODEL = {
     "filters": lambda path: plots.filters(path, _LAYER.value),
     "weights": plots.weights,
+    "structures": plots.structures,
 }
 
 

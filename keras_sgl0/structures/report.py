@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_sgl0.utils.tables import as_text, new_table
+from keras_sgl0.utils.tables import as_text, new_table, short_list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +93,9 @@ class StructureReport:
             table.add_column(header, justify="left" if i < 3 else "right")
         for family in self.families:
             table.add_row(
-                _short(family.made_by),
-                _short(family.through),
-                _short(family.read_by),
+                short_list(family.made_by),
+                short_list(family.through),
+                short_list(family.read_by),
                 f"{family.structures:,}",
                 f"{family.parameters:,}",
                 "?" if family.macs is None else f"{family.macs:,}",
@@ -124,9 +124,3 @@ class StructureReport:
             least += f", {self.smallest_macs / max(self.macs, 1):.2%} of "
             least += f"{self.macs:,} multiply-adds"
         yield f"With one structure a family {least} are left."
-
-
-def _short(names: tuple[str, ...]) -> str:
-    """Returns the first two of some names, and how many more there are."""
-    more = f" + {len(names) - 2}" if len(names) > 2 else ""
-    return ", ".join(names[:2]) + more

@@ -81,3 +81,17 @@ def as_text(table: rich.table.Table, width: int) -> str:
     rich.console.Console(file=out, width=width, markup=False).print(table)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     return "\n".join(filter(None, lines))
+
+
+def short_list(names: Sequence[str]) -> str:
+    """Returns the first two of some names, and how many more there are.
+
+    Args:
+        names: The names.
+
+    Example:
+        >>> short_list(["conv1", "conv2", "conv3"])
+        'conv1, conv2 + 1'
+    """
+    more = f" + {len(names) - 2}" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more

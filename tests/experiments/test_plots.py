@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from test_scripts import run_script
 
-from keras_sgl0 import SGL0
+from keras_sgl0 import SGL0, structures
 from keras_sgl0.experiments import plots
 from keras_sgl0.experiments.plots.methods import _front
 from keras_sgl0.experiments.recipe_changes import adapt
 from keras_sgl0.experiments.recipes import RECIPES
-from keras_sgl0.models import LeNet5Caffe
+from keras_sgl0.models import LeNet5Caffe, ResNet
 
 pytestmark = pytest.mark.tensorflow
 
@@ -309,6 +309,37 @@ def test_weights_of_a_dead_model(tmp_path):
     assert axis.get_title().endswith("100.0% zero")
 
 
+def test_structures_has_a_bar_for_each_family(tmp_path):
+    model = ResNet(depth=8)
+    model.save(tmp_path / "model.keras")
+    (axis,) = plots.structures(tmp_path).axes
+    report = structures(model).report()
+    bars = [bar.get_width() for bar in axis.patches]
+    assert bars == [100 * family.share for family in report.families]
+    names = [text.get_text() for text in axis.get_yticklabels()]
+    assert names[1] == "stage1_block1_conv1"
+    assert len(names) == len(bars) == 6
+    stays = f"{report.smallest_macs / report.macs:.1%}"
+    assert axis.get_title() == (
+        "resnet_8_1: 224 channels in 6 families\n"
+        f"with one channel each, {stays} of the multiply-adds stay"
+    )
+    again = plots.structures(structures(model)).axes[0]
+    assert [bar.get_width() for bar in again.patches] == bars
+
+
+def test_structures_of_inputs_without_a_size():
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.Conv2D(2, 3),
+        ]
+    )
+    (axis,) = plots.structures(structures(model)).axes
+    assert axis.get_xlabel().startswith("% of the parameters")
+
+
 def test_save_writes_the_same_files_again(sweep, tmp_path):
     files = []
     for name in ("made/a", "made/b"):
@@ -394,6 +425,10 @@ def empty_model(folder):
         (
             lambda folder: plots.filters(folder / "dead.keras", "fc"),
             "`layer`. Expected one of 'conv2d.*'. Received: layer='fc'",
+        ),
+        (
+            lambda folder: plots.structures(folder / "dense.keras"),
+            "`source`. Expected a model of which something can be cut. Rec",
         ),
         (
             lambda folder: plots.save(

@@ -7,6 +7,14 @@ Each function returns a `matplotlib.figure.Figure`, which notebooks show and
 from keras_sgl0.experiments.plots.drawing import save
 from keras_sgl0.experiments.plots.histories import epochs
 from keras_sgl0.experiments.plots.methods import against, pareto
-from keras_sgl0.experiments.plots.models import filters, weights
+from keras_sgl0.experiments.plots.models import filters, structures, weights
 
-__all__ = ["against", "epochs", "filters", "pareto", "save", "weights"]
+__all__ = [
+    "against",
+    "epochs",
+    "filters",
+    "pareto",
+    "save",
+    "structures",
+    "weights",
+]

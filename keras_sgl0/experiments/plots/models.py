@@ -20,6 +20,9 @@ from keras_sgl0.experiments.results import read_history, read_result
 from keras_sgl0.experiments.run_folder import HISTORY, MODEL, RESULT
 from keras_sgl0.network.copying import all_layers
 from keras_sgl0.network.sparsity import TOLERANCE, kernels
+from keras_sgl0.structures.families import Structures
+from keras_sgl0.structures.families import structures as find_structures
+from keras_sgl0.utils.tables import short_list
 from keras_sgl0.utils.validation import InputError, choice, require
 
 if typing.TYPE_CHECKING:
@@ -124,6 +127,52 @@ def weights(path: str | os.PathLike) -> "Figure":
         axis.set_xlabel("|w|")
         axis.set_ylabel("weights")
     add_legend(figure, axes[0])
+    return figure
+
+
+@drawing
+def structures(source: str | os.PathLike | Structures) -> "Figure":
+    """Draws what of a model can be cut: one bar a family of channels.
+
+    A bar shows the share of the model's multiply-adds that is gone without
+    the family (of its parameters, if the sizes of the inputs are not known).
+    The number at its end counts the channels. A multiply-add between two
+    families is gone without either, so the shares may add up to more than 1.
+
+    Args:
+        source: A run's folder, a `.keras` file, or the result of
+            `keras_sgl0.structures`.
+
+    Raises:
+        ValueError: If there is no such model, or if nothing can be cut.
+
+    Example:
+        >>> found = ks.structures(keras.applications.MobileNetV2(weights=None))
+        >>> save(structures(found), "plots/mobilenet_v2")
+    """
+    if not isinstance(source, Structures):
+        source = find_structures(_load(source))
+    report = source.report()
+    families = report.families
+    require(families, "source", "a model of which something can be cut", source)
+    figure, (axis,) = new_figure(1, 0.9 + 0.15 * len(families))
+    shares = [100 * family.share for family in families]
+    bars = axis.barh(range(len(families)), shares, color=COLORS[5])
+    counts = [f"{family.structures:,}" for family in families]
+    axis.bar_label(bars, counts, padding=2, fontsize=6)
+    names = [short_list(family.made_by) for family in families]
+    axis.set_yticks(range(len(families)), names, fontsize=6)
+    axis.invert_yaxis()
+    axis.margins(y=0.01)
+    axis.grid(False, axis="y")
+    unit, stays = "parameters", report.smallest_parameters / report.parameters
+    if report.macs and report.smallest_macs is not None:
+        unit, stays = "multiply-adds", report.smallest_macs / report.macs
+    axis.set_xlabel(f"% of the {unit} that are gone without the family")
+    axis.set_title(
+        f"{report.model}: {report.structures:,} channels in {len(families):,} "
+        f"families\nwith one channel each, {stays:.1%} of the {unit} stay"
+    )
     return figure
 
 
