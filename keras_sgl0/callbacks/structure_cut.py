@@ -20,6 +20,8 @@ _PRECISION = 0.01
 class StructureCut:
     """Structures that are cut for good, one after the other.
 
+    It has the same methods as `WeightCut`.
+
     Args:
         target: The density to be met, in (0, 1].
         measure: What is counted.
@@ -91,8 +93,7 @@ class StructureCut:
 
     def density(self) -> float:
         """Returns the density: what is not zero, counted after `shrink`."""
-        cost = self._structures.cost(self._alive()).of(self._measure)
-        return cost / self._total
+        return self._cost(self._alive()) / self._total
 
     def prices(self, variables: list) -> np.ndarray:
         """Returns by what the penalty of each variable is multiplied.
@@ -126,36 +127,53 @@ class StructureCut:
         relative = positions * sizes.sum() / (positions @ sizes)
         return np.where(sizes > 0, relative, 1.0)
 
-    def drop_zeros(self):
-        """Cuts what is exactly zero already."""
-        self._keep(self._alive())
+    def begin_epoch(self, resumed: bool) -> bool:
+        """Cuts what is exactly zero, so that it stays so.
 
-    def cut_to(self, density: float):
-        """Cuts the smallest structures until a density is met.
-
-        On the way to the target nothing is cut that would lead below it.
+        A resumed run, which knows only the weights, and any other do alike.
 
         Args:
-            density: The most there may be; the target, where that is more.
+            resumed: Whether this epoch is the first one of a resumed run.
+
+        Returns:
+            `False`: a run that has met its target is cut when it is counted.
         """
+        self._keep(self._alive())
+        return False
+
+    def approach(self, path: float):
+        """Cuts the smallest structures, as far as that stays above the target.
+
+        Args:
+            path: The most that the density may be.
+        """
+        least = self._target * self._total
+        chosen = self._largest(path * self._total, least)
+        enough = self._cost(chosen) >= least
+        self._keep(chosen if enough else self._alive())
+
+    def finish(self):
+        """Keeps the largest structures that the target pays for."""
+        most = self._target * self._total
+        self._keep(self._largest(most, (1 - _PRECISION) * most))
+
+    def _largest(self, most, least):
+        """Returns what is kept for a cost between two."""
         alive = self._alive()
-        most, least = density * self._total, self._target * self._total
-        if density <= self._target:
-            most, least = least, (1 - _PRECISION) * least
-        if self._structures.cost(alive).of(self._measure) > most:
-            sizes = ops.convert_to_numpy(self._members.norms())
-            chosen = select(
-                self._structures,
-                sizes.astype("float64"),
-                alive,
-                (least, most),
-                self._measure,
-                self._floor,
-            )
-            cost = self._structures.cost(chosen).of(self._measure)
-            if cost >= least or density <= self._target:
-                alive = chosen
-        self._keep(alive)
+        if self._cost(alive) <= most:
+            return alive
+        sizes = ops.convert_to_numpy(self._members.norms())
+        return select(
+            self._structures,
+            sizes.astype("float64"),
+            alive,
+            (least, most),
+            self._measure,
+            self._floor,
+        )
+
+    def _cost(self, kept):
+        return self._structures.cost(kept).of(self._measure)
 
     def _alive(self):
         norms = ops.convert_to_numpy(self._members.norms())

@@ -3,16 +3,10 @@
 from typing import Any, cast
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_sgl0.callbacks.coupling import CoupledPart
-from keras_sgl0.callbacks.density_measures import (
-    COUNTED,
-    MEASURES,
-    fan_in,
-    negligible,
-)
+from keras_sgl0.callbacks.density_measures import COUNTED
 from keras_sgl0.callbacks.lending import (
     LendingCallback,
     Lent,
@@ -22,9 +16,9 @@ from keras_sgl0.callbacks.lending import (
 )
 from keras_sgl0.callbacks.proximal import ProximalConstraint
 from keras_sgl0.callbacks.structure_cut import StructureCut
+from keras_sgl0.callbacks.weight_cut import WeightCut
 from keras_sgl0.groups import wide_dtype
-from keras_sgl0.network.compilation import compiled, retrace, scope_of
-from keras_sgl0.network.layer_table import layouts_of
+from keras_sgl0.network.compilation import retrace, scope_of
 from keras_sgl0.structures.families import Measure, structures
 from keras_sgl0.structures.members import Members
 from keras_sgl0.utils.validation import (
@@ -64,15 +58,12 @@ class _Supported(Lent):
         super().__init__(original)
         self.target = target
         self.kernel = kernel
-        self.support = None
 
     def __call__(self, w):
-        if self.support is not None:
-            return w * ops.cast(self.support, w.dtype)
         if self.original is not None and not self.target.settled:
             strength = self.target.strength_for(self.kernel)
             w = self.original.scaled(strength)(w)
-        return self.target.masked(self.kernel, w)
+        return self.target.cut.masked(self.kernel, w)
 
 
 class TargetDensity(LendingCallback):
@@ -154,6 +145,7 @@ class TargetDensity(LendingCallback):
 
     Attributes:
         strength: Scalar variable, `None` before `fit`; 0 in the second phase.
+        cut: What counts and cuts, `None` before `fit`.
         settled: Whether the second phase has begun.
 
     Raises:
@@ -189,22 +181,28 @@ class TargetDensity(LendingCallback):
         self.round_to = integer("round_to", round_to, at_least=1)
         # Created when `fit` begins.
         self.strength: Any = None
+        self.cut: Any = None
         self.settled = False
         # Not a method, since even an empty batch hook makes every step slower.
         if keras.backend.backend() != "jax":
             self.on_train_batch_end = self._between_batches
 
     def survey(self):
-        """Finds the structures, where the density speaks of them."""
+        """Finds out what is penalized, and what is counted and cut."""
         self.settled = self._has_begun = False
-        self._cut_structures = self._structures_to_cut()
+        variables = self.model.trainable_variables
+        self._penalised = [v for v in variables if penalty_of(v) is not None]
+        if not self._penalised:
+            found = [v.regularizer for v in variables]
+            raise InputError(self.refuse([r for r in found if r is not None]))
+        self.cut = self._make_cut()
 
     def lend(self, variable, original):
-        """Returns penalty and constraint for what is penalised or cut."""
+        """Returns penalty and constraint for what is penalized or cut."""
         lent: dict[str, Lent] = {}
         if penalty_of(variable) is not None:
             lent["regularizer"] = _Steered(original, self, variable)
-        elif not self._cuts(variable):
+        elif not self.cut.has(variable):
             return {}
         if not isinstance(variable.constraint, ProximalConstraint | None):
             raise InputError(
@@ -216,23 +214,10 @@ class TargetDensity(LendingCallback):
 
     def prepare(self, variables):
         """Makes the strength, and finds out what a weight of each costs."""
-        self._kernels = [v for v in variables if penalty_of(v) is not None]
-        if not self._kernels:
-            found = [v.regularizer for v in variables]
-            raise InputError(self.refuse([r for r in found if r is not None]))
-        if self._cut_structures is not None:
-            relative = self._cut_structures.prices(self._kernels)
-        else:
-            known = layouts_of(self.model)
-            self._fans_in = [fan_in(k, known.get(id(k))) for k in self._kernels]
-            self._counted = MEASURES[self.of](
-                self.density, self.model, self._kernels
-            )
-            relative = np.ones(len(self._kernels))
-            self._count_alive = compiled(self._alive)
+        prices = self.cut.prices(self._penalised).tolist()
         self._relative_prices = {
-            id(kernel): float(price)
-            for kernel, price in zip(self._kernels, relative, strict=True)
+            id(variable): price
+            for variable, price in zip(self._penalised, prices, strict=True)
         }
         with scope_of(self.model):
             self.strength = keras.Variable(
@@ -248,25 +233,12 @@ class TargetDensity(LendingCallback):
         strength = self.strength * self._relative_prices[id(kernel)]
         return ops.cast(strength, wide_dtype(kernel))
 
-    def masked(self, variable, w):
-        """Returns a value of a variable with zeros for what is cut.
-
-        Args:
-            variable: The variable.
-            w: Its value.
-        """
-        if self._cut_structures is None:
-            return w
-        return self._cut_structures.masked(variable, w)
-
     def on_epoch_begin(self, epoch, logs=None):
         """Sets the strength, or begins the second phase."""
         self._epoch, self._updates = epoch, 0
-        if self._cut_structures is not None:
-            # What is zero stays so, in a resumed run and in any other.
-            self._cut_structures.drop_zeros()
-        elif epoch and not self._has_begun:
-            self._resume()
+        resumed = epoch > 0 and not self._has_begun
+        if self.cut.begin_epoch(resumed):
+            self._settle()
         self._has_begun = True
         self._steer(epoch / self.params["epochs"])
 
@@ -274,28 +246,28 @@ class TargetDensity(LendingCallback):
         """Sets the strength again; adds density and strength to `logs`."""
         self._steer((epoch + 1) / self.params["epochs"])
         if logs is not None:
-            logs["density"] = self._density()
+            logs["density"] = self.cut.density()
             logs["strength"] = float(ops.convert_to_numpy(self.strength))
 
     def on_train_end(self, logs=None):
         """Cuts again: `fit` may stop early, or weights may be restored."""
-        self._cut()
+        self._finish()
         super().on_train_end(logs)
 
-    def _structures_to_cut(self) -> StructureCut | None:
-        """Returns what counts and cuts structures, `None` for single weights.
+    def _make_cut(self) -> WeightCut | StructureCut:
+        """Returns what counts and cuts: single weights, or structures.
 
         Raises:
             ValueError: If the target cannot be met.
         """
-        parts = map(penalty_of, self.model.trainable_variables)
+        parts = map(penalty_of, self._penalised)
         couplings = [p.coupling for p in parts if isinstance(p, CoupledPart)]
         if not couplings and self.of not in ("macs", "channels"):
             for name in ("minimum", "round_to"):
                 value = getattr(self, name)
                 needs = '1, or of="macs", of="channels" or `CoupledGroups`'
                 require(value == 1, name, needs, value)
-            return None
+            return WeightCut(self.density, self.of, self.model, self._penalised)
         require(
             self.of != "neurons",
             "of",
@@ -307,9 +279,7 @@ class TargetDensity(LendingCallback):
             penalised = None
         else:
             members = Members(structures(self.model))
-            penalised = members.among(
-                v for v in members.variables if penalty_of(v) is not None
-            )
+            penalised = members.among(self._penalised)
         return StructureCut(
             self.density,
             cast(Measure, self.of),
@@ -318,11 +288,6 @@ class TargetDensity(LendingCallback):
             penalised,
             self.minimum,
             self.round_to,
-        )
-
-    def _cuts(self, variable):
-        return self._cut_structures is not None and self._cut_structures.has(
-            variable
         )
 
     def _between_batches(self, batch, logs=None):
@@ -339,61 +304,23 @@ class TargetDensity(LendingCallback):
         """Sets the strength after that share of the run, and cuts."""
         if self.settled:
             return
-        density, rest = self._density(), max(0.0, 1 - done / self.settle)
+        density, rest = self.cut.density(), max(0.0, 1 - done / self.settle)
         if density <= self.density or not rest:
-            self._cut()
+            self._finish()
             return
         path = self.density + (1 - self.density) * rest**3
-        if self._cut_structures is not None:
-            self._cut_structures.cut_to(path)
+        self.cut.approach(path)
         self.strength.assign(min((density / path) ** _GAIN, _STRONGEST))
         if keras.backend.backend() == "jax":
             retrace(self.model)  # both are constants of the step there
 
-    def _resume(self):
-        """Fixes the support if the resumed run was in its second phase."""
-        alive = [int(self._counted.alive(k, 0.0)) for k in self._kernels]
-        if self._counted.density(np.array(alive)) <= self.density < 1:
-            self._fix_support(
-                [ops.convert_to_numpy(kernel) != 0 for kernel in self._kernels]
-            )
-
-    def _cut(self):
-        """Keeps the largest that the target pays for, for good."""
-        if self._cut_structures is not None:
-            self._cut_structures.cut_to(self.density)
-            self._settle()
-        else:
-            self._fix_support(self._counted.supports(self._least()))
-
-    def _fix_support(self, supports):
-        for (kernel, lent), support in zip(self._loans, supports, strict=True):
-            kernel.assign(ops.convert_to_numpy(kernel) * support)
-            lent["constraint"].support = support
+    def _finish(self):
+        """Cuts what does not fit the target."""
+        self.cut.finish()
         self._settle()
-        self._count_alive = compiled(self._alive)  # exact zeros from now on
 
     def _settle(self):
         """Begins the second phase."""
         self.settled = True
         self.strength.assign(0.0)
         retrace(self.model)
-
-    def _density(self):
-        if self._cut_structures is not None:
-            return self._cut_structures.density()
-        alive = ops.convert_to_numpy(self._count_alive()).astype("int64")
-        return self._counted.density(alive)
-
-    def _alive(self):
-        """Returns the number of units alive in each kernel."""
-        return ops.stack(
-            list(map(self._counted.alive, self._kernels, self._least()))
-        )
-
-    def _least(self):
-        """Returns for each kernel the size up to which weights are dead."""
-        return [
-            0.0 if self.settled else negligible(number)
-            for number in self._fans_in
-        ]
