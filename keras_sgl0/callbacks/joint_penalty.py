@@ -52,6 +52,7 @@ class JointPenalty:
         # What the variables of one step share, see `prox`.
         self._served: set[int] = set()
         self._step: Any = None
+        self._smallest: Any = None
 
     def element_of(self, variable) -> Penalty | None:
         """Returns the penalty on the single weights of a variable.
@@ -90,13 +91,15 @@ class JointPenalty:
             )
         if element is None:
             return ""
-        if self._norm_weights is not None and element.precedes_groups:
+        if self._norm_weights is not None and (
+            element.precedes_groups or element.ranks_with_groups
+        ):
             return ""
         return (
             f"The joint proximal operator of {type(group).__name__} on "
             f"structures and {type(element).__name__} on kernels is not "
-            "known. It is for `GroupLasso` with `L1`, or alone. Train this "
-            "penalty with `VariableSplitting`."
+            "known. It is for `GroupLasso` with `L1` or `L0`, or alone. Train "
+            "this penalty with `VariableSplitting`."
         )
 
     def prox(self, variable, w, step):
@@ -129,7 +132,7 @@ class JointPenalty:
         if len(self._served) == len(self.members.variables):
             # A tensor must not outlive the trace it belongs to.
             self._served.clear()
-            self._step = None
+            self._step = self._smallest = None
         return ops.cast(x, keras.backend.standardize_dtype(w.dtype))
 
     def _joint_step(self, step):
@@ -140,12 +143,48 @@ class JointPenalty:
 
         if self._norm_weights is None:
             return self._step_of_rows(value, step)
-        norms = self.members.norms(value)
-        weights = ops.convert_to_tensor(self._norm_weights, norms.dtype)
-        amount = ops.cast(step, norms.dtype) * weights
-        scale = shrinkage(norms, amount)
+        dtype = self.members.dtype
+        weights = ops.convert_to_tensor(self._norm_weights, dtype)
+        prices = ops.cast(step, dtype) * weights
+        element = self.penalty.element
+        if element is not None and element.ranks_with_groups:
+            self._smallest = self._find_smallest(element, prices, step)
+        scale = shrinkage(self.members.norms(value), prices)
         # The last one is for what is in no structure.
         return ops.concatenate([scale, ops.ones_like(scale[:1])])
+
+    def _find_smallest(self, element, prices, step):
+        """Returns the size of the smallest weight that each structure keeps."""
+        found: list = []
+        owners: list[np.ndarray] = []
+        for family, rows in self.members.matrices().items():
+            own = self.members.owners(family)
+            kinds = [
+                id(part.variable) in self._kernels
+                for part in self.members.parts
+                if family in part.places
+            ]
+            pairs = list(zip(rows, kinds, strict=True))
+            counted = [ops.abs(r) for r, is_kernel in pairs if is_kernel]
+            rest = [ops.square(r) for r, is_kernel in pairs if not is_kernel]
+            if not counted:
+                continue
+            joined = ops.concatenate(counted, axis=1)
+            largest = ops.flip(ops.sort(joined, axis=1), axis=1)
+            squares = ops.zeros_like(largest[:, :1])
+            if rest:
+                joined = ops.concatenate(rest, axis=1)
+                squares = ops.sum(joined, axis=1, keepdims=True)
+            price = ops.take(prices, own, axis=0)[:, None]
+            found.append(element.smallest_kept(largest, squares, price, step))
+            owners.append(own)
+        # The last entry is for weights in no structure.
+        alone = ops.reshape(element.threshold(step), (1,))
+        found.append(ops.cast(alone, self.members.dtype))
+        structures = np.concatenate(owners)
+        places = np.full(self.members.structures.size + 1, len(structures))
+        places[structures] = np.arange(len(structures))
+        return ops.take(ops.concatenate(found), places, axis=0)
 
     def _step_of_rows(self, value, step):
         """Returns the new rows of each part, by family."""
@@ -172,7 +211,15 @@ class JointPenalty:
     def _after_element(self, variable, w, step):
         """Returns a value after the operator of the part on single weights."""
         element = self.element_of(variable)
-        return w if element is None else element.prox(w, step)
+        if element is None:
+            return w
+        parts = self.members.of(variable)
+        if self._smallest is None or not parts:
+            return element.prox(w, step)
+        (part,) = parts
+        least = part.spread(self._smallest, w.shape)
+        kept = ops.abs(upcast(w)) >= least
+        return ops.where(kept, w, ops.zeros_like(w))
 
     def _find_norm_weights(self):
         """Returns what the norm of each structure counts, if it is one."""

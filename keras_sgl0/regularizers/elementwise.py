@@ -71,6 +71,24 @@ class ElementwisePenalty(Penalty):
         """
         return None
 
+    ranks_with_groups: bool = False
+    """Whether in a sum with a norm of groups each group keeps its largest
+    weights, the number of which `smallest_kept` finds."""
+
+    def smallest_kept(self, largest, rest, price, step):
+        """Returns for each group the size of the smallest weight it keeps.
+
+        Args:
+            largest: The sizes of each group's weights, falling, of shape
+                `(groups, weights)`.
+            rest: The sum of squares of each group's members to which this
+                penalty does not apply, of shape `(groups, 1)`, or a number.
+            price: By how much a step shrinks the norm of a group; a number, or
+                of shape `(groups, 1)`.
+            step: A number or scalar tensor greater than 0.
+        """
+        raise NotImplementedError
+
     def validate_step(self, step):
         """Returns `step` if the proximal operator is defined there.
 
@@ -129,31 +147,45 @@ class L0(ElementwisePenalty):
         kept = ops.abs(upcast(w)) > self.threshold(step)
         return ops.where(kept, w, ops.zeros_like(w))
 
+    @property
+    def ranks_with_groups(self) -> bool:
+        """Whether `smallest_kept` holds; a subclass may have another value."""
+        return keeps_methods(self, L0, "__call__", "prox")
+
     def joint_prox(self, group):
-        # A subclass may have another value, for which this does not hold.
-        known = keeps_methods(self, L0, "__call__", "prox")
+        known = self.ranks_with_groups
         return functools.partial(self._best_of_groups, group) if known else None
 
     def _best_of_groups(self, group, w, step):
-        """Returns the best `k` weights of each group, shrunk with it.
-
-        With its `k` largest weights a group of norm `n_k` gains
-        `max(0, n_k - a)^2 / 2 - b k`, with `a` the price of the norm and `b`
-        that of a weight. The best `k` is found exactly.
-        """
+        """Returns the best `k` weights of each group, shrunk with it."""
         w = ops.convert_to_tensor(w)
-        a = step * group.weight(w.shape)
-        b = step * self.factor
-        largest, count = sorted_sizes(w, group.axis)
-        norms = ops.sqrt(ops.cumsum(ops.square(largest), axis=1))
-        gains = 0.5 * ops.square(ops.maximum(norms - a, 0)) - b * count
-        best = ops.argmax(gains, axis=1)
-        smallest = ops.take_along_axis(largest, best[:, None], axis=1)[:, 0]
-        lives = ops.max(gains, axis=1) > 0
-        smallest = ops.where(lives, smallest, float("inf"))
+        price = step * group.weight(w.shape)
+        largest, _ = sorted_sizes(w, group.axis)
+        smallest = self.smallest_kept(largest, 0.0, price, step)
         kept = ops.abs(upcast(w)) >= per_weight(smallest, w.shape, group.axis)
         x = ops.where(kept, w, ops.zeros_like(w))
-        return shrink_groups(x, group.axis, a)
+        return shrink_groups(x, group.axis, price)
+
+    def smallest_kept(self, largest, rest, price, step):
+        """Returns the smallest size that each group keeps, infinity for none.
+
+        With its `k` largest weights a group of norm `n_k` gains
+        `max(0, n_k - price)^2 / 2 - step * factor * k`. The best `k` is found
+        exactly.
+        """
+        cost = step * self.factor
+
+        def gains(squares, count):
+            beyond = ops.maximum(ops.sqrt(squares) - price, 0)
+            return 0.5 * ops.square(beyond) - cost * count
+
+        rest = ops.zeros_like(largest[:, :1]) + rest
+        count = ops.arange(1, largest.shape[1] + 1, dtype=largest.dtype)
+        gained = gains(rest + ops.cumsum(ops.square(largest), axis=1), count)
+        best = ops.argmax(gained, axis=1)
+        smallest = ops.take_along_axis(largest, best[:, None], axis=1)[:, 0]
+        some = ops.max(gained, axis=1) > gains(rest, 0)[:, 0]
+        return ops.where(some, smallest, float("inf"))
 
 
 @keras.saving.register_keras_serializable("keras_sgl0")

@@ -36,8 +36,18 @@ class Part(NamedTuple):
             w: The value.
             factors: One number a structure, then 1 for what is in none.
         """
-        own = ops.cast(ops.take(factors, self.owners, axis=0), w.dtype)
-        return ops.multiply(w, per_weight(own, w.shape, self.axis))
+        own = ops.cast(self.spread(factors, w.shape), w.dtype)
+        return ops.multiply(w, own)
+
+    def spread(self, numbers, shape):
+        """Returns one number for each slice, to broadcast over a value.
+
+        Args:
+            numbers: One number a structure, then one for what is in none.
+            shape: The shape of the variable.
+        """
+        own = ops.take(numbers, self.owners, axis=0)
+        return per_weight(own, shape, self.axis)
 
     def squares(self, w, dtype):
         """Returns the sum of squares of each slice of a value of it."""
@@ -110,6 +120,17 @@ class Members:
             variable: A variable of the model.
         """
         return self._by_variable.get(id(variable), [])
+
+    def owners(self, family: int) -> np.ndarray:
+        """Returns the structures of a family that have members, in order.
+
+        They are the rows of its matrix.
+
+        Args:
+            family: The number of the family.
+        """
+        part = next(p for p in self.parts if family in p.places)
+        return part.owners[part.places[family][:, 0]]
 
     def among(self, variables: Iterable[keras.Variable]) -> np.ndarray:
         """Returns which structures have members in some variables.

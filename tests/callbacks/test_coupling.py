@@ -107,6 +107,58 @@ def test_the_joint_step_is_that_of_the_joined_members(penalty):
     np.testing.assert_array_equal(value_of(model, "head.kernel"), head)
 
 
+def best_of_sgl0(matrix, is_kernel, factor, step):
+    """Returns the best of all ways to keep the k largest weights of a row."""
+    price = step * factor * matrix.shape[1] ** 0.5
+    out = []
+    for w in matrix:
+        order = np.argsort(-np.where(is_kernel, abs(w), np.inf), kind="stable")
+        ways = []
+        for k in range(is_kernel.sum() + 1):
+            x = np.zeros_like(w)
+            kept = order[: (~is_kernel).sum() + k]
+            x[kept] = w[kept]
+            norm = np.linalg.norm(x)
+            x *= max(0, 1 - price / norm) if norm else 0
+            zeros = np.count_nonzero(x[is_kernel])
+            value = step * factor * zeros + price * np.linalg.norm(x)
+            ways.append((value + 0.5 * ((x - w) ** 2).sum(), k, x))
+        out.append(min(ways, key=lambda way: way[:2])[2])
+    return np.array(out)
+
+
+# Weak, some weights go; strong, whole structures go; and only biases stay.
+@pytest.mark.parametrize(
+    ("factor", "size"), [(0.5, 1.0), (4.0, 1.0), (4.0, 20.0)]
+)
+def test_the_joint_step_of_sgl0_keeps_the_best_weights(factor, size):
+    model = residual()
+    shift(model)
+    model.get_layer("outer").bias.assign(np.full(4, size, "float32"))
+    coupling = joint(model, ks.SGL0(factor))
+    expected = {}
+    for names in (STREAM, INNER):
+        widths = [value_of(model, n).size for n in names]
+        matrix = rows(model, names)
+        kernel = np.repeat(
+            ["kernel" in n for n in names], np.array(widths) // len(matrix)
+        )
+        expected[names] = best_of_sgl0(matrix, kernel, factor, 0.2)
+    head = value_of(model, "head.kernel")
+    for variable in model.trainable_variables:
+        variable.assign(coupling.prox(variable, variable, 0.2))
+    for names, matrix in expected.items():
+        np.testing.assert_allclose(rows(model, names), matrix, atol=1e-5)
+    # In no structure: the part on single weights alone.
+    np.testing.assert_allclose(
+        value_of(model, "head.kernel"),
+        np.where(abs(head) > np.sqrt(0.4 * factor), head, 0),
+    )
+    dead = (expected[STREAM] == 0).all(axis=1)
+    assert (expected[STREAM] == 0).any()
+    assert dead.any() == (factor == 4.0 and size == 1.0)
+
+
 def test_the_gradient_against_finite_differences():
     model = residual()
     shift(model)
@@ -162,6 +214,7 @@ WAYS = {
     "proximal": (ks.GroupLasso(0.05), lambda: [ks.ProximalStep()]),
     "sparse": (ks.SparseGroupLasso(0.02), lambda: [ks.ProximalStep()]),
     "matrix": (ks.CGES(0.02), lambda: [ks.ProximalStep()]),
+    "sparse l0": (ks.SGL0(0.005), lambda: [ks.ProximalStep()]),
     "splitting": (ks.SGL0(0.003), lambda: [ks.VariableSplitting(0.075)]),
     "admm": (ks.SGL0(0.003), lambda: [ks.ADMM(0.075)]),
 }
@@ -191,6 +244,44 @@ def test_every_way_meets_the_target_after_shrink(way, data):
     kernel = model.get_layer("inner").kernel
     assert isinstance(kernel.regularizer, keras.regularizers.L2)
     assert all(v.constraint is None for v in model.trainable_variables)
+
+
+NETWORKS = {
+    "resnet_20": lambda penalty: ks.models.ResNet(kernel_regularizer=penalty),
+    "mobilenet_v2": lambda penalty: ks.models.MobileNetV2(
+        kernel_regularizer=penalty
+    ),
+    "lenet": lambda penalty: ks.models.LeNet5Caffe(kernel_regularizer=penalty),
+    "wrn_16_1": lambda penalty: ks.models.WideResNet(
+        depth=16, width=1, kernel_regularizer=penalty
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("density", [0.7, 0.5, 0.3])
+@pytest.mark.parametrize("coupled", [True, False], ids=["coupled", "kernels"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_keep_what_the_target_says(name, coupled, density):
+    penalty = ks.GroupLasso(1e-4, "auto")
+    model = NETWORKS[name](None if coupled else penalty)
+    if not coupled:
+        # On all kernels but the last: what has no penalty cannot be cut.
+        ks.regularize(model, penalty)
+    rng = np.random.default_rng(0)
+    images = rng.random((32, *model.input_shape[1:]), "float32")
+    labels = rng.integers(0, 10, 32)
+    model.compile(keras.optimizers.SGD(0.01), LOSS, jit_compile=False)
+    callbacks = [ks.ProximalStep(), ks.TargetDensity(density, of="macs")]
+    if coupled:
+        callbacks.insert(0, ks.CoupledGroups(penalty))
+    model.fit(
+        images, labels, batch_size=4, epochs=2, verbose=0, callbacks=callbacks
+    )
+    _, report = ks.shrink(model, tolerance=0.0)
+    assert report.relative_difference < 1e-5
+    assert 0.99 * density <= report.macs_after / report.macs <= density
 
 
 def test_strong_joint_steps_kill_whole_structures(data):
@@ -414,7 +505,11 @@ def test_models_that_cannot_be_coupled():
 @pytest.mark.parametrize(
     ("penalty", "readers", "message"),
     [
-        (ks.SGL0(0.1), False, "of GroupLasso on structures and L0 on kernels"),
+        (
+            ks.SparseGroupTransformedL1(0.1),
+            False,
+            "of GroupLasso on structures and TransformedL1 on kernels",
+        ),
         (ks.GroupLasso(0.1), True, "a weight of .* is in two structures"),
     ],
 )
