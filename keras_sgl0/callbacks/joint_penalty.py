@@ -217,6 +217,7 @@ class JointPenalty:
         if self._smallest is None or not parts:
             return element.prox(w, step)
         (part,) = parts
+        w = ops.convert_to_tensor(w)
         least = part.spread(self._smallest, w.shape)
         kept = ops.abs(upcast(w)) >= least
         return ops.where(kept, w, ops.zeros_like(w))
