@@ -22,6 +22,7 @@ from keras_sgl0.callbacks import (
 from keras_sgl0.deployment.export import export
 from keras_sgl0.deployment.report import Comparison, ExportReport
 from keras_sgl0.factor_max import factor_max
+from keras_sgl0.gates.adding import add_gates
 from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
 from keras_sgl0.gates.report import GateReport, gate_report
@@ -113,6 +114,7 @@ __all__ = [
     "TargetDensity",
     "TransformedL1",
     "VariableSplitting",
+    "add_gates",
     "apply_threshold",
     "callbacks",
     "count_macs",

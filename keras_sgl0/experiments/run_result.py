@@ -81,6 +81,8 @@ class GatesResult:
         architecture: The open gates of each layer, as in "20-18-37-467".
         parameters: The number of parameters that are gated.
         density: The expected density of the model, between 0 and 1.
+        macs: The multiply-adds of the model for one example.
+        macs_density: The share of them that is expected to be left.
         layers: The gates of each layer, as in `GateReport.to_dict()`.
         median: The gates read by their median.
         mean: The gates read by their mean.
@@ -90,6 +92,8 @@ class GatesResult:
     architecture: str
     parameters: int | None = None
     density: float | None = None
+    macs: int | None = None
+    macs_density: float | None = None
     layers: list[dict[str, Any]] | None = None
     median: GateReading | None = None
     mean: GateReading | None = None

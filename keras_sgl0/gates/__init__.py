@@ -1,5 +1,6 @@
 """Gates: layers that switch units off, and models with and without them."""
 
+from keras_sgl0.gates.adding import add_gates
 from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
 from keras_sgl0.gates.lookup import (
@@ -9,14 +10,18 @@ from keras_sgl0.gates.lookup import (
     ruled_by,
 )
 from keras_sgl0.gates.report import GateReport, GatesOfLayer, gate_report
+from keras_sgl0.gates.shared import AllOpen, GateChannels
 from keras_sgl0.gates.wiring import GatedWeights, gated_by
 
 __all__ = [
+    "AllOpen",
     "ExpectedL0",
+    "GateChannels",
     "GateReport",
     "GatedWeights",
     "GatesOfLayer",
     "HardConcrete",
+    "add_gates",
     "fold_gates",
     "gate_group_size",
     "gate_report",

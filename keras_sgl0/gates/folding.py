@@ -1,13 +1,17 @@
 """An equal model without gates."""
 
 import keras
+import numpy as np
 from keras import layers, ops
 
+from keras_sgl0.gates.dependence import Dependence
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.gates.lookup import gates, test_values
+from keras_sgl0.gates.shared import GateChannels, Gated, Gates, is_shared
 from keras_sgl0.gates.wiring import gated_by
+from keras_sgl0.groups import other_axes
 from keras_sgl0.network.copying import all_layers, from_config, refresh
-from keras_sgl0.network.graph import output_layers
+from keras_sgl0.network.graph import Tensor, output_layers
 from keras_sgl0.utils.validation import InputError, require
 
 
@@ -16,44 +20,113 @@ def fold_gates(model: keras.Model) -> keras.Model:
 
     Test-time gates are multiplied into the kernel (and bias) of the
     convolution before them, or into the rows of the dense kernel behind them.
-    Where neither is possible a stock `Rescaling` layer takes their place. So
-    a closed gate becomes a group of exact zeros, and every tool that looks
-    for zeros sees it. The result is not compiled, has no layer of this package
-    and shares no weights with `model`, which is not changed; but a layer that
-    cannot be made from its config, such as `Lambda`, is in both models.
+    Where neither is possible a stock `Rescaling` layer takes their place.
+    Gates on structures (`add_gates`) are multiplied into the kernels that read
+    the structures; where they are 0, the members of the structure, which make
+    its channel, become zero too. So a closed gate becomes a group of exact
+    zeros, and every tool that looks for zeros sees it.
+
+    The result is not compiled, has no layer of this package and shares no
+    weights with `model`, which is not changed; but a layer that cannot be made
+    from its config, such as `Lambda`, is in both models.
 
     Args:
         model: A built Functional or Sequential model, or one nested of them.
 
     Raises:
         ValueError: If the model is not built, has no gates or is a subclassed
-            model, or if a gate can only become a `Rescaling` and Keras is set
-            to channels first.
+            model, if a gate can only become a `Rescaling` and Keras is set to
+            channels first, or if something other than a kernel reads channels
+            times their gates on structures.
 
     Example:
         >>> plain = fold_gates(model)
         >>> print(sparsity_report(plain))
     """
-    all_gates = gates(model)
+    every = gates(model)
+    own = [gate for gate in every if not is_shared(gate)]
+    scales = _scales(model) if len(own) < len(every) else []
     results = {id(layer) for layer in output_layers(model)}
     foldable = {}
-    for gate in all_gates:
+    for gate in own:
         gated = gated_by(gate)
         if gated is not None and gated.can_fold and _copy(gated.layer):
             ungated = gate if gated.axis == 0 else gated.layer
             if id(ungated) not in results:
                 foldable[id(gate)] = gated
+    rescaled = {id(gate) for gate in own} - foldable.keys()
     clones: list[tuple[layers.Layer, layers.Layer]] = []
-    result = _without_gates(model, foldable, clones)
+    result = _without_gates(model, rescaled, clones)
     for layer, clone in clones:
         clone.set_weights(layer.get_weights())
         refresh(clone)
     copies = {id(layer): clone for layer, clone in clones}
-    for gate in all_gates:
+    for gate in own:
         if id(gate) in foldable:
             gated = foldable[id(gate)]
             _scale(copies[id(gated.layer)], gated, test_values(gate))
+    variables = {
+        id(v): copy
+        for layer, clone in clones
+        for v, copy in zip(layer.weights, clone.weights, strict=True)
+    }
+    for variable, scale in scales:
+        copy = variables[id(variable)]
+        copy.assign(ops.convert_to_numpy(copy) * scale)
     return result
+
+
+def _scales(model: keras.Model) -> list[tuple[keras.Variable, np.ndarray]]:
+    """Returns what variables are multiplied by to fold gates on structures."""
+    found = Dependence(model)
+    scales = list(_of_readers(found))
+    closed: set[int] = set()
+    for gate, first in zip(found.gates, found.first, strict=True):
+        if is_shared(gate):
+            zeros = np.flatnonzero(test_values(gate) == 0)
+            closed.update((first + zeros).tolist())
+    stays = np.array([not own & closed for own in found.sets])
+    for entry in found.variables:
+        for sliced in entry.along("member", "statistic"):
+            scale = stays[sliced.structures]
+            scales.append(_along(sliced.axis, entry.variable, scale))
+    return scales
+
+
+def _of_readers(found: Dependence):
+    """Yields the kernels that read channels times gates, with the gates."""
+    values: dict[Tensor, np.ndarray] = {}
+    gated: dict[Tensor, Gated] = {}
+    for node in found.graph.nodes:
+        rule = found.rules[node]
+        if isinstance(rule, Gates):
+            values[node.outputs[0]] = test_values(node.operation)
+        elif isinstance(rule, Gated):
+            gated[node.outputs[0]] = rule
+    for node in found.graph.nodes:
+        for x in gated.keys() & set(node.inputs):
+            _, *vectors = gated[x].node.inputs
+            scale = gated[x].from_gates([values[z] for z in vectors], 1.0)
+            reading = [
+                own
+                for own in found.rules[node].slices()
+                if own.role == "reader"
+            ]
+            if not reading:
+                raise InputError(
+                    f"The gates of `{gated[x].node.path}` cannot be folded, as "
+                    f"`{node.path}` reads what they gate and is no kernel."
+                )
+            # One is enough, as the layer is linear in each of its kernels.
+            own = reading[0]
+            variable = getattr(node.operation, own.variable)
+            yield _along(own.axis, variable, scale[own.channels])
+
+
+def _along(axis, variable, scale):
+    """Returns a variable with the factors along one of its axes."""
+    others = other_axes(variable.shape, axis)
+    return variable, np.expand_dims(scale, others)
 
 
 def _has_gates(operation):
@@ -70,13 +143,13 @@ def _scale(layer, gated, values):
         layer.bias.assign(ops.convert_to_numpy(layer.bias) * values)
 
 
-def _without_gates(model, foldable, clones):
+def _without_gates(model, rescaled, clones):
     def clone(layer):
         is_gate = isinstance(layer, HardConcrete)
-        if is_gate and id(layer) not in foldable:
+        if id(layer) in rescaled:
             copy = _rescaling(layer)
         elif not is_gate and _has_gates(layer):
-            return _without_gates(layer, foldable, clones)
+            return _without_gates(layer, rescaled, clones)
         elif (copy := _copy(layer)) is None:
             return layer
         if not is_gate and isinstance(layer, layers.Layer):
@@ -84,11 +157,17 @@ def _without_gates(model, foldable, clones):
         return copy
 
     def call(layer, *args, **kwargs):
+        if isinstance(layer, GateChannels):
+            return args[0][0]
         is_gate = isinstance(layer, HardConcrete)
         return args[0] if is_gate else layer(*args, **kwargs)
 
     if isinstance(model, keras.Sequential):
-        kept = [clone(p) for p in model.layers if id(p) not in foldable]
+        kept = [
+            clone(layer)
+            for layer in model.layers
+            if not isinstance(layer, HardConcrete) or id(layer) in rescaled
+        ]
         return keras.Sequential(
             [*map(_input, model.inputs), *kept], name=model.name
         )

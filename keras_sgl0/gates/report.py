@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sgl0.gates.expected_cost import ExpectedCost
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.gates.lookup import (
     gate_group_size,
@@ -13,22 +14,26 @@ from keras_sgl0.gates.lookup import (
     gates,
     test_values,
 )
+from keras_sgl0.gates.shared import is_shared
 from keras_sgl0.network.graph import calls_before
 from keras_sgl0.structures.rules import Channelwise, rule_for
 from keras_sgl0.utils.tables import as_text, new_table, out_of
+from keras_sgl0.utils.validation import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class GatesOfLayer:
-    """The gates of one layer.
+    """The gates of one layer, or of one family of structures.
 
     Attributes:
-        name: The name of the gated layer.
+        name: The name of the gated layer; of the gate layer itself where the
+            gates are on structures.
         gates: The number of gates.
         open: How many are open at test time, without those behind a closed
             gate.
         expected_open: The sum of `P(z != 0)`.
-        group_size: The parameters one gate rules.
+        group_size: The parameters one gate rules; for a structure those that
+            the model has fewer without it.
     """
 
     name: str
@@ -50,26 +55,26 @@ class GateReport:
     `print(report)` shows a table, `to_dict()` gives plain numbers.
 
     Attributes:
-        layers: One entry a gated layer, in the model's order.
+        layers: One entry a gated layer, or a family of structures, in the
+            model's order.
+        parameters: The number of parameters behind gates; of all parameters
+            where the gates are on structures.
+        density: The share of them that is expected to be left, in [0, 1].
+        macs: The multiply-adds of the model for one example, `None` where the
+            sizes of its inputs or its calls are not known.
+        macs_density: The share of them that is expected to be left.
     """
 
     layers: tuple[GatesOfLayer, ...]
+    parameters: int
+    density: float
+    macs: int | None
+    macs_density: float | None
 
     @property
     def architecture(self) -> str:
         """The open gates of each layer in the papers' notation."""
         return "-".join(str(layer.open) for layer in self.layers)
-
-    @property
-    def parameters(self) -> int:
-        """The number of parameters behind gates."""
-        return sum(g.gates * g.group_size for g in self.layers)
-
-    @property
-    def density(self) -> float:
-        """The expected share of parameters behind open gates, in [0, 1]."""
-        active = sum(g.expected_open * g.group_size for g in self.layers)
-        return active / self.parameters
 
     def to_dict(self) -> dict:
         """Returns the report as plain numbers, ready for JSON."""
@@ -77,6 +82,8 @@ class GateReport:
             "architecture": self.architecture,
             "parameters": self.parameters,
             "density": self.density,
+            "macs": self.macs,
+            "macs_density": self.macs_density,
             "layers": [
                 {**dataclasses.asdict(g), "density": g.density}
                 for g in self.layers
@@ -95,11 +102,17 @@ class GateReport:
                 f"{g.group_size:,}",
                 f"{g.density:.2%}",
             )
-        summary = (
+        lines = [as_text(table, width=100)]
+        if self.macs is not None:
+            lines.append(
+                f" expected multiply-adds {self.macs_density:.2%} of "
+                f"{self.macs:,}"
+            )
+        lines.append(
             f" architecture {self.architecture}, expected density "
             f"{self.density:.2%} of {self.parameters:,} gated parameters"
         )
-        return f"{as_text(table, width=100)}\n{summary}"
+        return "\n".join(lines)
 
 
 def gate_report(model: keras.Model) -> GateReport:
@@ -123,18 +136,50 @@ def gate_report(model: keras.Model) -> GateReport:
         >>> gate_report(model).architecture
         '20-21-34-407'
     """
-    return GateReport(
-        tuple(
-            GatesOfLayer(
-                name=gated_layer(gate),
-                gates=gate.log_alpha.shape[0],
-                open=int(np.count_nonzero(_open(gate))),
-                expected_open=float(ops.sum(gate.probability_active())),
-                group_size=gate_group_size(gate),
-            )
-            for gate in gates(model)
+    every = gates(model)
+    on_structures = any(map(is_shared, every))
+    whole = ExpectedCost(model, "parameters") if on_structures else None
+    layers = tuple(
+        GatesOfLayer(
+            name=gated_layer(gate),
+            gates=gate.log_alpha.shape[0],
+            open=int(np.count_nonzero(_open(gate))),
+            expected_open=float(ops.sum(gate.probability_active())),
+            group_size=_size(gate, whole),
         )
+        for gate in every
     )
+    macs = _macs(model)
+    if whole is not None:
+        parameters, density = whole.total, float(whole.share())
+    else:
+        parameters = sum(g.gates * g.group_size for g in layers)
+        active = sum(g.expected_open * g.group_size for g in layers)
+        density = active / parameters
+    return GateReport(
+        layers,
+        parameters,
+        density,
+        None if macs is None else macs.total,
+        None if macs is None else float(macs.share()),
+    )
+
+
+def _macs(model: keras.Model) -> ExpectedCost | None:
+    """Returns the multiply-adds, `None` where they cannot be counted."""
+    try:
+        return ExpectedCost(model, "macs")
+    except InputError:
+        return None
+
+
+def _size(gate: HardConcrete, whole: ExpectedCost | None) -> int:
+    """Returns how many parameters one gate of a layer rules."""
+    if whole is None or not is_shared(gate):
+        return gate_group_size(gate)
+    opened = np.ones(whole.dependence.number, bool)
+    opened[whole.dependence.first_of(gate)] = False
+    return whole.total - whole.cost(opened)
 
 
 def _open(gate: HardConcrete) -> np.ndarray:

@@ -1,0 +1,172 @@
+"""Which gates must be open for a channel to be there."""
+
+import functools
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+
+from keras_sgl0.gates.hard_concrete import HardConcrete
+from keras_sgl0.gates.shared import Gated, Gates
+from keras_sgl0.network.graph import Node, Tensor, tensors, trace
+from keras_sgl0.structures.discovery import (
+    SlicedVariable,
+    find_rules,
+    sliced_variables,
+)
+from keras_sgl0.structures.rules import Channelwise
+
+GateSet = frozenset[int]
+_NONE: GateSet = frozenset()
+
+
+class Dependence:
+    """For every channel of a model the gates that it depends on.
+
+    A channel is there only if certain gates are open: those that it has gone
+    through, on every way from where it was made (forward pass), and those that
+    it will go through on every way to where it is read (backward pass). With
+    gates on structures that is one gate for every channel of the structure,
+    wherever it is.
+
+    Args:
+        model: A built Functional or Sequential model.
+
+    Attributes:
+        gates: The gate layers, in the order of computation.
+        first: The number of the first gate of each of them.
+        number: The number of all gates.
+        sets: The sets of gates that occur; the first is the empty one.
+        variables: The variables of all layers but the gates. In the place of
+            structures stand the numbers of sets.
+
+    Raises:
+        ValueError: If the model is not built or is subclassed.
+
+    Example:
+        >>> found = Dependence(model)
+        >>> found.sets[found.channels[x][0]]  # of the first channel of x
+    """
+
+    def __init__(self, model: keras.Model):
+        self.graph = trace(model)
+        self.rules = find_rules(self.graph)
+        self.gates: list[HardConcrete] = []
+        self.first: list[int] = []
+        self.number = 0
+        self._own: dict[Node, list[GateSet]] = {}
+        self._find_gates()
+        before = self._forward()
+        after = self._backward()
+        numbers: dict[GateSet, int] = {_NONE: 0}
+        self.channels: dict[Tensor, np.ndarray] = {}
+        for x, sets in before.items():
+            pairs = zip(sets, after.get(x, [_NONE] * len(sets)), strict=True)
+            self.channels[x] = np.array(
+                [numbers.setdefault(a | b, len(numbers)) for a, b in pairs],
+                int,
+            )
+        self.sets = list(numbers)
+
+    @functools.cached_property
+    def variables(self) -> tuple[SlicedVariable, ...]:
+        """The variables of all layers but the gates."""
+        gates = {id(v) for gate in self.gates for v in gate.weights}
+        every = sliced_variables(self.graph, self.rules, self.channels)
+        return tuple(v for v in every if id(v.variable) not in gates)
+
+    def first_of(self, gate: HardConcrete) -> int:
+        """Returns the number of the first gate of a layer.
+
+        Args:
+            gate: A gate layer of the model.
+        """
+        return self.first[self.gates.index(gate)]
+
+    def _find_gates(self):
+        for node in self.graph.nodes:
+            gate = node.operation
+            if isinstance(gate, HardConcrete) and gate not in self.gates:
+                self.gates.append(gate)
+                self.first.append(self.number)
+                self.number += gate.log_alpha.shape[0]
+
+    def _forward(self) -> dict[Tensor, list[GateSet]]:
+        """Returns the gates that a channel has gone through on every way."""
+        before = {x: _none(x) for x in tensors(self.graph.inputs)}
+        for node in self.graph.nodes:
+            rule = self.rules[node]
+            if not isinstance(rule, Channelwise):
+                before |= {y: _none(y) for y in node.outputs}
+                continue
+            self._own[node] = self._gates_of(node, before)
+            *inward, outward = rule.ties()
+            met = _meet(
+                (labels, before[x])
+                for labels, x in zip(inward, node.inputs, strict=True)
+                if labels is not None
+            )
+            before[node.outputs[0]] = [
+                met[label] | own
+                for label, own in zip(
+                    outward.tolist(), self._own[node], strict=True
+                )
+            ]
+        return before
+
+    def _gates_of(self, node, before) -> list[GateSet]:
+        """Returns, for each output channel, the gates that a call puts on."""
+        rule = self.rules[node]
+        if isinstance(rule, Gates):
+            first = self.first_of(node.operation)
+            return [
+                frozenset([first + i]) for i in range(node.outputs[0].channels)
+            ]
+        if isinstance(rule, Gated):
+            _, *gates = node.inputs
+            every = [own for z in gates for own in before[z]]
+            every.append(_NONE)
+            return [every[i] for i in node.operation.places]
+        return _none(node.outputs[0])
+
+    def _backward(self) -> dict[Tensor, list[GateSet]]:
+        """Returns the gates that a channel will go through on every way."""
+        after: dict[Tensor, list[GateSet]] = {}
+
+        def read(x, sets):
+            pairs = zip(after.get(x, sets), sets, strict=True)
+            after[x] = [a & b for a, b in pairs]
+
+        for y in tensors(self.graph.outputs):
+            read(y, _none(y))
+        for node in reversed(self.graph.nodes):
+            rule = self.rules[node]
+            if not isinstance(rule, Channelwise):
+                for x in node.inputs:
+                    read(x, _none(x))
+                continue
+            y = node.outputs[0]
+            pairs = zip(after.get(y, _none(y)), self._own[node], strict=True)
+            *inward, outward = rule.ties()
+            met = _meet([(outward, [a | b for a, b in pairs])])
+            for x, labels in zip(node.inputs, inward, strict=True):
+                if labels is None:
+                    read(x, _none(x))
+                else:
+                    read(x, [met[label] for label in labels.tolist()])
+        return after
+
+
+def _none(x: Tensor) -> list[GateSet]:
+    return [_NONE] * x.channels
+
+
+def _meet(
+    pairs: Iterable[tuple[np.ndarray, list[GateSet]]],
+) -> dict[int, GateSet]:
+    """Returns what all channels with the same label have in common."""
+    met: dict[int, GateSet] = {}
+    for labels, sets in pairs:
+        for label, own in zip(labels.tolist(), sets, strict=True):
+            met[label] = met[label] & own if label in met else own
+    return met
