@@ -1,14 +1,16 @@
 """Trains gates under a constraint on their expected density."""
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 from keras import ops
 
 from keras_sgl0.callbacks.lending import LendingCallback, Lent, unique
+from keras_sgl0.gates.expected_cost import COUNTED, Counted, ExpectedCost
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.gates.lookup import gate_group_size, gates, ruled_by
+from keras_sgl0.gates.shared import is_shared
 from keras_sgl0.network.compilation import require_no_accumulation
 from keras_sgl0.utils.validation import (
     InputError,
@@ -27,27 +29,44 @@ class Constraint:
         name: The name of the gated layer, empty for the whole model.
         gates: The gate layers. Each has the multiplier as a weight.
         target: The upper limit of the density.
+        density: Returns the expected density, with gradient.
     """
 
-    def __init__(self, name: str, gates: list[HardConcrete], target: float):
+    def __init__(
+        self,
+        name: str,
+        gates: list[HardConcrete],
+        target: float,
+        density: Callable,
+    ):
         self.name = name
         self.gates = gates
         self.target = target
-        self._sizes = [gate_group_size(gate) for gate in gates]
+        self.density = density
 
     @property
     def multiplier(self):
         """The multiplier's variable; each gate has a copy of it."""
         return self.gates[0].multiplier
 
-    def density(self):
-        """Returns the expected share of parameters behind open gates."""
-        pairs = list(zip(self._sizes, self.gates, strict=True))
-        total = sum(size * gate.log_alpha.shape[0] for size, gate in pairs)
-        return sum(
-            (size / total) * ops.sum(gate.probability_active())
-            for size, gate in pairs
-        )
+
+def gated_density(gates: list[HardConcrete]) -> Callable:
+    """Returns a function that gives the share of parameters behind open gates.
+
+    Args:
+        gates: The gate layers.
+
+    Raises:
+        ValueError: If it is not clear which weights a gate rules.
+    """
+    # Shared gates come alone, so what one of them rules plays no part.
+    sizes = [1 if is_shared(g) else gate_group_size(g) for g in gates]
+    pairs = list(zip(sizes, gates, strict=True))
+    total = sum(size * gate.log_alpha.shape[0] for size, gate in pairs)
+    return lambda: sum(
+        (size / total) * ops.sum(gate.probability_active())
+        for size, gate in pairs
+    )
 
 
 class _Lagrangian(Lent, keras.regularizers.Regularizer):
@@ -90,8 +109,20 @@ class L0Constraint(LendingCallback):
 
     `L + sum_i m_i * (density_i - target_i)`
 
-    where a density is the expected share of active parameters, `sum_g |g| *
-    P(z_g != 0)` divided by their number. In each training step, the optimizer
+    where a density is what is expected to be left, as a share of the whole:
+
+    * `of="parameters"`: of the parameters behind gates, `sum_g |g| *
+      P(z_g != 0)` divided by their number. If the gates are on structures
+      (`add_gates`), of all parameters of the model: a parameter is there if
+      the gates of all structures that it belongs to are open.
+    * `of="macs"`: of the multiply-adds of the model. One of a kernel is there
+      if all gates are open that its input and its output channel depend on.
+      With gates on structures that is what `shrink` leaves.
+
+    Gates are independent, so both are sums of products of probabilities, and
+    have a gradient (see `gates.expected_cost`).
+
+    In each training step, the optimizer
     updates weights and gates, and the multipliers `m_i` rise by
     `learning_rate * violation_i` with the violation of the same forward pass,
     but not below 0. With `restart`, a strictly satisfied constraint has its
@@ -106,8 +137,10 @@ class L0Constraint(LendingCallback):
     half of it.
 
     If a target is met from the start, the multipliers stay at 0 and nothing is
-    pruned. If a target cannot be met, the multipliers grow without bound: no
-    density can fall below .047, because `log_alpha` is clamped.
+    pruned. `log_alpha` is clamped, so that no gate is open with a probability
+    below .047. A target below what that leaves of the model is refused where
+    multiply-adds or structures are counted; otherwise the multipliers grow
+    without bound.
 
     Evaluation takes no dual step. This holds for the validation in `fit` and
     for callbacks that evaluate at the end of an epoch, if they are listed after
@@ -124,10 +157,13 @@ class L0Constraint(LendingCallback):
             sequence with a target for each gated layer in the model's order,
             or a dict of targets by layer name; layers that are not in the dict
             are not constrained.
-        scope: `"model"` for one constraint on all gated parameters, `"layer"`
-            for one on each gated layer.
+        scope: `"model"` for one constraint on the whole model, `"layer"` for
+            one on each gated layer, which is then on the share of its open
+            gates. For gates on structures a layer is one of gates, and has
+            its name.
         learning_rate: The learning rate of the multipliers. Greater than 0.
         restart: Whether to reset the multiplier of a satisfied constraint.
+        of: `"parameters"` or `"macs"`, the latter for the model only.
 
     Attributes:
         constraints: The constraints of the current or last `fit`.
@@ -135,8 +171,9 @@ class L0Constraint(LendingCallback):
     Raises:
         ValueError: If an argument is out of range. When `fit` begins, if the
             model has no trainable gates, if `density` does not match the gated
-            layers, if the weights of a gate cannot be found, or if the
-            optimizer accumulates gradients.
+            layers or is below what cannot be gated, if the weights of a gate
+            cannot be found, if the sizes of the inputs are not known
+            (`of="macs"`), or if the optimizer accumulates gradients.
 
     Example:
         >>> gate = lambda layer, group_size: HardConcrete()
@@ -144,6 +181,7 @@ class L0Constraint(LendingCallback):
         >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         >>> model.compile("adam", loss)
         >>> model.fit(x, y, epochs=200, callbacks=[L0Constraint(density=0.33)])
+        >>> half = L0Constraint(0.5, of="macs")  # with `add_gates(model)`, say
 
     Reference:
         Gallego-Posada, Ramirez, Erraqabi, Bengio, Lacoste-Julien: Controlled
@@ -156,9 +194,18 @@ class L0Constraint(LendingCallback):
         scope: str = "model",
         learning_rate: float = 1e-4,
         restart: bool = True,
+        of: Counted = "parameters",
     ):
         super().__init__()
         self.scope = choice("scope", scope, SCOPES)
+        choice("of", of, COUNTED)
+        self.of = of
+        require(
+            scope == "model" or of == "parameters",
+            "of",
+            '"parameters" with scope="layer"',
+            of,
+        )
         require(
             isinstance(density, numbers.Real) or scope == "layer",
             "density",
@@ -228,7 +275,8 @@ class L0Constraint(LendingCallback):
     def _constraints(self, trained):
         if self.scope == "model":
             assert isinstance(self.density, float)  # `__init__` checks it
-            return [Constraint("", trained, self.density)]
+            density = self._density_of_model(trained, self.density)
+            return [Constraint("", trained, self.density, density)]
         of_layers: dict[int, list[HardConcrete]] = {}
         for gate in trained:
             of_layers.setdefault(id(ruled_by(gate)), []).append(gate)
@@ -250,7 +298,31 @@ class L0Constraint(LendingCallback):
             targets = dict(zip(layers, self.density, strict=True))
         else:
             targets = dict.fromkeys(layers, self.density)
-        return [Constraint(k, layers[k], d) for k, d in targets.items()]
+        return [
+            Constraint(k, layers[k], d, gated_density(layers[k]))
+            for k, d in targets.items()
+        ]
+
+    def _density_of_model(self, trained, target):
+        if self.of == "parameters" and not any(map(is_shared, trained)):
+            return gated_density(trained)
+        cost = ExpectedCost(self.model, self.of)
+        least = cost.least_share()
+        if target < least:
+            raise InputError(
+                "Invalid value for argument `density`. Expected at least "
+                f"{least:.4f}, the share of the {self.of} that is expected to "
+                "be left with all gates as closed as they get. Without gates "
+                f"are {_some(cost.without_gates())}. Received: "
+                f"density={target!r}"
+            )
+        return cost.share
+
+
+def _some(names):
+    """Returns the first names of a list, and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(f"`{name}`" for name in names[:5]) + more
 
 
 def _share(value):
