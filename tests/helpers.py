@@ -36,6 +36,13 @@ def gradient(function, x):
     return to_numpy(x.grad)
 
 
+def compile_quickly(model, optimizer, loss, **arguments):
+    """Compiles a model for a `fit` that starts soon."""
+    model.compile(optimizer, loss, **(QUICK | arguments))
+    # If a step makes variables, TensorFlow traces it twice.
+    model.optimizer.build(model.trainable_variables)
+
+
 def two_layers(penalty, optimizer="sgd", seed=0, **compile_arguments):
     """Returns a small compiled classifier, the same for the same seed."""
     keras.utils.set_random_seed(seed)
@@ -48,11 +55,8 @@ def two_layers(penalty, optimizer="sgd", seed=0, **compile_arguments):
             keras.layers.Dense(3, kernel_regularizer=penalty, name="second"),
         ]
     )
-    model.compile(
-        optimizer,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        **(QUICK | compile_arguments),
-    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    compile_quickly(model, optimizer, loss, **compile_arguments)
     return model
 
 
@@ -69,7 +73,7 @@ def two_gated_layers(optimizer="adam", **compile_arguments):
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, **(QUICK | compile_arguments))
+    compile_quickly(model, optimizer, loss, **compile_arguments)
     return model
 
 
@@ -155,5 +159,5 @@ def two_towers(penalty=None, gate=None, optimizer="sgd"):
     last = layers.Dense(3, name="last")(layers.Concatenate()(outputs))
     model = keras.Model(inputs, last)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, **QUICK)
+    compile_quickly(model, optimizer, loss)
     return model

@@ -93,6 +93,8 @@ def build(
             jit_compile=_JIT_COMPILE[recipe.jit_compile],
             steps_per_execution=recipe.steps_per_execution,
         )
+        # TensorFlow traces a step that makes variables twice.
+        model.optimizer.build(model.trainable_variables)
     neuron_axes(model, recipe.axis)  # raises if a kernel has no such axis
     if scale is None:
         scale = _scale(recipe, model, dataset)

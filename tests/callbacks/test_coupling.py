@@ -2,7 +2,7 @@ import keras
 import networks
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import QUICK, compile_quickly, to_numpy
 from keras import layers, ops
 
 import keras_sgl0 as ks
@@ -192,7 +192,7 @@ def test_a_plain_step_of_sgd_moves_all_members(data):
     def no_loss(y, outputs):
         return 0.0 * ops.sum(outputs)
 
-    model.compile(keras.optimizers.SGD(0.1), no_loss)
+    model.compile(keras.optimizers.SGD(0.1), no_loss, **QUICK)
     model.fit(
         *data,
         batch_size=32,
@@ -224,7 +224,7 @@ WAYS = {
 def test_every_way_meets_the_target_after_shrink(way, data):
     penalty, others = WAYS[way]
     model = residual(kernel_regularizer="l2")
-    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), LOSS)
+    compile_quickly(model, keras.optimizers.SGD(0.05, momentum=0.9), LOSS)
     target = ks.TargetDensity(0.5, of="macs")
     whole = ks.count_macs(model).macs
     logs = model.fit(
@@ -286,7 +286,7 @@ def test_networks_keep_what_the_target_says(name, coupled, density):
 
 def test_strong_joint_steps_kill_whole_structures(data):
     model = residual()
-    model.compile(keras.optimizers.SGD(0.1), LOSS)
+    model.compile(keras.optimizers.SGD(0.1), LOSS, **QUICK)
     model.fit(
         *data,
         batch_size=8,
@@ -305,7 +305,7 @@ def test_weight_decay_beside_the_penalty_keeps_its_gradient(data):
     ends = []
     for decay in (None, keras.regularizers.L2(1.0)):
         model = residual(kernel_regularizer=decay)
-        model.compile(keras.optimizers.SGD(0.05), LOSS)
+        model.compile(keras.optimizers.SGD(0.05), LOSS, **QUICK)
         penalty = ks.CoupledGroups(ks.GroupLasso(1e-6))
         callbacks = [penalty, ks.ProximalStep()]
         model.fit(*data, epochs=3, verbose=0, callbacks=callbacks)
@@ -324,7 +324,7 @@ def test_a_group_over_two_heads_reaches_the_solution():
     # An independent solver: block coordinate descent on 1/(2n) ||y - xW||^2 +
     # factor * sqrt(5) * sum_i ||W_i||.
     w = np.zeros((12, 5))
-    for _ in range(3000):
+    for _ in range(300):
         for i in range(12):
             rest = y - x @ w + np.outer(x[:, i], w[i])
             z = x[:, i] @ rest / 80
@@ -345,12 +345,15 @@ def test_a_group_over_two_heads_reaches_the_solution():
         return 0.5 * ops.sum(ops.square(y - out), axis=-1)
 
     step = 0.9 / np.linalg.eigvalsh(x.T @ x / 80)[-1]
-    model.compile(keras.optimizers.SGD(step), [half, half])
+    model.compile(keras.optimizers.SGD(step), [half, half], **QUICK)
+    # 400 steps on all rows. An epoch takes longer than the steps in it.
+    x, y = np.tile(x, (40, 1)), np.tile(y, (40, 1))
     model.fit(
         x,
         [y[:, :2], y[:, 2:]],
         batch_size=80,
-        epochs=400,
+        epochs=10,
+        shuffle=False,
         verbose=0,
         callbacks=[
             ks.CoupledGroups(ks.GroupLasso(factor), readers=True),
@@ -371,7 +374,7 @@ def test_what_is_frozen_has_no_penalty(readers, data):
     members = Members(ks.structures(model), readers)
     assert members.removable[:4].all()
     assert members.removable[4:].any() == readers
-    model.compile("sgd", LOSS)
+    model.compile("sgd", LOSS, **QUICK)
     model.fit(
         *data, verbose=0, callbacks=[ks.CoupledGroups(ks.GroupLasso(0.1))]
     )
@@ -411,7 +414,7 @@ def test_every_way_to_compile_ends_alike(compiled_with, data):
         options = dict(options)
         if options.pop("loss_scale", False):
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        model.compile(optimizer, LOSS, **options)
+        model.compile(optimizer, LOSS, **(QUICK | options))
         callbacks = [ks.CoupledGroups(ks.GroupLasso(0.03)), ks.ProximalStep()]
         model.fit(
             *data,
@@ -432,7 +435,7 @@ def test_mixed_precision(data):
         model = residual()
     finally:
         keras.config.set_dtype_policy(policy)
-    model.compile(keras.optimizers.SGD(0.05), LOSS)
+    model.compile(keras.optimizers.SGD(0.05), LOSS, **QUICK)
     target = ks.TargetDensity(0.5, of="parameters")
     penalty = ks.CoupledGroups(ks.GroupLasso(0.05))
     whole = model.count_params()
@@ -444,7 +447,7 @@ def test_mixed_precision(data):
 
 def test_a_second_fit_goes_on_with_what_is_dead(data):
     model = residual()
-    model.compile(keras.optimizers.SGD(0.05), LOSS)
+    model.compile(keras.optimizers.SGD(0.05), LOSS, **QUICK)
 
     def fit():
         model.fit(
@@ -482,7 +485,7 @@ def dense(units):
 
 
 def fit(model, *callbacks):
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", **QUICK)
     shape = model.output_shape[1:]
     x = np.zeros((4, *model.input_shape[1:]))
     model.fit(x, np.zeros((4, *shape)), verbose=0, callbacks=list(callbacks))
@@ -522,7 +525,7 @@ def test_joint_steps_that_are_not_known(penalty, readers, message):
 def test_one_strength_for_all_members(data):
     """A target of multiply-adds does not weigh the members of a structure."""
     model = residual()
-    model.compile("sgd", LOSS)
+    model.compile("sgd", LOSS, **QUICK)
     target = ks.TargetDensity(0.5, of="macs")
     penalty = ks.CoupledGroups(ks.GroupLasso(1e-3))
     model.fit(*data, verbose=0, callbacks=[penalty, ks.ProximalStep(), target])

@@ -268,7 +268,7 @@ def test_a_kernel_of_unknown_layout_has_no_macs():
             keras.layers.LSTM(2, kernel_regularizer=ks.GroupLasso(0.1)),
         ]
     )
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", **QUICK)
     data = np.zeros((4, 4, 3)), np.zeros((4, 2))
     with pytest.raises(ValueError) as caught:
         train(model, data, ks.TargetDensity(0.5, "macs"))
@@ -544,7 +544,7 @@ def test_what_is_negligible_depends_on_the_fan_in(
     values = np.ones(layer.kernel.shape)
     np.moveaxis(values, axis, 0)[:32] = 0.019 * (2 / fan_in) ** 0.5
     layer.kernel.assign(values)
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.compile(keras.optimizers.SGD(0.0), "mse", **QUICK)
     logs = model.fit(
         np.zeros((8, *shape)),
         np.zeros((8, *model.output_shape[1:])),

@@ -3,7 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy, two_layers
+from helpers import QUICK, to_numpy, two_layers
 
 import keras_sgl0 as ks
 
@@ -251,7 +251,7 @@ class Mixing(keras.layers.Layer):
 
 def test_monitor_sees_any_grouped_weight_while_it_is_lent(images):
     model = keras.Sequential([keras.Input((12,)), Mixing()])
-    model.compile("sgd", two_layers(None).loss)
+    model.compile("sgd", two_layers(None).loss, **QUICK)
     logs = model.fit(
         *images,
         verbose=0,
