@@ -4,7 +4,13 @@ import keras
 import numpy as np
 import pytest
 from conftest import BACKEND
-from helpers import QUICK, to_numpy, two_gated_layers, two_towers
+from helpers import (
+    QUICK,
+    compile_quickly,
+    to_numpy,
+    two_gated_layers,
+    two_towers,
+)
 from keras import layers, ops
 
 import keras_sgl0 as ks
@@ -204,7 +210,7 @@ def test_gates_that_share_a_layer_share_its_constraint():
     inputs = keras.Input((12,))
     both = [shared(ks.HardConcrete()(inputs)) for _ in range(2)]
     model = keras.Model(inputs, layers.Add()(both))
-    model.compile("adam", "mse", **QUICK)
+    compile_quickly(model, "adam", "mse")
     constraint = constraint_of({"shared": 0.2}, scope="layer")
     data = np.ones((8, 12)), np.ones((8, 3))
     logs = train(model, data, constraint, epochs=1)
@@ -215,7 +221,7 @@ def test_gates_that_share_a_layer_share_its_constraint():
 def test_frozen_gates_are_left_out(images):
     model = two_gated_layers()
     gates(model)[0].trainable = False
-    model.compile("adam", model.loss, **QUICK)
+    compile_quickly(model, "adam", model.loss)
     constraint = constraint_of()
     train(model, images, constraint, epochs=1)
     assert constraint.constraints[0].gates == gates(model)[1:]
@@ -482,7 +488,7 @@ def test_layers_of_one_name_have_a_constraint_each(images):
 @pytest.mark.tensorflow
 def test_a_model_that_is_not_built_is_refused_and_not_spoilt(images):
     model = keras.Sequential([ks.HardConcrete(seed=0), layers.Dense(3)])
-    model.compile("adam", LOSS, **QUICK)
+    compile_quickly(model, "adam", LOSS)
     with pytest.raises(ValueError, match="Expected a built model"):
         model.fit(*images, verbose=0, callbacks=[ks.L0Constraint(0.5)])
     model(images[0])

@@ -15,7 +15,7 @@ from densities import (
     sgd,
     train,
 )
-from helpers import QUICK, to_numpy, two_layers
+from helpers import QUICK, compile_quickly, to_numpy, two_layers
 
 import keras_sgl0 as ks
 
@@ -194,7 +194,7 @@ def convnet(penalty):
             keras.layers.Dense(3, kernel_regularizer=penalty),
         ]
     )
-    model.compile("adam", "sparse_categorical_crossentropy", **QUICK)
+    compile_quickly(model, "adam", "sparse_categorical_crossentropy")
     return model
 
 
@@ -297,7 +297,7 @@ def half_penalised(frozen=False):
     model = two_layers(ks.SparseGroupLasso(0.01), adam())
     if frozen:
         model.layers[1].trainable = False
-        model.compile("adam", model.loss, **QUICK)
+        compile_quickly(model, "adam", model.loss)
     else:
         model.layers[1].kernel.regularizer = None
     return model

@@ -16,7 +16,7 @@ from gated_models import (
     predict,
     randomise,
 )
-from helpers import QUICK, to_numpy
+from helpers import compile_quickly, to_numpy
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
@@ -90,7 +90,7 @@ def test_folded_models_load_without_this_package(tmp_path):
 
 def test_a_folded_model_is_not_compiled_and_has_the_size_of_a_plain_one():
     model = lenet(ks.HardConcrete)
-    model.compile("adam", "mse", **QUICK)
+    compile_quickly(model, "adam", "mse")
     folded = ks.fold_gates(model)
     assert not folded.compiled
     assert folded.count_params() == 431_080

@@ -3,7 +3,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import QUICK, gradient, to_numpy
+from helpers import QUICK, compile_quickly, gradient, to_numpy
 from keras import layers, ops
 
 import keras_sgl0 as ks
@@ -294,7 +294,7 @@ def test_a_penalised_model_is_trained_by_fit_alone():
     y = 3 * x[:, :1] - 2 * x[:, 1:2]
     gate = ks.HardConcrete(regularizer=ks.ExpectedL0(0.2, 1), seed=9)
     model = keras.Sequential([keras.Input((6,)), gate, layers.Dense(1)])
-    model.compile(keras.optimizers.Adam(0.03), "mse", **QUICK)
+    compile_quickly(model, keras.optimizers.Adam(0.03), "mse")
     model.fit(x, y, epochs=40, batch_size=32, verbose=0)
     z = to_numpy(gate.test_gates())
     assert (z[:2] > 0.9).all()
