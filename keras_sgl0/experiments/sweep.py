@@ -45,9 +45,11 @@ def require_data(runs: list[Run], data_dir: str | None, download: bool):
     Example:
         >>> require_data(plan(["mnist_sgl0"]), None, download=True)
     """
+    names = dict.fromkeys(run.recipe.dataset for run in runs)
+    names.pop("digits", None)  # part of scikit-learn, never missing
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, spawn) as process:
-        for name in dict.fromkeys(run.recipe.dataset for run in runs):
+        for name in names:
             process.submit(_load, name, data_dir, download).result()
 
 

@@ -456,10 +456,10 @@ ARGUMENTS = (
 )
 
 
-def start_sweep(folder):
+def start_sweep(folder, *more):
     """Starts a real sweep, whose trainings are in its process group."""
-    script = ROOT / "scripts" / "sweep.py"
-    return Program(script, *ARGUMENTS, cwd=folder, env=environment_with())
+    arguments = (ROOT / "scripts" / "sweep.py", *ARGUMENTS, *more)
+    return Program(*arguments, cwd=folder, env=environment_with())
 
 
 def await_epochs(folder, number):
@@ -474,8 +474,8 @@ def await_epochs(folder, number):
 
 @pytest.fixture
 def killed_and_resumed(tmp_path):
-    """A sweep that is killed with its runs, and started again."""
-    process = start_sweep(tmp_path)
+    """A sweep that is killed with a run, and started again."""
+    process = start_sweep(tmp_path, "--parallel=1")
     await_epochs(tmp_path, 1)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
