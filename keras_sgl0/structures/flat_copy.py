@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_sgl0.network.copying import from_config, refresh
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
@@ -91,7 +92,8 @@ class FlatCopy:
         Args:
             variable: A variable of a layer that does not change.
         """
-        return variable
+        # A copy: on JAX training gives the memory of an array away.
+        return ops.convert_to_numpy(variable)
 
     def given(self, node: Node, made: dict[Tensor, Any]) -> dict[Tensor, Any]:
         """Returns what the layer of a call is called on.
