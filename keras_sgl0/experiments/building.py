@@ -19,7 +19,10 @@ from keras_sgl0.experiments.datasets import Dataset
 from keras_sgl0.experiments.penalties import make_penalty
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.factor_max import factor_max
+from keras_sgl0.gates.adding import add_gates
+from keras_sgl0.gates.expected_cost import Counted
 from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
+from keras_sgl0.gates.lookup import gates
 from keras_sgl0.network.sparsity import neuron_axes
 from keras_sgl0.regularize import regularize
 from keras_sgl0.regularizers import GroupLasso
@@ -50,7 +53,7 @@ def build(
     """Returns the recipe's model, compiled.
 
     A penalty on kernels is on the model; one with coupled groups is a callback,
-    see `callbacks_for`.
+    see `callbacks_for`. Gates are in the model.
 
     Args:
         recipe: The settings.
@@ -72,7 +75,7 @@ def build(
         >>> model, scale = build(RECIPES["digits"], datasets.load("digits"))
     """
     gate = None
-    if recipe.penalty == "l0_gates":
+    if recipe.penalty == "l0_gates" and recipe.groups == "kernel":
         gate = _Gates(recipe, 1 / dataset.num_train)
     on_kernels = _has_penalty(recipe) and recipe.groups == "kernel"
     with _precision(recipe.precision):
@@ -85,6 +88,9 @@ def build(
         penalised = gate.layers if gate else []
         if on_kernels:
             penalised = model.prunable_layers
+        if recipe.penalty == "l0_gates" and recipe.groups == "coupled":
+            model = _with_coupled_gates(recipe, model, 1 / dataset.num_train)
+            penalised = [own.name for own in gates(model)]
         for name in ("layer_factors", "droprate", "density"):
             _require_one_number_each(recipe, name, penalised)
         compile_classifier(
@@ -105,6 +111,14 @@ def build(
 
 def _has_penalty(recipe):
     return recipe.penalty not in ("none", "l0_gates")
+
+
+def _with_coupled_gates(recipe, model, scale):
+    """Returns the model with a gate on each structure."""
+    one = "one number with groups='coupled'"
+    require(len(recipe.droprate) == 1, "droprate", one, recipe.droprate)
+    factor = 0.0 if recipe.density else recipe.factor * scale
+    return add_gates(model, recipe.droprate[0], recipe.test_gate, factor)
 
 
 def _put_penalties(recipe, scale, model):
@@ -274,5 +288,7 @@ def _target(recipe):
     one = len(recipe.density) == 1
     density = recipe.density[0] if one else recipe.density
     if recipe.penalty == "l0_gates":
-        return L0Constraint(density, recipe.scope, recipe.dual_learning_rate)
+        of: Counted = "macs" if recipe.density_of == "macs" else "parameters"
+        rate = recipe.dual_learning_rate
+        return L0Constraint(density, recipe.scope, rate, of=of)
     return TargetDensity(density, recipe.density_of, recipe.settle)

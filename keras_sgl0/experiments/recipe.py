@@ -123,11 +123,11 @@ class Recipe:
     )
     groups: str = setting(
         "kernel",
-        "Groups of the penalty: kernel, the neurons of each prunable kernel; "
-        "or coupled, all channels that can be cut together, over all layers "
-        "that they run through.",
+        "Groups of the penalty, each with a gate for l0_gates: kernel, the "
+        "neurons of each prunable kernel; or coupled, all channels that can be "
+        "cut together, over all layers that they run through.",
         GROUPS,
-        used_by=(PENALTY, NO_GATES),
+        used_by=(PENALTY,),
     )
     factor: float = setting(
         0.1,
@@ -204,9 +204,11 @@ class Recipe:
     )
     density_of: str = setting(
         "weights",
-        "Unit of the target density.",
+        "Unit of the target density. With l0_gates: macs, the expected "
+        "multiply-adds; weights, those behind gates, biases included; or for "
+        "coupled groups in its place parameters, all that are expected.",
         COUNTED,
-        used_by=(NO_GATES, DENSITY),
+        used_by=(DENSITY,),
     )
     settle: float = setting(
         0.3,
@@ -241,7 +243,7 @@ class Recipe:
         0.0,
         "Weight decay of the weights behind open gates, times N.",
         check=number(at_least=0),
-        used_by=(GATES, NO_DENSITY),
+        used_by=(GATES, NO_DENSITY, KERNEL_GROUPS),
     )
     gate_learning_rate: float = setting(
         0.0,
@@ -362,6 +364,21 @@ class Recipe:
             "density",
             "one number, unless for 'l0_gates' with scope='layer'",
             self.density,
+        )
+        if self.penalty == "l0_gates" and self.density:
+            self._require_unit_of_gates()
+
+    def _require_unit_of_gates(self):
+        """Raises if gates cannot be constrained in the recipe's unit."""
+        units = ["weights" if self.groups == "kernel" else "parameters"]
+        if self.scope == "model":
+            units.append("macs")
+        require(
+            self.density_of in units,
+            "density_of",
+            f"one of {units} for 'l0_gates' with groups={self.groups!r} and "
+            f"scope={self.scope!r}",
+            self.density_of,
         )
 
     def learning_rate_at(self, epoch: int) -> float:

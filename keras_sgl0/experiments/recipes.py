@@ -108,8 +108,17 @@ def _gated(name, base, settings, factor, model_rate, layer_rate):
             ),
         }
 
-    return recipes("mlp", (0.33,), _MLP_DENSITIES, **_MLP) | recipes(
-        "lenet", (0.1,), _LENET_DENSITIES
+    coupled = adapt(
+        base,
+        **settings | _COUPLED,
+        density=(0.1,),
+        density_of="macs",
+        dual_learning_rate=model_rate,
+    )
+    return (
+        recipes("mlp", (0.33,), _MLP_DENSITIES, **_MLP)
+        | recipes("lenet", (0.1,), _LENET_DENSITIES)
+        | {f"{name}_lenet_l0_coupled_macs": coupled}
     )
 
 

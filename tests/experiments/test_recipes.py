@@ -52,6 +52,7 @@ def test_every_way_to_train_the_papers_penalties_has_a_recipe():
             if r.dataset == data and r.groups == "coupled"
         }
         assert coupled == {
+            ("l0_gates", "subgradient"),
             ("group_lasso", "proximal"),
             ("sparse_group_lasso", "proximal"),
             ("sgl0", "splitting"),
@@ -121,6 +122,13 @@ def test_every_way_to_close_the_papers_gates_has_a_recipe(data):
         for model in ("mlp", "lenet")
         for way in ("", "_constrained", "_constrained_layers")
     }
+    coupled = f"{data}_lenet_l0_coupled_macs"
+    names.add(coupled)
+    assert RECIPES[coupled].groups == "coupled"
+    assert (RECIPES[coupled].density, RECIPES[coupled].density_of) == (
+        (0.1,),
+        "macs",
+    )
     gated = {k for k, r in RECIPES.items() if r.penalty == "l0_gates"}
     assert {k for k in gated if k.startswith(data)} == names
     density = RECIPES[f"{data}_sgl0_density"]
@@ -408,6 +416,7 @@ def test_training_must_go_with_the_penalty(penalty, training):
 
 
 GATES = {"penalty": "l0_gates", "training": "subgradient"}
+COUPLED = {"groups": "coupled"}
 NONE = {"penalty": "none", "training": "subgradient"}
 
 
@@ -428,7 +437,6 @@ NONE = {"penalty": "none", "training": "subgradient"}
         (GATES | dict([pair]), pair[0], f"{default!r} with the penalty 'l0_g")
         for pair, default in (
             (("share_of_max", 0.1), 0.0),
-            (("density_of", "macs"), "weights"),
             (("settle", 0.5), 0.3),
             (("ema", 0.9), 0.0),
         )
@@ -457,6 +465,29 @@ NONE = {"penalty": "none", "training": "subgradient"}
             "density",
             "one number, unless for 'l0_gates' with scope='layer'",
         ),
+        (
+            GATES | {"density_of": "macs"},
+            "density_of",
+            "'weights' without a density",
+        ),
+        (
+            GATES | {"density": (0.1,), "density_of": "channels"},
+            "density_of",
+            "one of ['weights', 'macs'] for 'l0_gates' with groups='kernel' "
+            "and scope='model'",
+        ),
+        (
+            GATES | {"density": (0.1,), "density_of": "macs", "scope": "layer"},
+            "density_of",
+            "one of ['weights'] for 'l0_gates' with groups='kernel' and "
+            "scope='layer'",
+        ),
+        (
+            GATES | {"density": (0.1,), "density_of": "weights"} | COUPLED,
+            "density_of",
+            "one of ['parameters', 'macs'] for 'l0_gates' with "
+            "groups='coupled' and scope='model'",
+        ),
     ],
 )
 def test_what_would_not_be_looked_at_is_refused(settings, name, expected):
@@ -471,7 +502,6 @@ def test_what_would_not_be_looked_at_is_refused(settings, name, expected):
 
 PLAIN = {"penalty": "sparse_group_lasso", "training": "subgradient"}
 CONSTRAINED = GATES | {"density": (0.3,)}
-COUPLED = {"groups": "coupled"}
 SGD = {"optimizer": "sgd"}
 NO_DROPS = {"milestones": ()}
 # Each field with a use: another value, recipes that use it, and recipes that
@@ -525,11 +555,8 @@ USES = [
     (
         "groups",
         "coupled",
-        [{}, PLAIN],
-        [
-            (NONE, "without a penalty"),
-            (GATES, "with the penalty 'l0_gates'"),
-        ],
+        [{}, PLAIN, GATES],
+        [(NONE, "without a penalty")],
     ),
     *(
         (
@@ -569,18 +596,21 @@ USES = [
         ],
     ),
     ("density", (0.2,), [{}, GATES], [(NONE, "without a penalty")]),
-    *(
-        (
-            name,
-            value,
-            [{"density": (0.2,)}],
-            [
-                ({}, "without a density"),
-                (NONE, "without a density"),
-                (CONSTRAINED, "with the penalty 'l0_gates'"),
-            ],
-        )
-        for name, value in (("density_of", "macs"), ("settle", 0.5))
+    (
+        "density_of",
+        "macs",
+        [{"density": (0.2,)}, CONSTRAINED, CONSTRAINED | COUPLED],
+        [({}, "without a density"), (NONE, "without a density")],
+    ),
+    (
+        "settle",
+        0.5,
+        [{"density": (0.2,)}],
+        [
+            ({}, "without a density"),
+            (NONE, "without a density"),
+            (CONSTRAINED, "with the penalty 'l0_gates'"),
+        ],
     ),
     *(
         (
@@ -609,6 +639,7 @@ USES = [
         [
             ({}, "with the penalty 'sgl0'"),
             (CONSTRAINED, "with a density"),
+            (GATES | COUPLED, "with groups='coupled'"),
         ],
     ),
     ("momentum", 0.9, [SGD], [({}, "with the optimizer 'adam'")]),

@@ -823,6 +823,44 @@ def test_coupled_groups_leave_the_work_that_is_asked_for(tmp_path, name):
     assert whole.report == result.report
 
 
+def test_coupled_gates_are_on_structures(tmp_path):
+    recipe = adapt(
+        RECIPES["digits_lenet_l0_coupled_macs"], model="mlp", epochs=2
+    )
+    with pytest.raises(StoppedError):
+        run_until(Stop(epoch=1), tmp_path / "stopped", recipe)
+    result = run(recipe, str(tmp_path / "stopped"), progress=False)
+    names = [layer["name"] for layer in result.gates.layers]
+    assert names == ["fc1_gates", "fc2_gates"]
+    assert result.gates.macs == 266_200
+    density = history(tmp_path / "stopped")[-1]["density"]
+    assert result.gates.macs_density == pytest.approx(density, rel=1e-5)
+    assert result.parameters == 266_610
+    assert result.shrunk.relative_difference < 1e-5
+    whole = run(recipe, str(tmp_path / "whole"), progress=False)
+    assert whole.gates == result.gates
+    assert whole.report == result.report
+
+
+def test_coupled_gates_have_their_penalty_or_their_densities():
+    data = datasets.load("digits")
+    recipe = adapt(RECIPES["digits_mlp_l0"], groups="coupled", droprate=(0.2,))
+    model, scale = build(recipe, data)
+    first, second = gates(model)
+    sizes = [gate.regularizer.group_size for gate in (first, second)]
+    assert sizes == [784 + 1 + 100, 300 + 1 + 10]
+    assert first.regularizer.factor == pytest.approx(recipe.factor * scale)
+    assert first.droprate_init == 0.2
+    each = {"scope": "layer", "density_of": "parameters"}
+    held = adapt(recipe, density=(0.5, 0.2), **each)
+    model, _ = build(held, data)
+    assert {gate.regularizer for gate in gates(model)} == {None}
+    with pytest.raises(ValueError, match=r"the layers \['fc1_gates', 'fc2"):
+        build(adapt(recipe, density=(0.5, 0.2, 0.1), **each), data)
+    with pytest.raises(ValueError, match="argument `droprate`"):
+        build(adapt(recipe, droprate=(0.2, 0.5)), data)
+
+
 def test_proximal_training_needs_no_threshold(tmp_path):
     recipe = adapt(
         RECIPES["digits_sgl0_proximal"], model="mlp", factor=10.0, epochs=6
