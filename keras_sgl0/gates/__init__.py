@@ -1,6 +1,7 @@
 """Gates: layers that switch units off, and models with and without them."""
 
 from keras_sgl0.gates.adding import add_gates
+from keras_sgl0.gates.expected_cost import ExpectedCost
 from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
 from keras_sgl0.gates.lookup import (
@@ -15,6 +16,7 @@ from keras_sgl0.gates.wiring import GatedWeights, gated_by
 
 __all__ = [
     "AllOpen",
+    "ExpectedCost",
     "ExpectedL0",
     "GateChannels",
     "GateReport",

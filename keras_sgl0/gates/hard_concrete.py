@@ -135,6 +135,9 @@ class HardConcrete(keras.layers.Layer):
 
     `Conv2D -> HardConcrete -> ... -> Flatten -> HardConcrete -> Dense`
 
+    `add_gates` puts gates on the structures of any model, channels that can
+    only be cut together.
+
     `log_alpha`, one number a gate, starts normal around
     `log((1 - droprate_init) / droprate_init)` with standard deviation .01 and
     is clamped to [log .01, log 100] by the optimizer's step, as a constraint.

@@ -55,6 +55,32 @@ def test_closed_gates_are_zero_members(name):
     assert report.parameters_after == found.cost(~closed).parameters
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ResNet50", "DenseNet121", "MobileNetV2"])
+def test_applications(name):
+    build = getattr(keras.applications, name)
+    model = build(weights=None, input_shape=(64, 64, 3), classes=10)
+    gated = ks.add_gates(model)
+    found, closed = ks.structures(model), half_closed(model)
+    close(gated, closed)
+    small, report = ks.shrink(gated, tolerance=0)
+    assert report.relative_difference < 1e-5
+    assert report.macs_after == found.cost(~closed).macs
+    found.zero(closed)
+    assert_same_outputs(model, gated)
+    assert_same_outputs(model, small)
+
+
+def test_gates_on_layers_and_on_structures_in_one_model():
+    inner = ks.add_gates(build("residual"))
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Dense(5, "relu")(inner(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(ks.HardConcrete()(x)))
+    at_random(model)
+    assert_same_outputs(model, ks.fold_gates(model))
+    assert len(ks.gate_report(model).layers) == 3
+
+
 @pytest.mark.parametrize("test_gate", ["median", "mean"])
 @pytest.mark.parametrize("name", MODELS)
 def test_folding_is_exact(name, test_gate):
