@@ -1,13 +1,14 @@
+# Keras is imported where tests are collected: the process that shares them out
+# needs none, and the others would wait for it.
 import gc
 
-import keras
 import numpy as np
 import pytest
 
-BACKEND = keras.backend.backend()
-
 
 def pytest_collection_modifyitems(items):
+    from helpers import BACKEND
+
     skip = pytest.mark.skip(reason=f"not for the {BACKEND} backend")
     for item in items:
         marker = item.get_closest_marker("tensorflow")
@@ -23,6 +24,8 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True)
 def _fresh_keras():
+    import keras
+
     yield
     # To collect garbage after each test would take longer than the tests.
     keras.backend.clear_session(free_memory=False)

@@ -6,9 +6,10 @@ from keras import layers, ops
 
 from keras_sgl0 import HardConcrete
 
+BACKEND = keras.backend.backend()
 # XLA takes longer to compile the tests' models than to train them.
 QUICK = {}
-if keras.backend.backend() == "tensorflow":
+if BACKEND == "tensorflow":
     QUICK["jit_compile"] = False
 
 
@@ -19,15 +20,14 @@ def to_numpy(x):
 def gradient(function, x):
     """Returns the gradient of a scalar function at a NumPy array."""
     x = ops.convert_to_tensor(x)
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
+    if BACKEND == "tensorflow":
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = function(x)
         return to_numpy(tape.gradient(y, x))
-    if backend == "jax":
+    if BACKEND == "jax":
         import jax
 
         return to_numpy(jax.grad(function)(x))

@@ -3,8 +3,8 @@ import math
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
 from helpers import (
+    BACKEND,
     QUICK,
     compile_quickly,
     to_numpy,

@@ -1,8 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
-from helpers import QUICK, to_numpy, two_layers
+from helpers import BACKEND, QUICK, to_numpy, two_layers
 
 import keras_sgl0 as ks
 

@@ -3,8 +3,7 @@ import copy
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
-from helpers import QUICK, to_numpy, two_layers, two_towers
+from helpers import BACKEND, QUICK, to_numpy, two_layers, two_towers
 from keras import ops
 
 import keras_sgl0 as ks

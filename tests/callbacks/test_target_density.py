@@ -3,7 +3,6 @@ import math
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
 from densities import (
     SIZE,
     WAYS,
@@ -15,7 +14,7 @@ from densities import (
     sgd,
     train,
 )
-from helpers import QUICK, compile_quickly, to_numpy, two_layers
+from helpers import BACKEND, QUICK, compile_quickly, to_numpy, two_layers
 
 import keras_sgl0 as ks
 

@@ -7,8 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
-from helpers import scramble, to_numpy
+from helpers import BACKEND, scramble, to_numpy
 from keras import layers
 from networks import Subclassed, mlp, wide_resnet
 from processes import run_code

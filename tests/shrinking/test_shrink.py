@@ -4,8 +4,8 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
 from helpers import (
+    BACKEND,
     QUICK,
     assert_same_outputs,
     layers_of,

@@ -22,9 +22,17 @@ MODELS = {
     "ConvNeXtTiny": (32, {"Conv2D", "LayerNormalization", "LayerScale"}),
     "NASNetMobile": (32, set()),
 }
+# Their blocks are those of the next version and of the wide residual networks.
+LEFT_OUT = ("MobileNetV2", "ResNet50V2")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in LEFT_OUT))
+        for name in MODELS
+    ],
+)
 def test_the_outputs_stay(name):
     size, whole = MODELS[name]
     model = getattr(keras.applications, name)(

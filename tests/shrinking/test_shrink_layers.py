@@ -3,8 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import BACKEND
-from helpers import assert_same_outputs, scramble
+from helpers import BACKEND, assert_same_outputs, scramble
 from keras import layers, ops
 
 import keras_sgl0 as ks
