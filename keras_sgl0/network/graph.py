@@ -101,11 +101,14 @@ class Graph:
         inputs: The model's inputs, structured as the model wants them.
         outputs: The model's outputs, structured as the model returns them.
         nodes: The calls.
+        output_names: The names of the outputs, by which losses are given: a
+            model in the model gives its own name to what it makes.
     """
 
     inputs: object
     outputs: object
     nodes: list[Node]
+    output_names: list[str]
 
     def by_operation(self) -> dict[int, list[Node]]:
         """Returns all calls of each operation, by the operation's `id`."""
@@ -139,7 +142,7 @@ def trace(model: keras.Model) -> Graph:
 
     inputs = tree.map_structure(tensor, view.input)
     outputs = _run(view, inputs, nodes, "", None)
-    graph = Graph(inputs, outputs, nodes)
+    graph = Graph(inputs, outputs, nodes, list(view.output_names))
     for calls in graph.by_operation().values():
         for node in calls:
             node.calls = len(calls)

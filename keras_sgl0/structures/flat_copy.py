@@ -27,8 +27,8 @@ class FlatCopy:
     """A copy of a model in which the models in it are unfolded.
 
     A layer without weights is copied once for each of its calls. A layer that
-    cannot be made from its config is shared by both models. What a subclass
-    overrides is different in the copy.
+    cannot be made from its config is shared by both models. The outputs keep
+    their names. What a subclass overrides is different in the copy.
 
     Args:
         graph: The calls of the model.
@@ -50,7 +50,8 @@ class FlatCopy:
         self._copies: dict[int, keras.Operation] = {}
         self._names = {x.spec.name for x in tensors(graph.inputs)}
         # Names of layers in inner models give way to these.
-        self._outer = {n.path for n in graph.nodes} - self._names
+        outer = {n.path for n in graph.nodes} | set(graph.output_names)
+        self._outer = outer - self._names
         self.layers: dict[Node, keras.Operation] = {}
         self.shared: list[Node] = []
         made: dict[Tensor, Any] = {
@@ -67,7 +68,7 @@ class FlatCopy:
             results = keras.tree.flatten(self._call(node, made))
             made.update(zip(node.outputs, results, strict=True))
         self.model = keras.Model(
-            fill(graph.inputs, made), fill(graph.outputs, made), name=name
+            fill(graph.inputs, made), self._outputs(graph, made), name=name
         )
 
     def change(self, node: Node) -> Rewrite | None:
@@ -114,6 +115,22 @@ class FlatCopy:
         numbered = (f"{names[-1]}_{i}" for i in itertools.count(1))
         candidates = itertools.chain(names, numbered)
         return next(n for n in candidates if n not in taken)
+
+    def _outputs(self, graph, made):
+        """Returns the outputs, under the names they have in the model."""
+        own = {x: x.spec.name for x in tensors(graph.inputs)}
+        for node, layer in self.layers.items():
+            own.update(dict.fromkeys(node.outputs, layer.name))
+        pairs = zip(tensors(graph.outputs), graph.output_names, strict=True)
+        results = []
+        for y, name in pairs:
+            result = made[y]
+            # Two outputs of one inner model have one name: no layer has it.
+            if name != own[y] and graph.output_names.count(name) == 1:
+                dtype = keras.backend.standardize_dtype(y.spec.dtype)
+                result = keras.layers.Identity(name=name, dtype=dtype)(result)
+            results.append(result)
+        return keras.tree.pack_sequence_as(graph.outputs, results)
 
     def _call(self, node, made):
         """Makes the new layer of a call, calls it and sets its weights."""

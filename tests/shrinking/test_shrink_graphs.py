@@ -123,6 +123,57 @@ def test_several_inputs_and_outputs_keep_their_structure(structure):
     assert_same_outputs(model, small, inputs=inputs)
 
 
+def head(name, units, width=8):
+    x = keras.Input((width,))
+    hidden = layers.Dense(5, activation="relu")(x)
+    return keras.Model(x, layers.Dense(units)(hidden), name=name)
+
+
+@pytest.mark.parametrize("structure", ["list", "dict"])
+def test_outputs_of_inner_models_keep_their_names(structure):
+    inputs = keras.Input((6,))
+    shared = layers.Dense(8, activation="relu")(inputs)
+    outputs = {n: head(n, u)(shared) for n, u in (("sex", 2), ("age", 1))}
+    if structure == "list":
+        outputs = list(outputs.values())
+    model = scramble(keras.Model(inputs, outputs))
+    small, report = ks.shrink(model, 0)
+    assert small.output_names == model.output_names
+    assert set(model.output_names) == {"age", "sex"}
+    assert report.parameters_after < report.parameters
+    assert_same_outputs(model, small)
+    data, y = np.ones((4, 6)), {"age": np.ones((4, 1)), "sex": np.ones((4, 2))}
+    losses = []
+    for m in (model, small):
+        m.compile("sgd", {"age": "mae", "sex": "mse"}, run_eagerly=True)
+        losses.append(m.evaluate(data, y, verbose=0, return_dict=True))
+    assert losses[0].keys() == losses[1].keys()
+    for key, value in losses[0].items():
+        np.testing.assert_allclose(losses[1][key], value, rtol=1e-5)
+    again, _ = ks.shrink(small, 0)
+    assert again.output_names == model.output_names
+
+
+def test_other_dtypes_keep_the_names_and_one_name_for_two_is_let_go():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        inputs = keras.Input((6,), dtype="float64")
+        x = keras.Input((6,), dtype="float64")
+        exact = keras.Model(x, layers.Identity(dtype="float64")(x), name="same")
+        flags = keras.Model(x, x > 0, name="flags")
+        pair = keras.Model(x, [layers.Dense(2)(x), layers.Dense(3)(x)])
+        outputs = [exact(inputs), flags(inputs), *pair(inputs)]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model = scramble(keras.Model(inputs, outputs), dead=0)
+    small, _ = ks.shrink(model, 0)
+    assert small.output_names[:2] == model.output_names[:2] == ["same", "flags"]
+    data = np.random.default_rng(0).normal(size=(3, 6))
+    for a, b in zip(model(data), small(data), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
+
+
 def test_an_output_inside_the_model_is_not_cut():
     x = inputs = keras.Input((6,))
     middle = layers.Dense(8, name="middle")(x)
