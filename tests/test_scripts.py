@@ -71,6 +71,7 @@ OVERRIDES = {
     },
     "digits": {
         "factor": 0.2,
+        "groups": "coupled",
         "epsilon": 1e-7,
         "model": "wide_resnet",
         "depth": 10,
