@@ -7,8 +7,6 @@ python scripts/benchmark.py overhead --network=resnet --batch_size=128
 The first needs no TensorFlow if KERAS_BACKEND is jax or torch.
 """
 
-import sys
-
 from _extras import name_extra
 
 with name_extra():
@@ -18,8 +16,7 @@ with name_extra():
 
     from keras_sgl0 import models
     from keras_sgl0.experiments import benchmark
-    from keras_sgl0.experiments.flags import define_data_dir
-    from keras_sgl0.utils.validation import InputError
+    from keras_sgl0.experiments.flags import define_data_dir, start
 
 flags.DEFINE_enum("network", "lenet5_caffe", list(models.BY_NAME), "Network.")
 flags.DEFINE_integer("depth", None, "Its layers, if they can be chosen.")
@@ -43,28 +40,23 @@ flags.DEFINE_integer(
 )
 
 
-def main(argv):
+def main(words):
     values = flags.FLAGS
     turns = values.batch_size, values.rounds, values.steps
-    try:
-        if argv[1:] == ["overhead"]:
-            keras.config.set_dtype_policy(values.precision)
-            build = benchmark.network(
-                values.network, values.depth, values.width
-            )
-            times = benchmark.overhead(build, *turns)
-            bases = "plain", "group lasso"
-        elif argv[1:] == ["pipeline"]:
-            times = benchmark.pipeline(values.dataset, values.data_dir, *turns)
-            bases = "none", "arrays"
-        else:
-            raise app.UsageError("Expected one command: overhead, pipeline.")
-    except InputError as problem:
-        sys.exit(f"benchmark.py: {problem}")
+    if words == ["overhead"]:
+        keras.config.set_dtype_policy(values.precision)
+        build = benchmark.network(values.network, values.depth, values.width)
+        times = benchmark.overhead(build, *turns)
+        bases = "plain", "group lasso"
+    elif words == ["pipeline"]:
+        times = benchmark.pipeline(values.dataset, values.data_dir, *turns)
+        bases = "none", "arrays"
+    else:
+        raise app.UsageError("Expected one command: overhead, pipeline.")
     console = rich.console.Console(width=90)
     console.print(benchmark.table(times, bases, values.batch_size))
     console.print(benchmark.peak_memory(), end="")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start(main)

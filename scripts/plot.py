@@ -8,15 +8,13 @@ python scripts/plot.py weights runs/digits-0/checkpoint.keras
 python scripts/plot.py structures model.keras # what of a model can be cut
 """
 
-import sys
-
 from _extras import name_extra
 
 with name_extra():
     from absl import app, flags
 
     from keras_sgl0.experiments import plots
-    from keras_sgl0.utils.validation import InputError
+    from keras_sgl0.experiments.flags import start
 
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Output path without suffix. Default: plots/COMMAND."
@@ -43,8 +41,8 @@ _MODEL = {
 }
 
 
-def main(argv):
-    command, paths = "".join(argv[1:2]), argv[2:]
+def main(words):
+    command, paths = "".join(words[:1]), words[1:]
     if command in _RUNS and paths:
         draw, arguments = _RUNS[command], [paths]
     elif command in _MODEL and len(paths) == 1:
@@ -54,13 +52,10 @@ def main(argv):
             f"Expected one of {', '.join(_RUNS)} and folders of runs, or one "
             f"of {', '.join(_MODEL)} and one folder or .keras file."
         )
-    try:
-        figure = draw(*arguments)
-        files = plots.save(figure, _OUTPUT.value or f"plots/{command}")
-    except InputError as problem:
-        sys.exit(f"plot.py: {problem}")
+    figure = draw(*arguments)
+    files = plots.save(figure, _OUTPUT.value or f"plots/{command}")
     print(*files, sep="\n")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start(main)

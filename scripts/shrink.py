@@ -3,19 +3,16 @@
 python scripts/shrink.py --model=runs/digits-0/model.keras --dataset=digits
 """
 
-import sys
-
 from _extras import name_extra
 
 with name_extra():
-    from absl import app, flags
+    from absl import flags
 
     from keras_sgl0.deployment.runtimes import SUFFIXES
     from keras_sgl0.experiments.choices import DATASETS
-    from keras_sgl0.experiments.flags import define_data_dir
+    from keras_sgl0.experiments.flags import define_data_dir, start
     from keras_sgl0.experiments.shrink_file import shrink_file
     from keras_sgl0.network.sparsity import TOLERANCE
-    from keras_sgl0.utils.validation import InputError
 
 flags.DEFINE_string("model", None, "The .keras file to shrink.", required=True)
 flags.DEFINE_string(
@@ -46,28 +43,23 @@ flags.DEFINE_integer(
 )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+def main(_):
     values = flags.FLAGS
-    try:
-        text = shrink_file(
-            values.model,
-            values.output,
-            tolerance=values.tolerance,
-            round_to=values.round_to,
-            on_constant=values.on_constant,
-            formats=values.format,
-            dataset=values.dataset,
-            data_dir=values.data_dir,
-            normalize=values.normalize,
-            batch_sizes=values.batch_size,
-            rounds=values.rounds,
-        )
-    except InputError as problem:
-        sys.exit(f"shrink.py: {problem}")
+    text = shrink_file(
+        values.model,
+        values.output,
+        tolerance=values.tolerance,
+        round_to=values.round_to,
+        on_constant=values.on_constant,
+        formats=values.format,
+        dataset=values.dataset,
+        data_dir=values.data_dir,
+        normalize=values.normalize,
+        batch_sizes=values.batch_size,
+        rounds=values.rounds,
+    )
     print(text)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start(main, takes_words=False)

@@ -12,9 +12,9 @@ import sys
 from _extras import name_extra
 
 with name_extra():
-    from absl import app, flags
+    from absl import flags
 
-    from keras_sgl0.experiments.flags import define_data_flags
+    from keras_sgl0.experiments.flags import define_data_flags, start
     from keras_sgl0.experiments.grid import grid_from_text, plan
     from keras_sgl0.experiments.recipes import RECIPES
     from keras_sgl0.experiments.sweep import (
@@ -24,7 +24,6 @@ with name_extra():
         sweep,
         unfinished,
     )
-    from keras_sgl0.utils.validation import InputError
 
 flags.DEFINE_list("recipes", ["digits"], f"Any of: {', '.join(RECIPES)}.")
 flags.DEFINE_list("seeds", ["0"], "Seeds of every recipe.")
@@ -48,9 +47,7 @@ define_data_flags()
 _TRAIN = pathlib.Path(__file__).with_name("train.py")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+def main(_):
     values = flags.FLAGS
     # SIGTERM stops the sweep like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -60,8 +57,6 @@ def main(argv):
         runs = plan(values.recipes, values.seeds, grid_from_text(values.set))
         require_data(unfinished(runs, values.workdir), *data)
         report, failed = sweep(runs, values.workdir, command, values.parallel)
-    except InputError as problem:
-        sys.exit(f"sweep.py: {problem}")
     except KeyboardInterrupt:
         sys.exit("sweep.py: stopped. The same command resumes the sweep.")
     print(report)
@@ -72,4 +67,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start(main, takes_words=False)

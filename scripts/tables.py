@@ -11,10 +11,10 @@ import sys
 from _extras import name_extra
 
 with name_extra():
-    from absl import app, flags
+    from absl import flags
 
+    from keras_sgl0.experiments.flags import start
     from keras_sgl0.experiments.result_tables import fill_tables
-    from keras_sgl0.utils.validation import InputError
 
 _CHECK = flags.DEFINE_bool(
     "check", False, "Change nothing; fail if a page is out of date."
@@ -23,14 +23,11 @@ _ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [_ROOT / "README.md", _ROOT / "docs" / "results.md"]
 
 
-def main(argv):
-    try:
-        texts = {
-            pathlib.Path(page).expanduser(): fill_tables(page)
-            for page in argv[1:] or PAGES
-        }
-    except InputError as problem:
-        sys.exit(f"tables.py: {problem}")
+def main(pages):
+    texts = {
+        pathlib.Path(page).expanduser(): fill_tables(page)
+        for page in pages or PAGES
+    }
     old = [page for page, text in texts.items() if page.read_text() != text]
     if _CHECK.value and old:
         sys.exit(f"tables.py: out of date: {', '.join(map(str, old))}")
@@ -40,4 +37,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    start(main)

@@ -5,24 +5,23 @@ python scripts/train.py --recipe=mnist_sgl0 --data_dir=~/tensorflow_datasets
 """
 
 import os
-import sys
 
 from _extras import name_extra
 
 with name_extra():
     import keras
-    from absl import app, flags
+    from absl import flags
 
     from keras_sgl0.experiments.devices import STRATEGIES
     from keras_sgl0.experiments.flags import (
         define_data_flags,
         define_recipe_flags,
         recipe_from_flags,
+        start,
     )
     from keras_sgl0.experiments.run import run
     from keras_sgl0.experiments.run_folder import MODEL
     from keras_sgl0.network.sparsity import sparsity_report
-    from keras_sgl0.utils.validation import InputError, RunError
 
 flags.DEFINE_string(
     "workdir",
@@ -40,18 +39,12 @@ flags.DEFINE_enum(
 )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}")
+def main(_):
     values = flags.FLAGS
     data = {"data_dir": values.data_dir, "download": values.download}
-    try:
-        recipe, name = recipe_from_flags(values)
-        workdir = values.workdir or os.path.join("runs", name)
-        workdir = os.path.expanduser(workdir)
-        result = run(recipe, workdir, **data, strategy=values.strategy)
-    except (InputError, RunError) as problem:
-        sys.exit(f"train.py: {problem}")
+    recipe, name = recipe_from_flags(values)
+    workdir = os.path.expanduser(values.workdir or os.path.join("runs", name))
+    result = run(recipe, workdir, **data, strategy=values.strategy)
     if result is None:
         return  # the chief reports
     model = keras.saving.load_model(os.path.join(workdir, MODEL))
@@ -62,4 +55,4 @@ def main(argv):
 
 if __name__ == "__main__":
     define_recipe_flags()
-    app.run(main)
+    start(main, takes_words=False)

@@ -1,6 +1,8 @@
-"""Command-line flags of several scripts, and those of a recipe."""
+"""Command-line flags of several scripts, and what all scripts do alike."""
 
 import dataclasses
+import pathlib
+import sys
 import typing
 from collections.abc import Callable, Mapping
 
@@ -8,9 +10,10 @@ from keras_sgl0.experiments.overrides import run_name, with_settings
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.utils.extras import name_extra
+from keras_sgl0.utils.validation import InputError, RunError
 
 with name_extra():
-    from absl import flags
+    from absl import app, flags
 
 # So the flags count as those of the script that calls a function of this
 # module, and its --help lists them.
@@ -23,6 +26,30 @@ _DEFINE: dict[object, Callable] = {
     float | None: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
 }
+
+
+def start(main: Callable[[list[str]], None], takes_words: bool = True) -> None:
+    """Runs a script. An error of the user ends it with one line.
+
+    Args:
+        main: Takes the words of the command line that are no flags.
+        takes_words: Whether there may be any.
+
+    Example:
+        >>> if __name__ == "__main__":
+        ...     start(main)
+    """
+
+    def run(argv):
+        script, *words = argv
+        if words and not takes_words:
+            raise app.UsageError(f"Unexpected arguments: {words}")
+        try:
+            main(words)
+        except (InputError, RunError) as problem:
+            sys.exit(f"{pathlib.Path(script).name}: {problem}")
+
+    app.run(run)
 
 
 def define_data_dir() -> None:
