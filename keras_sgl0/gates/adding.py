@@ -9,8 +9,8 @@ import numpy as np
 from keras_sgl0.gates.hard_concrete import TEST_GATES, ExpectedL0, HardConcrete
 from keras_sgl0.gates.shared import AllOpen, GateChannels
 from keras_sgl0.groups import wide_dtype
-from keras_sgl0.network.copying import all_layers
 from keras_sgl0.network.graph import Node, Tensor, tensors
+from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.flat_copy import FlatCopy
 from keras_sgl0.utils.validation import (

@@ -10,8 +10,9 @@ from keras_sgl0.gates.lookup import gates, test_values
 from keras_sgl0.gates.shared import GateChannels, Gated, Gates, is_shared
 from keras_sgl0.gates.wiring import gated_by
 from keras_sgl0.groups import other_axes
-from keras_sgl0.network.copying import all_layers, from_config, refresh
+from keras_sgl0.network.copying import from_config, refresh
 from keras_sgl0.network.graph import Tensor, output_layers
+from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.utils.validation import InputError, require
 
 

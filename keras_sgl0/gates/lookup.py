@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
 from keras_sgl0.gates.wiring import gated_by
-from keras_sgl0.network.copying import all_layers
+from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.utils.validation import InputError, require, require_built
 
 

@@ -3,17 +3,16 @@
 from collections.abc import Callable
 
 import keras
+import numpy as np
+from keras import ops, tree
 
+from keras_sgl0.network.layer_table import all_layers
+from keras_sgl0.network.probing import random_inputs
 
-def all_layers(operation: keras.Operation) -> list[keras.layers.Layer]:
-    """Returns a layer and all layers in it; none for other operations.
-
-    Args:
-        operation: A layer or another operation of a model.
-    """
-    if isinstance(operation, keras.layers.Layer):
-        return list(operation._flatten_layers())
-    return []
+# Whose layers give themselves back by their configs.
+_TRUSTED = ("keras", __name__.partition(".")[0])
+# The attributes of Keras's layers that hold functions.
+_FUNCTIONS = ("activation", "recurrent_activation", "function")
 
 
 def from_config(
@@ -21,17 +20,40 @@ def from_config(
 ) -> keras.Operation:
     """Returns a copy of an operation, without the values of its weights.
 
+    A config may leave something out, and a function of the user that is named
+    like one of Keras comes back as that one. So where a class or a function is
+    not Keras's own, the unchanged copy must have the same outputs on random
+    inputs.
+
     Args:
         operation: A layer or another operation of a model.
         change: Takes the config and returns the one to use.
 
     Raises:
-        ValueError: If it has state outside its config, as `StringLookup` has.
-            The config of a user's layer may raise any other error.
+        ValueError: If it has state outside its config, as `StringLookup` has,
+            or its config gives another layer. The config of a user's layer
+            may raise any other error.
     """
     if any(hasattr(part, "save_assets") for part in all_layers(operation)):
         raise ValueError("Its state is not in its config.")
+    if not _is_trusted(operation) and not _is_given_back(operation):
+        raise ValueError("Its config gives another layer.")
     return type(operation).from_config(change(operation.get_config()))
+
+
+def can_be_copied(operation: keras.Operation) -> bool:
+    """Returns whether an operation can be made from its config.
+
+    Args:
+        operation: A layer or another operation of a model.
+    """
+    if _is_trusted(operation):
+        return True
+    try:
+        from_config(operation)
+    except Exception:  # the config of a user's layer may raise anything
+        return False
+    return True
 
 
 def refresh(layer: keras.Operation):
@@ -45,3 +67,72 @@ def refresh(layer: keras.Operation):
     for part in all_layers(layer):
         if isinstance(part, keras.layers.Normalization):
             part.finalize_state()
+
+
+def _is_trusted(operation) -> bool:
+    """Returns whether all that an operation is made of is Keras's own."""
+    return all(
+        type(part).__module__.partition(".")[0] in _TRUSTED
+        and all(_is_known(getattr(part, name, None)) for name in _FUNCTIONS)
+        for part in all_layers(operation) or [operation]
+    )
+
+
+def _is_known(function) -> bool:
+    # An activation that is a layer is one of the parts.
+    return (
+        function is None
+        or isinstance(function, keras.layers.Layer)
+        or any(function is own for own in vars(keras.activations).values())
+    )
+
+
+def _is_given_back(operation) -> bool:
+    """Returns whether a copy by the config has the same outputs."""
+    nodes = operation._inbound_nodes
+    if not nodes:
+        return False  # it was never called, so nothing can be compared
+    arguments = tree.map_structure(
+        lambda x: random_inputs(x) if isinstance(x, keras.KerasTensor) else x,
+        (nodes[0].arguments.args, nodes[0].arguments.kwargs),
+    )
+    copy = type(operation).from_config(operation.get_config())
+    # Builds it. A layer of another library may need no build, nor allow one.
+    copy(*arguments[0], **arguments[1])
+    pair = [_outputs(x, operation, *arguments) for x in (operation, copy)]
+    expected, received = map(tree.flatten, pair)
+    return len(expected) == len(received) and all(
+        map(_is_same, expected, received)
+    )
+
+
+def _outputs(operation, original, args, kwargs):
+    """Returns the outputs of an operation with the weights of another.
+
+    No variable changes, the states of layers and of seeds included.
+    """
+    if not isinstance(operation, keras.layers.Layer):
+        return operation(*args, **kwargs)
+    values = {
+        id(own): ops.reshape(ops.convert_to_tensor(v), own.shape)
+        for own, v in zip(operation.variables, original.variables, strict=True)
+    }
+    results, _ = operation.stateless_call(
+        [values[id(v)] for v in operation.trainable_variables],
+        [values[id(v)] for v in operation.non_trainable_variables],
+        *args,
+        **kwargs,
+    )
+    return results
+
+
+def _is_same(expected, received) -> bool:
+    """Returns whether two outputs are equal, but for rounding."""
+    a, b = (np.asarray(ops.convert_to_numpy(x)) for x in (expected, received))
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not keras.backend.is_float_dtype(a.dtype.name):
+        return bool((a == b).all())
+    a, b = a.astype("float64"), b.astype("float64")
+    scale = np.max(np.abs(a), initial=0, where=np.isfinite(a))
+    return np.allclose(a, b, rtol=0, atol=1e-6 * scale, equal_nan=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 from keras import tree
 
-from keras_sgl0.network.copying import all_layers
+from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.utils.validation import require, require_built
 
 

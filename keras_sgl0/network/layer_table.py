@@ -221,6 +221,17 @@ def parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return layer._flatten_layers(include_self=False, recursive=False)
 
 
+def all_layers(operation: keras.Operation) -> list[keras.layers.Layer]:
+    """Returns a layer and all layers in it; none for other operations.
+
+    Args:
+        operation: A layer or another operation of a model.
+    """
+    if isinstance(operation, keras.layers.Layer):
+        return list(operation._flatten_layers())
+    return []
+
+
 def is_projection(line: Line) -> bool:
     """Returns whether a layer is one of the projections of an attention.
 

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_sgl0.network.copying import all_layers
 from keras_sgl0.network.graph import functional
+from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.utils.validation import InputError
 
 _UNKNOWN_SIZE = 96

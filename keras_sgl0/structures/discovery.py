@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_sgl0.groups import other_axes
-from keras_sgl0.network.copying import from_config
+from keras_sgl0.network.copying import can_be_copied
 from keras_sgl0.network.cost import has_sizes, kernel_positions
 from keras_sgl0.network.graph import Graph, Node, Tensor, trace
 from keras_sgl0.network.layer_table import layouts
@@ -133,7 +133,7 @@ def _not_copied(graph: Graph) -> dict[Node, str]:
     return {
         node: "it cannot be made from its config"
         for node in graph.nodes
-        if not _can_be_copied(node)
+        if not can_be_copied(node.operation)
     }
 
 
@@ -189,17 +189,6 @@ def _number(components: Components) -> tuple[np.ndarray, np.ndarray]:
     numbers = np.full(components.size, -1)
     numbers[free[order]] = np.arange(len(free))
     return numbers, rank[family][order]
-
-
-def _can_be_copied(node: Node) -> bool:
-    """Whether a layer of a user's class can be made from its config."""
-    if type(node.operation).__module__.partition(".")[0] == "keras":
-        return True
-    try:
-        from_config(node.operation)
-    except Exception:  # the config of a user's layer may raise anything
-        return False
-    return True
 
 
 def _ones(variable) -> np.ndarray:

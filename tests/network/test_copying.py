@@ -147,3 +147,99 @@ def test_the_states_of_a_recurrent_layer_stay_where_they_are():
     assert report.relative_difference < 1e-6
     for old, new in zip(before, recurrent.states, strict=True):
         np.testing.assert_array_equal(to_numpy(new), old)
+
+
+class Same(layers.Conv2D):
+    """A convolution whose config does not say how it pads."""
+
+    def __init__(self, filters, padding="valid", **kwargs):
+        super().__init__(filters, 3, padding=padding, **kwargs)
+
+    def get_config(self):
+        kept = ("filters", "activation", "use_bias", "name")
+        config = super().get_config()
+        return {name: config[name] for name in kept}
+
+
+class Scaled(layers.Layer):
+    """A layer whose config forgets a number, and whose state counts calls."""
+
+    def __init__(self, factor=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def build(self, shape):
+        self.count = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="count"
+        )
+
+    def call(self, x):
+        self.count.assign_add(1.0)
+        return self.factor * x
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+def relu(x):
+    """An activation by the name of one of Keras."""
+    return keras.activations.leaky_relu(x, 0.3)
+
+
+def unlike_their_configs():
+    return {
+        "padding": Same(8, "same", name="odd"),
+        "number": Scaled(3.0, name="odd"),
+        "inside_another": layers.TimeDistributed(Scaled(3.0), name="odd"),
+        "function": layers.Conv2D(8, 3, activation=relu, name="odd"),
+    }
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["shrunk", "folded"])
+@pytest.mark.parametrize("name", unlike_their_configs())
+def test_a_layer_that_its_config_does_not_give_back_stays(name, gated):
+    odd = unlike_their_configs()[name]
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, activation="relu", name="first")(x)
+    x = layers.Conv2D(6, 3, name="last")(odd(x))
+    x = layers.GlobalMaxPooling2D()(x)
+    if gated:
+        x = ks.HardConcrete(seed=1)(x)
+    model = scramble(keras.Model(inputs, layers.Dense(2)(x)))
+    small, report = ks.shrink(model, 0)
+    for new in [small, ks.fold_gates(model)] if gated else [small]:
+        assert new.get_layer("odd") is odd
+        assert_same_outputs(model, new)
+    assert report.relative_difference < 1e-6
+    whole = {entry.layer: entry.note for entry in report.whole}
+    assert "in both models" in whole["odd"]
+    assert small.get_layer("first").filters == 8
+    assert small.get_layer("last").filters < 6
+    # The structures are those that shrinking can cut.
+    plain = keras.Model(inputs, odd.output)
+    assert ks.structures(plain).size == 0
+
+
+class Plain(layers.Conv2D):
+    """A convolution of a user that its config gives back."""
+
+
+@pytest.mark.parametrize("activation", ["relu", keras.ops.tanh])
+def test_a_layer_that_its_config_gives_back_is_copied(activation):
+    x = inputs = keras.Input((8, 8, 3))
+    x = Plain(8, 3, activation=activation, name="first")(x)
+    model = scramble(keras.Model(inputs, layers.Conv2D(2, 3)(x)))
+    small, report = ks.shrink(model, 0)
+    assert small.get_layer("first").filters < 8
+    assert report.whole == ()
+    assert_same_outputs(model, small)
+
+
+def test_comparing_a_layer_with_its_copy_changes_no_state():
+    odd = Scaled(3.0)
+    model = keras.Sequential([keras.Input((4,)), odd, layers.Dense(2)])
+    ks.structures(model)
+    assert to_numpy(odd.count) == 0

@@ -18,7 +18,7 @@ from keras_sgl0.experiments.plots.drawing import (
 )
 from keras_sgl0.experiments.results import read_history, read_result
 from keras_sgl0.experiments.run_folder import HISTORY, MODEL, RESULT
-from keras_sgl0.network.copying import all_layers
+from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.sparsity import TOLERANCE, kernels
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.families import structures as find_structures
