@@ -488,7 +488,7 @@ def test_layers_of_one_name_have_a_constraint_each(images):
 @pytest.mark.tensorflow
 def test_a_model_that_is_not_built_is_refused_and_not_spoilt(images):
     model = keras.Sequential([ks.HardConcrete(seed=0), layers.Dense(3)])
-    compile_quickly(model, "adam", LOSS)
+    model.compile("adam", LOSS, **QUICK)
     with pytest.raises(ValueError, match="Expected a built model"):
         model.fit(*images, verbose=0, callbacks=[ks.L0Constraint(0.5)])
     model(images[0])
