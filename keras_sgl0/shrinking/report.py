@@ -143,7 +143,8 @@ class ShrinkReport:
         lines = [as_text(table, width=140)]
         for k in self.kept:
             number = len(k.channels)
-            lines.append(f" {k.layer}: {number} dead channels stay: {k.reason}")
+            what = "channel stays" if number == 1 else "channels stay"
+            lines.append(f" {k.layer}: {number} dead {what}: {k.reason}")
         for name in self.dead_branches:
             lines.append(f" {name}: no channel of it was needed")
         if self.difference is not None:

@@ -73,14 +73,17 @@ class Kernel(Rule):
 
     def constants(self, input_constants):
         """Returns what the outputs make of constants alone."""
-        unknown = np.isnan(input_constants[0])
-        sums = self._bias() + self._fold(~unknown, input_constants[0])
-        sums = np.where(self.links[unknown].any(0), np.nan, sums)
+        sums = self._sums(input_constants[0])
         if self.why_outputs_stay:
             return np.full_like(sums, np.nan)
         return evaluate(
             self.layer.activation, sums, dtype=wide_dtype(self.layer)
         )
+
+    def held(self, input_constants):
+        """Returns which sums are constant, if the activation mixes them."""
+        sums = self._sums(input_constants[0])
+        return ~np.isnan(sums) & bool(self.why_outputs_stay)
 
     def reads(self, live, input_constants):
         """Returns which inputs reach a live output."""
@@ -133,6 +136,12 @@ class Kernel(Rule):
         bias = self.layer.bias
         outputs = self.links.shape[1]
         return np.zeros(outputs) if bias is None else self.values(bias)
+
+    def _sums(self, constants):
+        """Returns the constants of the outputs before the activation."""
+        unknown = np.isnan(constants)
+        sums = self._bias() + self._fold(~unknown, constants)
+        return np.where(self.links[unknown].any(0), np.nan, sums)
 
     def _fold(self, which, constants):
         """Returns what constant inputs add to the sums of the outputs."""

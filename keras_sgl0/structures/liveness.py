@@ -26,8 +26,8 @@ class Cuts:
         kept_channels: Which channels of a tensor stay.
         input_constants: For every call, the constants of its inputs as the
             call sees them.
-        dead_but_kept: Per layer that makes channels, the dead channels that
-            stay, by reason.
+        dead_but_kept: Per layer that makes or scales channels, the dead
+            channels that stay, by reason.
         dead_branches: The layers of which all channels could have been cut.
     """
 
@@ -225,18 +225,29 @@ class _Cutting:
                     changed = True
 
     def dead_but_kept(self):
-        """Returns the dead channels that stay, by layer and reason."""
+        """Returns the dead channels that stay, by layer and reason.
+
+        A layer that scales channels, and makes none, has those that die there.
+        """
         found: dict[Node, dict[str, list[int]]] = {}
         ties = self._first_ties()
-        for node in self.makers:
+        named: set[int] = set()
+        for node, rule in self._liveness.rules.items():
+            roles = {own.role for own in rule.slices()}
+            if not rule.cuts and "member" not in roles:
+                continue
             components = self._of(node)
             dead = self.dead[node.outputs[0]]
+            dead = dead | rule.held(self._liveness.input_constants[node])
+            if not rule.cuts:
+                dead = dead & ~np.isin(components, list(named))
             for i in np.flatnonzero(dead & ~self._cut[components]).tolist():
                 reason = self._components.reason(components[i]) or (
                     f"tied in `{ties[components[i]]}` to a channel that is "
                     "alive"
                 )
                 found.setdefault(node, {}).setdefault(reason, []).append(i)
+                named.add(components[i])
         return found
 
     def _of(self, node):

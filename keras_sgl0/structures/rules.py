@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.network.graph import Node
+from keras_sgl0.network.graph import Node, tensors
 
 Values = Callable[[keras.Variable], np.ndarray]
 _RULES: dict[type | str, type["Rule"]] = {}
@@ -132,6 +132,14 @@ class Rule:
             input_constants: The constants of the input channels, NaN for none.
         """
         raise NotImplementedError
+
+    def held(self, input_constants: list[np.ndarray]) -> np.ndarray:
+        """Returns which outputs only the activation keeps from being constant.
+
+        Args:
+            input_constants: The constants of the input channels, NaN for none.
+        """
+        return np.zeros(self.node.outputs[0].channels, bool)
 
     def reads(
         self, live: np.ndarray, input_constants: list[np.ndarray]
@@ -274,6 +282,8 @@ def _refusal(found: Rule, node: Node) -> str:
         return "it is called with `training=True`"
     if found.needs_channels and vague:
         return "its input has no known channels"
+    if tensors(node.kwargs.get("mask")):
+        return "it has a mask"
     if node.calls > 1 and getattr(node.operation, "weights", None):
         return "it is called more than once"
     return found.refusal()

@@ -3,7 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_same_outputs, scramble, to_numpy
+from helpers import (
+    BACKEND,
+    assert_same_outputs,
+    scale_all,
+    scramble,
+    to_numpy,
+)
 from keras import layers
 
 import keras_sgl0 as ks
@@ -344,3 +350,77 @@ def test_constants_are_folded_in_the_precision_of_the_model():
     small, report = ks.shrink(model, 0)
     assert small.get_layer("first").units < 9
     assert report.relative_difference < 1e-14
+
+
+@keras.saving.register_keras_serializable("tests")
+def swapped(x):
+    return keras.ops.flip(x, -1)
+
+
+def from_another_library(x):
+    return keras.ops.relu(x)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    ["softmax", swapped, from_another_library, layers.ReLU()],
+    ids=["softmax", "registered", "function", "layer"],
+)
+@pytest.mark.parametrize("kind", ["dense", "conv", "separable"])
+def test_dead_channels_under_an_activation_are_named(activation, kind):
+    x = inputs = keras.Input((6, 6, 3))
+    first = {
+        "dense": lambda: layers.Dense(5, activation, name="first"),
+        "conv": lambda: layers.Conv2D(
+            5, 3, activation=activation, name="first"
+        ),
+        "separable": lambda: layers.SeparableConv2D(
+            5, 3, activation=activation, name="first"
+        ),
+    }[kind]()
+    x = layers.Conv2D(2, 1, name="head")(first(x))
+    model = scramble(keras.Model(inputs, x), dead=0)
+    kernel = to_numpy(first.weights[-2]).copy()
+    kernel[..., [1, 3]] = 0
+    first.weights[-2].assign(kernel)
+    _, report = ks.shrink(model, 0)
+    (kept,) = report.kept
+    assert (kept.layer, kept.channels) == ("first", (1, 3))
+    assert kept.reason == "the activation of `first` may mix channels"
+    assert report.relative_difference < 1e-6
+    first.weights[-1].assign(np.zeros(5))
+    (kept,) = ks.shrink(model, 0)[1].kept
+    assert kept.channels == (1, 3)
+
+
+def test_channels_that_die_in_a_scale_and_stay_are_named():
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")(x)
+    model = scramble(keras.Model(inputs, layers.Conv2D(2, 1, name="head")(x)))
+    scale_all(model)
+    model.get_layer("norm").gamma.assign([1.0, 0.0, 1.0])
+    kernel = np.ones((3, 3, 3, 2))
+    kernel[:, :, 2] = 0
+    model.get_layer("depthwise").kernel.assign(kernel)
+    head = np.ones((1, 1, 6, 2))
+    model.get_layer("head").kernel.assign(head)
+    _, report = ks.shrink(model, 0)
+    kept = {(k.layer, k.channels): k.reason for k in report.kept}
+    assert kept == {("norm", (1, 2)): "an input of the model"}
+    assert "norm: 2 dead channels stay: an input" in str(report)
+    assert report.relative_difference < 1e-6
+
+
+def test_the_reason_under_a_mask_is_the_mask():
+    x = inputs = keras.Input((7,), dtype="int32")
+    x = layers.Embedding(9, 6, mask_zero=True)(x)
+    x = layers.Dense(5, "relu", name="hidden")(x)
+    x = layers.GlobalAveragePooling1D(name="pool")(x)
+    model = scramble(keras.Model(inputs, layers.Dense(2)(x)))
+    model.get_layer("hidden").kernel.assign(np.eye(6, 5) * [1, 0, 1, 1, 1])
+    _, report = ks.shrink(model, 0)
+    whole = {entry.layer: entry.note for entry in report.whole}
+    assert whole["pool"] == "it has a mask"
+    reasons = {kept.layer: kept.reason for kept in report.kept}
+    assert reasons["hidden"].endswith("stays whole: it has a mask")
