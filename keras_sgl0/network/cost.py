@@ -1,8 +1,9 @@
 """Counts the parameters and the multiply-adds of a model.
 
 A weight of a kernel takes part in one multiply-add for every position at which
-the kernel is applied, so a kernel costs its size times its positions. Where
-the kernel of a layer is applied is a column of the table in `layer_table`.
+the kernel is applied, so a kernel costs its size times its positions, see
+`network.positions`. Only kernels count: not the products of queries and keys
+in an attention, nor those of gates in a recurrent layer.
 
 All counts are for one example. The zeros of 'same' padding count like other
 entries. Batch normalization counts as 0, as it can be folded into the kernel
@@ -23,7 +24,7 @@ import keras
 
 from keras_sgl0.network.cost_report import CostReport, LayerCost
 from keras_sgl0.network.graph import Graph, Node, trace
-from keras_sgl0.network.layer_table import Layout, layouts
+from keras_sgl0.network.positions import kernel_positions, product
 from keras_sgl0.utils.validation import require
 
 _POOLING = tuple(
@@ -47,29 +48,34 @@ _ACTIVATIONS = (
 )
 
 
-def count_macs(model: keras.Model, elementwise: bool = False) -> CostReport:
+def count_macs(
+    model: keras.Model, elementwise: bool = False, input_shapes: object = None
+) -> CostReport:
     """Returns the parameters and multiply-adds of every layer.
 
     Args:
-        model: A built Sequential or Functional model. Its inputs need known
-            sizes.
+        model: A built Sequential or Functional model. What its kernels are
+            applied to needs known sizes.
         elementwise: Whether to give the wider count, see the module's
             docstring: with biases, activations and pooling outputs.
+        input_shapes: The sizes of one example, such as `(224, 224, 3)`, for a
+            model whose input sizes are not known. For several inputs a list of
+            them, in the order of `model.inputs`, or a dictionary by name.
 
     Returns:
         A `CostReport`. A kernel of unknown layout counts as 0, and the note
         of its layer says so.
 
     Raises:
-        ValueError: If the model is not built or subclassed, or the size of an
-            input is not known.
+        ValueError: If the model is not built or subclassed, a size is needed
+            that is not known, or `input_shapes` do not fit the inputs.
 
     Example:
         >>> count_macs(models.LeNet5Caffe()).macs
         2293000
     """
-    graph = trace(model)
-    _require_sizes(model, graph)
+    graph = trace(model, input_shapes)
+    _require_sizes(graph, elementwise)
     calls_of_layers = graph.by_operation().values()
     return CostReport(
         tuple(layer_cost(calls, elementwise) for calls in calls_of_layers)
@@ -83,8 +89,8 @@ def macs_per_weight(model: keras.Model) -> list[tuple[keras.Variable, int]]:
     part in for one example, over all calls of its layer.
 
     Args:
-        model: A built Sequential or Functional model. Its inputs need known
-            sizes.
+        model: A built Sequential or Functional model. What its kernels are
+            applied to needs known sizes.
 
     Raises:
         ValueError: As in `count_macs`.
@@ -94,13 +100,13 @@ def macs_per_weight(model: keras.Model) -> list[tuple[keras.Variable, int]]:
         [576, 64, 1, 1]
     """
     graph = trace(model)
-    _require_sizes(model, graph)
+    _require_sizes(graph)
     kernels: dict[int, keras.Variable] = {}
     totals: collections.Counter = collections.Counter()
     for node in graph.nodes:
         for kernel, positions in kernel_positions(node):
             kernels[id(kernel)] = kernel
-            totals[id(kernel)] += positions
+            totals[id(kernel)] += positions or 0
     return [(kernel, totals[key]) for key, kernel in kernels.items()]
 
 
@@ -108,14 +114,17 @@ def layer_cost(calls: list[Node], elementwise: bool = False) -> LayerCost:
     """Returns what one layer costs.
 
     Args:
-        calls: All its calls, of known sizes.
+        calls: All its calls.
         elementwise: Whether to give the wider count.
+
+    Returns:
+        Its cost, the multiply-adds `None` where a size is not known.
     """
     first, layer = calls[0], calls[0].operation
     kernels = [pair for node in calls for pair in kernel_positions(node)]
-    macs = sum(math.prod(kernel.shape) * n for kernel, n in kernels)
+    macs = total(product((*kernel.shape, n)) for kernel, n in kernels)
     if elementwise:
-        macs += sum(map(_elementwise, calls))
+        macs = total((macs, *map(_elementwise, calls)))
     known = {id(kernel) for kernel, _ in kernels}
     # What has one axis, and a bias or slope, is applied entry by entry.
     not_counted = [
@@ -145,86 +154,61 @@ def count_parameters(operation: keras.Operation) -> int:
 
 
 def has_sizes(graph: Graph) -> bool:
-    """Returns whether all sizes but that of the batch are known.
+    """Returns whether it is known how often each kernel is applied.
 
     Args:
         graph: The calls of a model.
     """
-    return all(
-        None not in x.shape[1:]
-        for node in graph.nodes
-        for x in (*node.inputs, *node.outputs)
-    )
+    return not _without_sizes(graph, False)
 
 
-def _require_sizes(model: keras.Model, graph: Graph):
-    require(
-        has_sizes(graph),
-        "model",
-        "a model whose inputs have known sizes",
-        model,
-    )
-
-
-def kernel_positions(node: Node) -> list[tuple[keras.Variable, int]]:
-    """Returns the kernels of a call with their numbers of positions.
+def total(numbers: Iterable[int | None]) -> int | None:
+    """Returns a sum, `None` if one of the numbers is not known.
 
     Args:
-        node: A call, of known sizes.
+        numbers: The numbers, or `None`.
     """
-    layer = node.operation
-    if not isinstance(layer, keras.layers.Layer):
-        return []
+    numbers = list(numbers)
+    known = [n for n in numbers if n is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+def _require_sizes(graph: Graph, elementwise: bool = False):
+    unknown = _without_sizes(graph, elementwise)
+    require(
+        not unknown,
+        "model",
+        "a model whose inputs have known sizes, as far as kernels are applied "
+        "to them (`count_macs` takes `input_shapes`)",
+        f"unknown sizes at {unknown}",
+    )
+
+
+def _without_sizes(graph, elementwise) -> list[str]:
+    """Returns the layers whose multiply-adds are not known."""
     return [
-        (getattr(layer, layout.kernel), _positions(layout, node))
-        for layout in layouts((layer,))
+        calls[0].path
+        for calls in graph.by_operation().values()
+        if layer_cost(calls, elementwise).macs is None
     ]
 
 
-def _positions(layout: Layout, node: Node) -> int:
-    """Returns at how many positions a call applies a kernel."""
-    if layout.applied == "lookup":
-        return 0
-    if layout.applied == "einsum":
-        return _einsum_positions(node)
-    x = (node.inputs if layout.applied == "inputs" else node.outputs)[0]
-    first = getattr(node.operation, "data_format", "") == "channels_first"
-    return _product(x.shape[2:] if first else x.shape[1:-1])
-
-
-def _einsum_positions(node: Node) -> int:
-    """Returns the product of the sizes of all axes that the kernel lacks."""
-    operands, result = node.operation.equation.split("->")
-    inputs, kernel = operands.split(",")
-    sizes: dict[str | int, int | None] = {}
-    for names, x in ((inputs, node.inputs[0]), (result, node.outputs[0])):
-        hidden = x.rank - len(names.replace("...", ""))
-        names = names.replace("...", "*" * hidden)
-        # The batch axis comes first, and "*" stands for axes without name.
-        for axis in range(1, x.rank):
-            name = names[axis] if names[axis] != "*" else axis
-            sizes[name] = x.shape[axis]
-    return _product(n for name, n in sizes.items() if name not in set(kernel))
-
-
-def _elementwise(node: Node) -> int:
+def _elementwise(node: Node) -> int | None:
     """Returns the outputs of a bias, an activation and a pooling of a call."""
     layer = node.operation
-    size = sum(_product(y.shape[1:]) for y in node.outputs)
     activation = getattr(layer, "activation", None)
     is_active = activation not in (None, keras.activations.linear)
-    return size * sum(
+    times = sum(
         (
             getattr(layer, "bias", None) is not None,
             is_active or _is_activation(node),
             isinstance(layer, _POOLING),
         )
     )
-
-
-def _product(sizes: Iterable[int | None]) -> int:
-    """Returns the product of sizes, all of which are known."""
-    return math.prod(size for size in sizes if size is not None)
+    if not times:
+        return 0
+    size = total(product(y.shape[1:]) for y in node.outputs)
+    return None if size is None else times * size
 
 
 def _is_activation(node: Node) -> bool:

@@ -13,14 +13,15 @@ class LayerCost:
         layer: The layer's name, after those of the models it is in.
         type: The layer's class.
         parameters: The number of its parameters.
-        macs: The number of its multiply-adds.
+        macs: The number of its multiply-adds, `None` where it is not known;
+            `count_macs` takes no such models.
         note: What the count leaves out.
     """
 
     layer: str
     type: str
     parameters: int
-    macs: int
+    macs: int | None
     note: str = ""
 
 
@@ -44,7 +45,7 @@ class CostReport:
     @property
     def macs(self) -> int:
         """The number of multiply-adds."""
-        return sum(entry.macs for entry in self.layers)
+        return sum(entry.macs or 0 for entry in self.layers)
 
     def to_dict(self) -> dict:
         """Returns the report as plain values, ready for JSON."""

@@ -5,7 +5,7 @@ Keras's own graph is read here and nowhere else, as parts of it are private.
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 from keras import tree
@@ -118,14 +118,17 @@ class Graph:
         return found
 
 
-def trace(model: keras.Model) -> Graph:
+def trace(model: keras.Model, input_shapes: object = None) -> Graph:
     """Returns the calls a model makes, those of the models in it included.
 
     Args:
         model: A built Sequential or Functional model.
+        input_shapes: The sizes of one example where the model leaves them
+            open: a shape, for several inputs a list, or a dictionary by name.
 
     Raises:
-        ValueError: If the model is not built, or is subclassed.
+        ValueError: If the model is not built, or is subclassed, or
+            `input_shapes` do not fit its inputs.
     """
     view = functional(model)
     nodes: list[Node] = []
@@ -135,10 +138,13 @@ def trace(model: keras.Model) -> Graph:
         if isinstance(layer, keras.layers.InputLayer)
     }
 
+    shapes = _shapes(view, layers, input_shapes)
+
     def tensor(x):
         layer = layers.get(id(x))
         name = layer.name if layer else x.name
-        return Tensor(_spec(x, name), optional=bool(layer and layer.optional))
+        spec = _spec(x, name, shapes.get(id(x)))
+        return Tensor(spec, optional=bool(layer and layer.optional))
 
     inputs = tree.map_structure(tensor, view.input)
     outputs = _run(view, inputs, nodes, "", None)
@@ -273,8 +279,47 @@ def _functional(model):
     return model if owner == "Functional.call" else None
 
 
-def _spec(x, name=None) -> keras.KerasTensor:
-    return keras.KerasTensor(x.shape, x.dtype, sparse=x.sparse, name=name)
+def _spec(x, name=None, shape=None) -> keras.KerasTensor:
+    shape = x.shape if shape is None else shape
+    return keras.KerasTensor(shape, x.dtype, sparse=x.sparse, name=name)
+
+
+def _shapes(view, layers, given) -> dict[int, tuple[int | None, ...]]:
+    """Returns the shapes of inputs whose sizes are given, by their `id`."""
+    if given is None:
+        return {}
+    inputs = tree.flatten(view.input)
+    names = [layers[id(x)].name if id(x) in layers else x.name for x in inputs]
+    if isinstance(given, Mapping):
+        pairs = [(x, given.get(n)) for x, n in zip(inputs, names, strict=True)]
+        fits = set(given) <= set(names)
+    else:
+        several = len(inputs) > 1 or isinstance(given, list)
+        every = list(given) if several else [given]
+        fits = len(every) == len(inputs)
+        pairs = list(zip(inputs, every, strict=fits))
+    known = [(x, shape) for x, shape in pairs if shape is not None]
+    require(
+        fits and all(_fits_sizes(shape, x.shape[1:]) for x, shape in known),
+        "input_shapes",
+        "the sizes of one example for each input: "
+        + ", ".join(
+            f"{n} {x.shape[1:]}" for n, x in zip(names, inputs, strict=True)
+        ),
+        given,
+    )
+    return {id(x): (x.shape[0], *shape) for x, shape in known}
+
+
+def _fits_sizes(shape, sizes) -> bool:
+    return (
+        isinstance(shape, Sequence)
+        and len(shape) == len(sizes)
+        and all(
+            isinstance(n, int) and n > 0 and known in (None, n)
+            for n, known in zip(shape, sizes, strict=True)
+        )
+    )
 
 
 def _run(model, inputs, nodes, prefix, training):

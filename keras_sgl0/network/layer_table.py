@@ -103,7 +103,7 @@ class Layout(NamedTuple):
         return math.prod(n for i, n in enumerate(shape) if i not in kept)
 
 
-_ATTENTION = (
+ATTENTION = (
     keras.layers.MultiHeadAttention,
     keras.layers.GroupQueryAttention,
 )
@@ -241,7 +241,7 @@ def is_projection(line: Line) -> bool:
     return (
         len(line) > 1
         and isinstance(line[-1], keras.layers.EinsumDense)
-        and isinstance(line[-2], _ATTENTION)
+        and isinstance(line[-2], ATTENTION)
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_sgl0.network.cost import total
 from keras_sgl0.utils.tables import as_text, change, new_table
 
 
@@ -20,6 +21,7 @@ class ShrunkLayer:
             of its input is not known.
         macs_after: Its multiply-adds after, likewise.
         note: Why it stayed whole, empty where it did not.
+        not_counted: What its multiply-adds leave out, empty for nothing.
     """
 
     layer: str
@@ -31,6 +33,7 @@ class ShrunkLayer:
     macs: int | None
     macs_after: int | None
     note: str = ""
+    not_counted: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +89,12 @@ class ShrinkReport:
     @property
     def macs(self) -> int | None:
         """The multiply-adds for one example before, `None` if unknown."""
-        return _total([entry.macs for entry in self.layers])
+        return total(entry.macs for entry in self.layers)
 
     @property
     def macs_after(self) -> int | None:
         """The multiply-adds for one example after, `None` if unknown."""
-        return _total([entry.macs_after for entry in self.layers])
+        return total(entry.macs_after for entry in self.layers)
 
     @property
     def whole(self) -> tuple[ShrunkLayer, ...]:
@@ -129,7 +132,7 @@ class ShrinkReport:
                 change(e.channels, e.channels_after),
                 change(e.parameters, e.parameters_after),
                 change(e.macs, e.macs_after),
-                e.note,
+                "; ".join(part for part in (e.note, e.not_counted) if part),
             )
         table.add_section()
         table.add_row(
@@ -153,8 +156,3 @@ class ShrinkReport:
                 f"relative {self.relative_difference:.2g}"
             )
         return "\n".join(lines)
-
-
-def _total(numbers: list[int | None]) -> int | None:
-    known = [n for n in numbers if n is not None]
-    return sum(known) if len(known) == len(numbers) else None

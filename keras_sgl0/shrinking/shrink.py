@@ -6,7 +6,7 @@ from keras import ops
 from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.groups import upcast
-from keras_sgl0.network.cost import count_parameters, has_sizes, layer_cost
+from keras_sgl0.network.cost import count_parameters, layer_cost
 from keras_sgl0.network.graph import Graph, Node, trace
 from keras_sgl0.network.probing import largest_difference, outputs, probe
 from keras_sgl0.network.sparsity import TOLERANCE, thresholded
@@ -142,7 +142,6 @@ def _layers(
 ) -> tuple[ShrunkLayer, ...]:
     """Returns the layers before and after."""
     graph_after = trace(rebuilt.model)
-    sized = has_sizes(graph) and has_sizes(graph_after)
     calls_after = graph_after.by_operation()
     entries = []
     for calls in graph.by_operation().values():
@@ -153,7 +152,8 @@ def _layers(
         if not parameters and not note:
             continue
         output = node.outputs[0]
-        new_calls = calls_after[id(new_layer)]
+        cost = layer_cost(calls)
+        cost_after = layer_cost(calls_after[id(new_layer)])
         entries.append(
             ShrunkLayer(
                 layer=node.path,
@@ -162,9 +162,10 @@ def _layers(
                 channels_after=int(cuts.kept_channels[output].sum()),
                 parameters=parameters,
                 parameters_after=count_parameters(new_layer),
-                macs=layer_cost(calls).macs if sized else None,
-                macs_after=layer_cost(new_calls).macs if sized else None,
+                macs=cost.macs,
+                macs_after=cost_after.macs,
                 note=note,
+                not_counted=cost.note,
             )
         )
     return tuple(entries)

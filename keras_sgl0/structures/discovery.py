@@ -9,9 +9,9 @@ import numpy as np
 
 from keras_sgl0.groups import other_axes
 from keras_sgl0.network.copying import can_be_copied
-from keras_sgl0.network.cost import has_sizes, kernel_positions
+from keras_sgl0.network.cost import has_sizes, total
 from keras_sgl0.network.graph import Graph, Node, Tensor, trace
-from keras_sgl0.network.layer_table import layouts
+from keras_sgl0.network.positions import kernel_positions
 from keras_sgl0.structures.components import Components
 from keras_sgl0.structures.liveness import Liveness
 from keras_sgl0.structures.report import FixedChannels
@@ -230,7 +230,6 @@ def sliced_variables(
         channels: For each tensor a number for each of its channels. These
             become the `structures` along the axes of the variables.
     """
-    sized = has_sizes(graph)
     for calls in graph.by_operation().values():
         node, layer = calls[0], calls[0].operation
         if not isinstance(layer, keras.layers.Layer):
@@ -246,18 +245,17 @@ def sliced_variables(
                     own.role,
                 )
             )
-        kernels = {id(getattr(layer, row.kernel)) for row in layouts((layer,))}
-        positions = dict.fromkeys(kernels, 0)
-        if sized:
-            for call in calls:
-                for kernel, number in kernel_positions(call):
-                    positions[id(kernel)] += number
+        positions: dict[int, int | None] = {}
+        for call in calls:
+            for kernel, number in kernel_positions(call):
+                so_far = positions.get(id(kernel), 0)
+                positions[id(kernel)] = total((so_far, number))
         for variable in layer.weights:
             yield SlicedVariable(
                 variable=variable,
                 layer=node.path,
-                positions=positions.get(id(variable), 0) if sized else None,
-                is_kernel=id(variable) in kernels,
+                positions=positions.get(id(variable), 0),
+                is_kernel=id(variable) in positions,
                 makes_channels=rules[node].cuts,
                 axes=tuple(axes.get(id(variable), ())),
             )

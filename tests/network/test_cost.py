@@ -69,6 +69,52 @@ LAYERS = {
     "prelu": (layers.PReLU(), (4, 2), 0, 8),
     "operation": (ops.leaky_relu, (4, 2), 0, 8),
     "no_activation": (ops.square, (4, 2), 0, 0),
+    # Steps times (inputs + units) times the units of all gates.
+    "simple_rnn": (layers.SimpleRNN(4, "linear"), (7, 3), 7 * 28, 7 * 28),
+    "lstm": (layers.LSTM(4, "linear"), (7, 3), 7 * 4 * 28, 7 * 4 * 28),
+    "gru": (layers.GRU(4, "linear"), (7, 3), 7 * 3 * 28, 7 * 3 * 28),
+    "bidirectional": (
+        layers.Bidirectional(layers.LSTM(4)),
+        (7, 3),
+        2 * 7 * 4 * 28,
+        2 * 7 * 4 * 28,
+    ),
+    "stacked": (
+        layers.RNN([layers.LSTMCell(4), layers.GRUCell(5)]),
+        (7, 3),
+        7 * 4 * 28 + 7 * 3 * 45,
+        7 * 4 * 28 + 7 * 3 * 45,
+    ),
+    "conv_lstm": (
+        layers.ConvLSTM2D(4, 3, activation="linear"),
+        (7, 8, 8, 2),
+        7 * 36 * 9 * (2 + 4) * 16,
+        7 * 36 * 9 * (2 + 4) * 16,
+    ),
+    "conv_lstm_sequences": (
+        layers.ConvLSTM1D(
+            4,
+            3,
+            padding="same",
+            return_sequences=True,
+            activation="linear",
+        ),
+        (7, 8, 2),
+        7 * 8 * 3 * (2 + 4) * 16,
+        7 * 8 * 3 * (2 + 4) * 16,
+    ),
+    "everywhere": (
+        layers.TimeDistributed(layers.Conv2D(4, 3)),
+        (5, 8, 8, 2),
+        5 * 36 * 72,
+        5 * 36 * 72,
+    ),
+    "everywhere_recurrent": (
+        layers.TimeDistributed(layers.Bidirectional(layers.GRU(4))),
+        (5, 7, 3),
+        5 * 2 * 7 * 3 * 28,
+        5 * 2 * 7 * 3 * 28,
+    ),
 }
 
 
@@ -98,6 +144,16 @@ def test_a_kernel_counts_for_every_call():
     assert number == 6
 
 
+class Mixer(layers.Layer):
+    """A layer that is in no table."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 5), name="kernel")
+
+    def call(self, x):
+        return x @ self.kernel
+
+
 def test_models_in_models_and_unknown_layers():
     inner = keras.Sequential(
         [keras.Input((None, None, 3)), layers.Conv2D(4, 3, name="conv")],
@@ -105,12 +161,12 @@ def test_models_in_models_and_unknown_layers():
     )
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Reshape((36, 4))(inner(x))
-    model = keras.Model(inputs, layers.LSTM(5, name="lstm")(x))
+    model = keras.Model(inputs, Mixer(name="mixer")(x))
     report = ks.count_macs(model)
     costs = {e.layer: e for e in report.layers}
     assert costs["inner/conv"].macs == 36 * 108
-    assert costs["lstm"].macs == 0
-    assert costs["lstm"].note == "not counted: kernel, recurrent_kernel"
+    assert costs["mixer"].macs == 0
+    assert costs["mixer"].note == "not counted: kernel"
     assert report.parameters == model.count_params()
     content = json.loads(json.dumps(report.to_dict()))
     assert content["macs"] == report.macs
@@ -127,3 +183,61 @@ def test_unknown_sizes_and_unbuilt_models_are_refused():
             function(model)
         with pytest.raises(ValueError, match="argument `model`"):
             function(keras.Sequential([layers.Dense(2)]))
+
+
+@pytest.mark.parametrize("attention", ["heads", "groups"])
+def test_the_projections_of_attention_count_where_they_are_applied(attention):
+    layer = {
+        "heads": layers.MultiHeadAttention(2, 3, value_dim=5),
+        "groups": layers.GroupQueryAttention(3, 4, 2),
+    }[attention]
+    query, value = keras.Input((7, 6)), keras.Input((9, 6))
+    model = keras.Model([query, value], layer(query, value=value))
+    kernels = {v.path.split("/")[-2]: v for v in layer.weights if v.ndim == 3}
+    positions = {"query": 7, "key": 9, "value": 9, "attention_output": 7}
+    assert kernels.keys() == positions.keys()
+    report = ks.count_macs(model)
+    assert report.macs == sum(
+        positions[name] * np.prod(v.shape) for name, v in kernels.items()
+    )
+    assert {e.note for e in report.layers} == {""}
+    assert ks.structures(model).cost().macs == report.macs
+
+
+def test_sizes_that_no_kernel_meets_need_not_be_known():
+    x = inputs = keras.Input((None,), dtype="int32")
+    x = layers.ReLU(name="relu")(layers.Embedding(9, 6)(x))
+    x = layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    assert ks.count_macs(model).macs == 24
+    assert ks.structures(model).cost().macs == 24
+    assert ks.shrink(model)[1].macs == 24
+    with pytest.raises(ValueError, match=r"unknown sizes at .'relu'"):
+        ks.count_macs(model, elementwise=True)
+
+
+def test_sizes_may_be_given():
+    x = inputs = keras.Input((None, None, 3), name="image")
+    other = keras.Input((None, 4), name="text")
+    inner = keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Conv2D(4, 3)]
+    )
+    x = layers.GlobalMaxPooling2D()(inner(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    report = ks.count_macs(model, input_shapes=(8, 6, 3))
+    assert report.macs == 24 * 108 + 8
+    by_list = ks.count_macs(model, input_shapes=[(8, 6, 3)])
+    by_name = ks.count_macs(model, input_shapes={"image": (8, 6, 3)})
+    assert report == by_list == by_name
+    y = layers.GlobalMaxPooling1D()(layers.Dense(5)(other))
+    both = keras.Model([inputs, other], layers.Concatenate()([x, y]))
+    given = {"image": (8, 6, 3), "text": (10, 4)}
+    counted = 24 * 108 + 10 * 20
+    assert ks.count_macs(both, input_shapes=given).macs == counted
+    by_list = ks.count_macs(both, input_shapes=list(given.values()))
+    assert by_list.macs == counted
+    nested = keras.Model({"text": other}, y)
+    assert ks.count_macs(nested, input_shapes={"text": (3, 4)}).macs == 60
+    for wrong in ((8, 6), (8, 6, 2), [(8, 6, 3)] * 2, {"no": (8, 6, 3)}, 8):
+        with pytest.raises(ValueError, match=r"argument `input_shapes`.*image"):
+            ks.count_macs(model, input_shapes=wrong)

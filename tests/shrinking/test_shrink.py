@@ -285,6 +285,30 @@ def test_unknown_sizes_leave_the_multiply_adds_unknown():
     assert_same_outputs(model, small, inputs=np.ones((2, 11, 9, 3), "float32"))
 
 
+class Mixer(layers.Layer):
+    """A layer of which nothing is known."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 5), name="kernel")
+
+    def call(self, x):
+        return x @ self.kernel
+
+
+def test_what_is_not_counted_is_named_in_the_report():
+    x = inputs = keras.Input((7, 3))
+    x = Mixer(name="mixer")(layers.Bidirectional(layers.LSTM(4))(x))
+    x = layers.Dense(6, activation="relu")(x)
+    model = scramble(keras.Model(inputs, layers.Dense(2)(x)), dead=0)
+    _, report = ks.shrink(model, 0)
+    recurrent, mixer, *_ = report.layers
+    assert recurrent.macs == recurrent.macs_after == 2 * 7 * 4 * 28
+    assert recurrent.not_counted == ""
+    assert (mixer.macs, mixer.not_counted) == (0, "not counted: kernel")
+    assert "its type is not known; not counted: kernel" in str(report)
+    assert report.to_dict()["layers"][1]["not_counted"] == mixer.not_counted
+
+
 def test_subclassed_models_are_refused_with_advice():
     model = Subclassed()
     with pytest.raises(ValueError, match="Expected a built model"):
