@@ -538,7 +538,8 @@ def test_no_class_dies_by_default(images):
     [
         ("VGG16", 13),
         ("MobileNetV2", 52),
-        ("ResNet50V2", 53),
+        # Plain convolutions, like VGG16.
+        pytest.param("ResNet50V2", 53, marks=pytest.mark.slow),
         ("EfficientNetV2B0", 91),
         ("ConvNeXtTiny", 58),
     ],
