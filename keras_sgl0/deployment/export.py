@@ -13,7 +13,12 @@ from keras_sgl0.deployment.runtimes import (
     size_of,
 )
 from keras_sgl0.network.graph import functional
-from keras_sgl0.network.probing import largest_difference, probe
+from keras_sgl0.network.probing import (
+    Difference,
+    checked_difference,
+    outputs,
+    probe,
+)
 from keras_sgl0.utils.validation import InputError, choice, require
 
 # What Keras needs for a format on a backend, beyond this package's own needs.
@@ -64,8 +69,9 @@ def export(
         ValueError: If the model is not built or subclassed, an argument is
             unknown or does not fit the others, a package that Keras needs for
             the format is not installed, the model cannot be called on random
-            inputs and none are given, or the file cannot be run: ONNX files
-            may hold operations that no runtime knows.
+            inputs and none are given, LiteRT cannot quantize it (recurrent
+            layers to `"int8"`), or the file cannot be run: ONNX files may hold
+            operations that no runtime knows.
 
     Example:
         >>> small, report = shrink(model)
@@ -83,13 +89,28 @@ def export(
         model.save(path)
     else:
         kind = "tf_saved_model" if format == "saved_model" else format
-        model.export(path, format=kind, verbose=False, **options)
-    pair: tuple[float | None, float | None] = None, None
+        try:
+            model.export(path, format=kind, verbose=False, **options)
+        except Exception as error:
+            if quantize != "int8":
+                raise
+            raise InputError(
+                "Invalid value for argument `quantize`. Expected None or "
+                "'float16', as the ranges of the model's activations cannot be "
+                "found: LiteRT runs it for that, and cannot run recurrent "
+                f"layers among others. Received: quantize='int8' ({error})"
+            ) from error
+    found = Difference(None, None)
     unchecked = ""
     if verify:
         try:
             run = running_file(path, format, model, inputs)
-            pair = largest_difference(expected, run())
+            received = run()
+            found = checked_difference(
+                expected,
+                received,
+                lambda: (outputs(model, inputs, compile=True), received),
+            )
         except ModuleNotFoundError as error:
             package = (error.name or "a package").partition(".")[0]
             unchecked = f"{package} is not installed"
@@ -105,9 +126,10 @@ def export(
         format=format,
         quantize=quantize,
         bytes=size_of(path),
-        difference=pair[0],
-        relative_difference=pair[1],
+        difference=found.absolute,
+        relative_difference=found.relative,
         unchecked=unchecked,
+        remark=found.remark,
     )
 
 

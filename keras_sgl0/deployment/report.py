@@ -21,6 +21,7 @@ class ExportReport:
         relative_difference: The same, as a share of the largest absolute
             output.
         unchecked: Why it was not compared, empty where it was.
+        remark: What to know about the difference, empty for nothing.
     """
 
     path: str
@@ -30,6 +31,7 @@ class ExportReport:
     difference: float | None
     relative_difference: float | None
     unchecked: str = ""
+    remark: str = ""
 
     def to_dict(self) -> dict:
         """Returns the report as plain values, ready for JSON."""
@@ -44,6 +46,8 @@ class ExportReport:
                 f"read back with a largest difference of {self.difference:.2g}"
                 f", relative {self.relative_difference:.2g}"
             )
+        if self.remark:
+            check += f". {self.remark}"
         return f"{self.path} ({kind}): {self.bytes:,} bytes, {check}"
 
 

@@ -10,7 +10,11 @@ from keras_sgl0.gates.lookup import gates, test_values
 from keras_sgl0.gates.shared import GateChannels, Gated, Gates, is_shared
 from keras_sgl0.gates.wiring import gated_by
 from keras_sgl0.groups import other_axes
-from keras_sgl0.network.copying import from_config, refresh
+from keras_sgl0.network.copying import (
+    from_config,
+    refresh,
+    sharing_weights,
+)
 from keras_sgl0.network.graph import Tensor, output_layers
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.utils.validation import InputError, require
@@ -48,16 +52,17 @@ def fold_gates(model: keras.Model) -> keras.Model:
     own = [gate for gate in every if not is_shared(gate)]
     scales = _scales(model) if len(own) < len(every) else []
     results = {id(layer) for layer in output_layers(model)}
+    tied = sharing_weights(_copied_whole(model))
     foldable = {}
     for gate in own:
         gated = gated_by(gate)
-        if gated is not None and gated.can_fold and _copy(gated.layer):
+        if gated is not None and gated.can_fold and _copy(gated.layer, tied):
             ungated = gate if gated.axis == 0 else gated.layer
             if id(ungated) not in results:
                 foldable[id(gate)] = gated
     rescaled = {id(gate) for gate in own} - foldable.keys()
     clones: list[tuple[layers.Layer, layers.Layer]] = []
-    result = _without_gates(model, rescaled, clones)
+    result = _without_gates(model, rescaled, tied, clones)
     for layer, clone in clones:
         clone.set_weights(layer.get_weights())
         refresh(clone)
@@ -144,14 +149,14 @@ def _scale(layer, gated, values):
         layer.bias.assign(ops.convert_to_numpy(layer.bias) * values)
 
 
-def _without_gates(model, rescaled, clones):
+def _without_gates(model, rescaled, tied, clones):
     def clone(layer):
         is_gate = isinstance(layer, HardConcrete)
         if id(layer) in rescaled:
             copy = _rescaling(layer)
         elif not is_gate and _has_gates(layer):
-            return _without_gates(layer, rescaled, clones)
-        elif (copy := _copy(layer)) is None:
+            return _without_gates(layer, rescaled, tied, clones)
+        elif (copy := _copy(layer, tied)) is None:
             return layer
         if not is_gate and isinstance(layer, layers.Layer):
             clones.append((layer, copy))
@@ -200,12 +205,28 @@ def _rescaling(gate):
     )
 
 
-def _copy(layer):
+def _copied_whole(model):
+    """Yields the layers that are copied as one, of models without gates too."""
+    for layer in getattr(model, "layers", ()):
+        if _has_gates(layer) and not isinstance(layer, HardConcrete):
+            yield from _copied_whole(layer)
+        else:
+            yield layer
+
+
+def _copy(layer, tied):
     """Returns a new layer like another, `None` where that cannot be made."""
+    if id(layer) in tied:
+        return None
     try:
-        return from_config(layer)
+        copy = from_config(layer)
     except Exception:  # the config of a user's layer may raise anything
         return None
+    # A model whose layers share weights has more of them as a copy.
+    more = isinstance(copy, keras.Model) and len(copy.weights) > len(
+        layer.weights
+    )
+    return None if more else copy
 
 
 def _input(tensor):

@@ -1,11 +1,12 @@
 """Copies of layers: what their config says, and what it does not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_sgl0.network.graph import Graph, Node
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.probing import random_inputs
 
@@ -54,6 +55,58 @@ def can_be_copied(operation: keras.Operation) -> bool:
     except Exception:  # the config of a user's layer may raise anything
         return False
     return True
+
+
+def sharing_weights(operations: Iterable[keras.Operation]) -> dict[int, str]:
+    """Returns which operations share weights with another one.
+
+    Two layers may have one activation layer with weights. Copies of both by
+    their configs would have one each.
+
+    Args:
+        operations: The layers and operations of a model.
+
+    Returns:
+        The name of the first other one, by the `id` of the operation.
+    """
+    owners: dict[int, dict[int, keras.Operation]] = {}
+    for operation in operations:
+        for v in getattr(operation, "weights", ()):
+            owners.setdefault(id(v), {})[id(operation)] = operation
+    found: dict[int, str] = {}
+    for several in owners.values():
+        for one in several:
+            others = [o.name for key, o in several.items() if key != one]
+            if others:
+                found.setdefault(one, others[0])
+    return found
+
+
+def shared_weights(graph: Graph) -> dict[Node, str]:
+    """Returns the calls of layers that share weights with others, and why.
+
+    Args:
+        graph: The calls of a model.
+    """
+    found = sharing_weights(node.operation for node in graph.nodes)
+    return {
+        node: f"it shares weights with `{found[id(node.operation)]}`"
+        for node in graph.nodes
+        if id(node.operation) in found
+    }
+
+
+def not_copied(graph: Graph) -> dict[Node, str]:
+    """Returns the calls of layers that cannot be copied, with the reason.
+
+    Args:
+        graph: The calls of a model.
+    """
+    return shared_weights(graph) | {
+        node: "it cannot be made from its config"
+        for node in graph.nodes
+        if not can_be_copied(node.operation)
+    }
 
 
 def refresh(layer: keras.Operation):

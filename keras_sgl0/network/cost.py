@@ -77,8 +77,11 @@ def count_macs(
     graph = trace(model, input_shapes)
     _require_sizes(graph, elementwise)
     calls_of_layers = graph.by_operation().values()
+    counted: set[int] = set()
     return CostReport(
-        tuple(layer_cost(calls, elementwise) for calls in calls_of_layers)
+        tuple(
+            layer_cost(calls, elementwise, counted) for calls in calls_of_layers
+        )
     )
 
 
@@ -110,12 +113,17 @@ def macs_per_weight(model: keras.Model) -> list[tuple[keras.Variable, int]]:
     return [(kernel, totals[key]) for key, kernel in kernels.items()]
 
 
-def layer_cost(calls: list[Node], elementwise: bool = False) -> LayerCost:
+def layer_cost(
+    calls: list[Node],
+    elementwise: bool = False,
+    counted: set[int] | None = None,
+) -> LayerCost:
     """Returns what one layer costs.
 
     Args:
         calls: All its calls.
         elementwise: Whether to give the wider count.
+        counted: As in `count_parameters`.
 
     Returns:
         Its cost, the multiply-adds `None` where a size is not known.
@@ -137,20 +145,27 @@ def layer_cost(calls: list[Node], elementwise: bool = False) -> LayerCost:
     return LayerCost(
         layer=first.path,
         type=first.type,
-        parameters=count_parameters(layer),
+        parameters=count_parameters(layer, counted),
         macs=macs,
         note=f"not counted: {', '.join(not_counted)}" if not_counted else "",
     )
 
 
-def count_parameters(operation: keras.Operation) -> int:
+def count_parameters(
+    operation: keras.Operation, counted: set[int] | None = None
+) -> int:
     """Returns the number of parameters of a layer; 0 for other operations.
 
     Args:
         operation: A layer or another operation of a model.
+        counted: The variables that other layers have and that do not count
+            again, by their `id`. Those of this layer are added.
     """
-    weights = getattr(operation, "weights", ())
-    return sum(math.prod(v.shape) for v in weights)
+    counted = set() if counted is None else counted
+    weights = {id(v): v for v in getattr(operation, "weights", ())}
+    own = [v for key, v in weights.items() if key not in counted]
+    counted.update(weights)
+    return sum(math.prod(v.shape) for v in own)
 
 
 def has_sizes(graph: Graph) -> bool:

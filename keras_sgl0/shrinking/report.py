@@ -67,6 +67,7 @@ class ShrinkReport:
         relative_difference: The same, as a share of the largest absolute
             output.
         tolerance: Below this a weight counted as zero.
+        remark: What to know about the difference, empty for nothing.
     """
 
     layers: tuple[ShrunkLayer, ...]
@@ -75,6 +76,7 @@ class ShrinkReport:
     difference: float | None
     relative_difference: float | None
     tolerance: float
+    remark: str = ""
 
     @property
     def parameters(self) -> int:
@@ -117,6 +119,7 @@ class ShrinkReport:
             "difference": self.difference,
             "relative_difference": self.relative_difference,
             "tolerance": self.tolerance,
+            "remark": self.remark,
         }
 
     def __str__(self) -> str:
@@ -155,4 +158,6 @@ class ShrinkReport:
                 f" largest difference of an output {self.difference:.2g}, "
                 f"relative {self.relative_difference:.2g}"
             )
+        if self.remark:
+            lines.append(f" {self.remark}")
         return "\n".join(lines)

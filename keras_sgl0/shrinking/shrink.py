@@ -6,9 +6,10 @@ from keras import ops
 from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.groups import upcast
+from keras_sgl0.network.copying import shared_weights
 from keras_sgl0.network.cost import count_parameters, layer_cost
 from keras_sgl0.network.graph import Graph, Node, trace
-from keras_sgl0.network.probing import largest_difference, outputs, probe
+from keras_sgl0.network.probing import Difference, compare
 from keras_sgl0.network.sparsity import TOLERANCE, thresholded
 from keras_sgl0.shrinking.report import KeptChannels, ShrinkReport, ShrunkLayer
 from keras_sgl0.shrinking.rewrite import Rebuilt
@@ -90,7 +91,7 @@ def shrink(
         model = fold_gates(model)
         graph = trace(model)
     values = _Values(model, tolerance)
-    opaque: dict[Node, str] = {}
+    opaque = shared_weights(graph)
     while True:
         cuts = analyse(graph, values, on_constant, round_to, minimum, opaque)
         try:
@@ -99,12 +100,9 @@ def shrink(
         except NotCopied as error:
             # What else can be cut depends on it, so the analysis starts over.
             opaque[error.node] = "it cannot be made from its config"
-    difference, relative_difference = None, None
+    found = Difference(None, None)
     if verify:
-        inputs, expected = probe(model, inputs)
-        difference, relative_difference = largest_difference(
-            expected, outputs(rebuilt.model, inputs)
-        )
+        found = compare(model, rebuilt.model, inputs)
     report = ShrinkReport(
         layers=_layers(graph, cuts, rebuilt),
         kept=tuple(
@@ -113,8 +111,9 @@ def shrink(
             for reason, channels in by_reason.items()
         ),
         dead_branches=tuple(node.path for node in cuts.dead_branches),
-        difference=difference,
-        relative_difference=relative_difference,
+        difference=found.absolute,
+        relative_difference=found.relative,
+        remark=found.remark,
         tolerance=float(tolerance),
     )
     return rebuilt.model, report
@@ -144,10 +143,13 @@ def _layers(
     graph_after = trace(rebuilt.model)
     calls_after = graph_after.by_operation()
     entries = []
+    # What layers share counts once, at the first of them.
+    counted: set[int] = set()
+    counted_after: set[int] = set()
     for calls in graph.by_operation().values():
         node = calls[0]
         new_layer = rebuilt.layers[node]
-        parameters = count_parameters(node.operation)
+        parameters = count_parameters(node.operation, counted)
         note = _note(node, cuts, rebuilt)
         if not parameters and not note:
             continue
@@ -161,7 +163,7 @@ def _layers(
                 channels=output.channels,
                 channels_after=int(cuts.kept_channels[output].sum()),
                 parameters=parameters,
-                parameters_after=count_parameters(new_layer),
+                parameters_after=count_parameters(new_layer, counted_after),
                 macs=cost.macs,
                 macs_after=cost_after.macs,
                 note=note,

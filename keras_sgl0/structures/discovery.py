@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_sgl0.groups import other_axes
-from keras_sgl0.network.copying import can_be_copied
+from keras_sgl0.network.copying import not_copied
 from keras_sgl0.network.cost import has_sizes, total
 from keras_sgl0.network.graph import Graph, Node, Tensor, trace
 from keras_sgl0.network.positions import kernel_positions
@@ -125,21 +125,13 @@ def find_rules(graph: Graph) -> dict[Node, Rule]:
         graph: The calls of a model. Sets the channel axes of its tensors.
     """
     liveness = Liveness(graph, _ones, "keep")
-    liveness.forward(_not_copied(graph))
+    liveness.forward(not_copied(graph))
     return liveness.rules
-
-
-def _not_copied(graph: Graph) -> dict[Node, str]:
-    return {
-        node: "it cannot be made from its config"
-        for node in graph.nodes
-        if not can_be_copied(node.operation)
-    }
 
 
 def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
     """Returns the rules, and the components with those refused that stay."""
-    opaque = _not_copied(graph)
+    opaque = not_copied(graph)
     liveness = Liveness(graph, _ones, "keep")
     liveness.forward(opaque)
     components = Components(graph, liveness.rules)
@@ -230,6 +222,12 @@ def sliced_variables(
         channels: For each tensor a number for each of its channels. These
             become the `structures` along the axes of the variables.
     """
+    positions: dict[int, int | None] = {}
+    for node in graph.nodes:
+        for kernel, number in kernel_positions(node):
+            so_far = positions.get(id(kernel), 0)
+            positions[id(kernel)] = total((so_far, number))
+    yielded: set[int] = set()
     for calls in graph.by_operation().values():
         node, layer = calls[0], calls[0].operation
         if not isinstance(layer, keras.layers.Layer):
@@ -245,12 +243,10 @@ def sliced_variables(
                     own.role,
                 )
             )
-        positions: dict[int, int | None] = {}
-        for call in calls:
-            for kernel, number in kernel_positions(call):
-                so_far = positions.get(id(kernel), 0)
-                positions[id(kernel)] = total((so_far, number))
         for variable in layer.weights:
+            if id(variable) in yielded:
+                continue
+            yielded.add(id(variable))
             yield SlicedVariable(
                 variable=variable,
                 layer=node.path,

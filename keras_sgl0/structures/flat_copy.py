@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sgl0.network.copying import from_config, refresh
+from keras_sgl0.network.copying import from_config, refresh, shared_weights
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
 from keras_sgl0.structures.rules import Rewrite
 
@@ -27,7 +27,8 @@ class FlatCopy:
     """A copy of a model in which the models in it are unfolded.
 
     A layer without weights is copied once for each of its calls. A layer that
-    cannot be made from its config is shared by both models. The outputs keep
+    cannot be made from its config, or that shares weights with another one, is
+    in both models. The outputs keep
     their names. What a subclass overrides is different in the copy.
 
     Args:
@@ -47,6 +48,7 @@ class FlatCopy:
     """
 
     def __init__(self, graph: Graph, name: str):
+        self._tied = shared_weights(graph)
         self._copies: dict[int, keras.Operation] = {}
         self._names = {x.spec.name for x in tensors(graph.inputs)}
         # Names of layers in inner models give way to these.
@@ -142,6 +144,8 @@ class FlatCopy:
             self.layers[node] = layer
             return node.call(layer, made)
         try:
+            if node in self._tied:
+                raise ValueError(self._tied[node])
             layer = self._copy(node, change)
             results = node.call(layer, made)
             self._set_weights(node.operation, layer, change)

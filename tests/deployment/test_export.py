@@ -342,3 +342,49 @@ def test_the_package_alone_imports_no_tensorflow():
         text=True,
     )
     assert process.returncode == 0, process.stderr
+
+
+@tensorflow
+def test_int8_of_a_recurrent_model_is_refused(tmp_path):
+    inputs = keras.Input((5, 3))
+    model = keras.Model(inputs, layers.Dense(2)(layers.LSTM(3)(inputs)))
+    path, data = tmp_path / "model.tflite", np.ones((4, 5, 3), "float32")
+    with pytest.raises(ValueError, match=r"argument `quantize`.*recurrent"):
+        ks.export(model, path, quantize="int8", inputs=data)
+    assert not path.exists()
+
+
+@tensorflow
+def test_a_fault_of_eager_calls_is_told_in_the_report(tmp_path):
+    x = inputs = keras.Input((3, 8, 8))
+    options = {"data_format": "channels_first", "padding": "same"}
+    x = layers.Conv2D(8, 3, **options, name="first")(x)
+    x = layers.Conv2D(4, 3, **options, name="second")(x)
+    model = scramble(keras.Model(inputs, x), dead=0)
+    first = model.get_layer("first")
+    kernel = to_numpy(first.kernel).copy()
+    kernel[..., ::2] = 0
+    first.kernel.assign(kernel)
+    first.bias.assign(np.arange(8) % 2 * np.arange(8.0))
+    small, report = ks.shrink(model, 0)
+    assert small.get_layer("first").filters == 4
+    assert report.relative_difference < 1e-6
+    assert "Called eagerly" in report.remark
+    assert report.remark in str(report)
+    assert report.to_dict()["remark"] == report.remark
+    written = ks.export(model, tmp_path / "model")
+    assert written.relative_difference < 1e-6
+    assert "Called eagerly" in str(written)
+
+
+def test_a_difference_that_stays_is_the_largest_of_two_batches():
+    model = scramble(mlp(), dead=0)
+    small, report = ks.shrink(model, 0.3)
+    assert report.relative_difference > 0.01
+    assert report.remark == ""
+    seen = []
+    for seed, examples in ((0, 2), (1, 3)):
+        x = np.random.default_rng(seed).normal(size=(examples, 12))
+        a, b = (to_numpy(m(x.astype("float32"))) for m in (model, small))
+        seen.append(abs(a - b).max())
+    np.testing.assert_allclose(report.difference, max(seen), rtol=1e-4)

@@ -243,3 +243,78 @@ def test_comparing_a_layer_with_its_copy_changes_no_state():
     model = keras.Sequential([keras.Input((4,)), odd, layers.Dense(2)])
     ks.structures(model)
     assert to_numpy(odd.count) == 0
+
+
+def with_a_shared_activation(gate=None, inner=False):
+    """Layers that share one activation with weights, alone or in a model."""
+    act = layers.PReLU(alpha_initializer="uniform", name="act")
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(12, activation="relu", name="first")(x)
+    y = keras.Input((12,)) if inner else x
+    z = layers.Dense(12, activation=act, name="one")(y)
+    z = layers.Dense(12, activation=act, name="two")(z)
+    x = keras.Model(y, z, name="inner")(x) if inner else z
+    x = gate(x) if gate else x
+    model = keras.Model(inputs, layers.Dense(3, name="last")(x))
+    model(np.ones((1, 6)))
+    for layer in (model.get_layer("first"), model.get_layer("last")):
+        scramble(keras.Sequential([layer]))
+    act.alpha.assign(np.linspace(-0.5, 0.5, 12))
+    return model
+
+
+@pytest.mark.parametrize("inner", [False, True], ids=["alone", "in_a_model"])
+def test_a_shared_activation_with_weights_stays_shared(inner):
+    model = with_a_shared_activation(inner=inner)
+    parameters = 7 * 12 + 2 * 13 * 12 + 12 + 13 * 3
+    assert model.count_params() == parameters
+    assert ks.count_macs(model).parameters == parameters
+    assert ks.structures(model).cost().parameters == parameters
+    small, report = ks.shrink(model, 0)
+    assert report.parameters == parameters
+    assert report.parameters_after == small.count_params()
+    prefix = "inner/" if inner else ""
+    notes = {entry.layer: entry.note for entry in report.whole}
+    assert "it shares weights with `two`" in notes[f"{prefix}one"]
+    assert_same_outputs(model, small)
+    gated = with_a_shared_activation(ks.HardConcrete(seed=1), inner)
+    plain = ks.fold_gates(gated)
+    assert plain.count_params() == parameters
+    assert_same_outputs(gated, plain)
+
+
+class Tied(layers.Layer):
+    """Multiplies by the transposed kernel of another layer."""
+
+    def __init__(self, other, **kwargs):
+        super().__init__(**kwargs)
+        self.other = other
+
+    def call(self, x):
+        return x @ keras.ops.transpose(self.other.kernel)
+
+    def get_config(self):
+        # Made again, it has a layer of its own, which looks the same.
+        other = keras.saving.serialize_keras_object(self.other)
+        return {**super().get_config(), "other": other}
+
+    @classmethod
+    def from_config(cls, config):
+        other = keras.saving.deserialize_keras_object(config.pop("other"))
+        other.build((None, 6))
+        return cls(other, **config)
+
+
+def test_a_tied_kernel_stays_whole_and_tied():
+    dense = layers.Dense(8, name="dense")
+    x = inputs = keras.Input((6,))
+    x = Tied(dense, name="tied")(layers.ReLU()(dense(x)))
+    model = scramble(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    small, report = ks.shrink(model, 0)
+    assert small.get_layer("dense").units == 8
+    assert small.get_layer("tied").other is small.get_layer("dense")
+    notes = {entry.layer: entry.note for entry in report.whole}
+    assert "it shares weights with `dense`" in notes["tied"]
+    assert "it shares weights with `tied`" in notes["dense"]
+    assert report.parameters == model.count_params()
+    assert_same_outputs(model, small)
