@@ -28,6 +28,7 @@ from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
 from keras_sgl0.gates.report import GateReport, gate_report
 from keras_sgl0.network.cost import count_macs, macs_per_weight
 from keras_sgl0.network.cost_report import CostReport
+from keras_sgl0.network.loans import release
 from keras_sgl0.network.sparsity import (
     apply_threshold,
     neuron_sparsity,
@@ -131,6 +132,7 @@ __all__ = [
     "neuron_sparsity",
     "regularize",
     "regularizers",
+    "release",
     "shrink",
     "sparsity",
     "sparsity_report",

@@ -167,9 +167,9 @@ def safe_sqrt(squared):
         squared: Tensor of numbers that are not negative.
     """
     # Both `where` are needed: one keeps the value, one the gradient finite.
-    alive = squared > 0
-    roots = ops.sqrt(ops.where(alive, squared, ops.ones_like(squared)))
-    return ops.where(alive, roots, ops.zeros_like(squared))
+    zero = squared <= 0  # not of NaN, which stays NaN
+    roots = ops.sqrt(ops.where(zero, ops.ones_like(squared), squared))
+    return ops.where(zero, ops.zeros_like(squared), roots)
 
 
 def group_norms(kernel, axis: Axis = -1):
@@ -253,3 +253,16 @@ def sorted_sizes(w, axis: Axis) -> tuple:
     """
     largest = ops.flip(ops.sort(ops.abs(by_group(w, axis)), axis=1), axis=1)
     return largest, ops.arange(1, largest.shape[1] + 1, dtype=largest.dtype)
+
+
+def signed(w, dead, size):
+    """Returns 0 where `dead`, else `sign(w) * size`, in the dtype of `w`.
+
+    Args:
+        w: Tensor or variable.
+        dead: Where the result is 0. Not where `w` is NaN, which has to stay
+            NaN: a comparison with it is false, so ask for what is dead.
+        size: The absolute values of the result.
+    """
+    kept = ops.where(dead, ops.zeros_like(size), ops.sign(upcast(w)) * size)
+    return ops.cast(kept, keras.backend.standardize_dtype(w.dtype))

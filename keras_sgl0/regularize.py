@@ -18,6 +18,7 @@ from keras_sgl0.network.layer_table import (
     parts,
     walk_layers,
 )
+from keras_sgl0.network.loans import give_back, require_no_fit
 from keras_sgl0.network.output_kernels import (
     OutputKernels,
     output_kernels,
@@ -166,7 +167,8 @@ def regularize(
         ValueError: If the model is not built, `penalty` is not as described,
             `layers` names what has no kernel or selects nothing, the axis of
             the penalty does not exist in a kernel, or all that is selected
-            makes the model's outputs. The model is as it was then.
+            makes the model's outputs, or inside the model's `fit`. The model
+            is as it was then.
 
     Example:
         >>> model = keras.applications.MobileNetV2(weights=None)
@@ -179,6 +181,8 @@ def regularize(
         Networks, ICML 2017, where mu varies with the depth of the layer.
     """
     require_built(model)
+    require_no_fit(model, "regularize")
+    give_back(model)  # an exception may have ended the last `fit`
     places = [_Place(line) for line in walk_layers(model)]
     selected = _selector(places, layers)
     trainable = {id(v) for v in model.trainable_variables}
@@ -239,6 +243,7 @@ def regularize(
         entries[row] = slot.entry(own, "; ".join(notes))
     if model.compiled:
         retrace(model)
+        model.make_test_function(force=True)
     return RegularizationReport(tuple(entries))
 
 

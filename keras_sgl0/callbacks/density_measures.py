@@ -197,7 +197,8 @@ class _Neurons(Weights):
 
 
 def _is_alive(variable, least):
-    return ops.abs(upcast(variable)) > least
+    # So that NaN, which no comparison is true of, is not dead.
+    return ops.logical_not(ops.abs(upcast(variable)) <= least)
 
 
 def fan_in(kernel: keras.Variable, layout: Layout | None) -> int:

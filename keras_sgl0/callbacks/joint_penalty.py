@@ -219,8 +219,7 @@ class JointPenalty:
         (part,) = parts
         w = ops.convert_to_tensor(w)
         least = part.spread(self._smallest, w.shape)
-        kept = ops.abs(upcast(w)) >= least
-        return ops.where(kept, w, ops.zeros_like(w))
+        return ops.where(ops.abs(upcast(w)) < least, ops.zeros_like(w), w)
 
     def _find_norm_weights(self):
         """Returns what the norm of each structure counts, if it is one."""

@@ -3,15 +3,15 @@
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 
-import keras
 from keras import ops
 
-from keras_sgl0.callbacks.lending import LendingCallback, Lent, unique
+from keras_sgl0.callbacks.lending import LendingCallback, unique
 from keras_sgl0.gates.expected_cost import COUNTED, Counted, ExpectedCost
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.gates.lookup import gate_group_size, gates, ruled_by
 from keras_sgl0.gates.shared import is_shared
 from keras_sgl0.network.compilation import require_no_accumulation
+from keras_sgl0.network.loans import LentRegularizer
 from keras_sgl0.utils.validation import (
     InputError,
     choice,
@@ -69,7 +69,7 @@ def gated_density(gates: list[HardConcrete]) -> Callable:
     )
 
 
-class _Lagrangian(Lent, keras.regularizers.Regularizer):
+class _Lagrangian(LentRegularizer):
     """The term of the constraints in the loss, with the dual step.
 
     Its value is `sum_i m_i * violation_i`. It also updates the multipliers,
@@ -84,7 +84,7 @@ class _Lagrangian(Lent, keras.regularizers.Regularizer):
         self.learning_rate = learning_rate
         self.restart = restart
 
-    def __call__(self, log_alpha):
+    def stand_in(self, log_alpha):
         loss = 0.0 if self.original is None else self.original(log_alpha)
         for constraint in self.constraints:
             violation = constraint.density() - constraint.target
@@ -142,9 +142,8 @@ class L0Constraint(LendingCallback):
     multiply-adds or structures are counted; otherwise the multipliers grow
     without bound.
 
-    Evaluation takes no dual step. This holds for the validation in `fit` and
-    for callbacks that evaluate at the end of an epoch, if they are listed after
-    this one.
+    Evaluation takes no dual step, neither the validation in `fit` nor that of
+    other callbacks.
 
     The multipliers are weights of the gates: they are saved with the model,
     and a second `fit` continues with them.
@@ -253,17 +252,8 @@ class L0Constraint(LendingCallback):
         self.constraints = tuple(self._constraints(trained))
         super().on_train_begin(logs)
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Puts the regularizer with the dual step back."""
-        self._give()
-
     def on_epoch_end(self, epoch, logs=None):
-        """Adds densities, violations and multipliers to `logs`.
-
-        The regularizer with the dual step is removed until the next epoch,
-        since callbacks listed after this one may evaluate the model.
-        """
-        self._take_back()
+        """Adds densities, violations and multipliers to `logs`."""
         for constraint in self.constraints if logs is not None else ():
             ending = f"_{constraint.name}" if constraint.name else ""
             density = float(ops.convert_to_numpy(constraint.density()))

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import keras
 
 from keras_sgl0.network.compilation import require_strategy_can_train, retrace
+from keras_sgl0.network.loans import Lent, LentRegularizer, begin_fit, give_back
 from keras_sgl0.regularizers import Penalty
 from keras_sgl0.utils.validation import InputError, require_built
 
@@ -40,22 +41,7 @@ def unique(names: Iterable[str]) -> list[str]:
     return list(found)
 
 
-class Lent:
-    """What stands in for a variable's regularizer or constraint in training.
-
-    Args:
-        original: What it stands in for, or `None`.
-
-    Attributes:
-        fit: The parameters of the `fit` it was lent for.
-    """
-
-    def __init__(self, original):
-        self.original = original
-        self.fit = None
-
-
-class LentPenalty(Lent, keras.regularizers.Regularizer):
+class LentPenalty(LentRegularizer):
     """Stands in for a penalty of this package; what else there is stays.
 
     A callback that changes how a penalty is trained must leave alone what the
@@ -81,7 +67,7 @@ class LentPenalty(Lent, keras.regularizers.Regularizer):
         """
         raise NotImplementedError
 
-    def __call__(self, w):
+    def stand_in(self, w):
         """Returns that, and the regularizer beside it."""
         value = self.value(w)
         return value if self.rest is None else value + self.rest(w)
@@ -118,16 +104,10 @@ class LendingCallback(keras.callbacks.Callback):
     A subclass says in `lend` what a variable's regularizer, and if need be its
     constraint, is to be while the model trains. The layers' own attributes are
     left alone, so a model saved or cloned during `fit` carries the original.
-    What makes lending delicate is that Keras traces a step once and keeps it;
-    it is handled here:
-
-    * The train step is traced anew when a `fit` begins and when it ends, else
-      a second `fit` would run with the first one's regularizers.
-    * Validation and any later `evaluate` see the original regularizers.
-    * Where an exception ended a `fit`, the next one finds the original under
-      what was lent.
-    * Of two such callbacks in one `fit` the later one may stand in for what
-      the earlier one lent.
+    What is lent counts in the train step only (see `network.loans`): validation
+    and any other `evaluate`, also one inside a callback, see the original. Of
+    two such callbacks in one `fit` the later one may stand in for what the
+    earlier one lent.
     """
 
     _loans: tuple = ()
@@ -175,9 +155,8 @@ class LendingCallback(keras.callbacks.Callback):
         """Lends."""
         require_built(self.model)
         require_strategy_can_train(self.model)
+        self.fit = begin_fit(self.model, self.params)
         variables = self.model.trainable_variables
-        for variable in self.model.variables:  # one may be frozen since then
-            _undo(variable, but=self.params)
         self.survey()
         loans = [(v, self.lend(v, v.regularizer)) for v in variables]
         self._loans = tuple((v, lent) for v, lent in loans if lent)
@@ -187,38 +166,13 @@ class LendingCallback(keras.callbacks.Callback):
                 self.refuse([r for r in originals if r is not None])
             )
         self.prepare([v for v, _ in self._loans])
-        self._give()
+        for variable, lent in self._loans:
+            for name, value in lent.items():
+                value.fit, value.lender = self.fit, type(self).__name__
+                setattr(variable, name, value)
         retrace(self.model)
 
     def on_train_end(self, logs=None):
         """Takes back what was lent."""
-        self._take_back()
         self._loans = ()
-        retrace(self.model)
-
-    def on_test_begin(self, logs=None):
-        """Takes it back for a validation inside `fit`."""
-        self._take_back()
-
-    def on_test_end(self, logs=None):
-        """Lends again after a validation inside `fit`."""
-        self._give()
-
-    def _give(self):
-        for variable, lent in self._loans:
-            for name, value in lent.items():
-                value.fit = self.params
-                setattr(variable, name, value)
-
-    def _take_back(self):
-        for variable, _ in self._loans:
-            _undo(variable)
-
-
-def _undo(variable, but=None):
-    """Takes back what was lent, `but` not what was for the `fit` of those."""
-    for name in ("regularizer", "constraint"):
-        while isinstance(lent := getattr(variable, name), Lent):
-            if but is not None and lent.fit is but:
-                break
-            setattr(variable, name, lent.original)
+        give_back(self.model)

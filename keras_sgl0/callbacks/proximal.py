@@ -1,54 +1,56 @@
 """Proximal training: exact zeros while the network trains."""
 
+import keras
 from keras import ops
 
 from keras_sgl0.callbacks.lending import (
     LendingCallback,
-    Lent,
     LentPenalty,
     value_of,
 )
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.compilation import require_no_accumulation
+from keras_sgl0.network.loans import LentConstraint
 from keras_sgl0.network.optimizers import optimizer_of
 from keras_sgl0.regularizers import Penalty
-from keras_sgl0.utils.validation import InputError
+from keras_sgl0.utils.validation import InputError, require
 
 
 class _ShownPenalty(LentPenalty):
     """The penalty as it stands in the loss: its value, no gradient."""
 
+    is_needed = False
+
     def value(self, w):
         return ops.stop_gradient(value_of(self.original, w))
 
 
-class ProximalConstraint(Lent):
+class ProximalConstraint(LentConstraint):
     """`W <- prox(W, rate * strength)`, which the optimizer runs in its step.
 
     Args:
         penalty: The penalty.
         optimizer: Its learning rate of the moment is the rate.
-        strength: What the rate is multiplied by, a number or scalar tensor.
     """
 
-    def __init__(self, penalty: Penalty, optimizer, strength=1.0):
+    def __init__(self, penalty: Penalty, optimizer):
         super().__init__(None)
         self.penalty = penalty
         self.optimizer = optimizer
-        self.strength = strength
 
-    def scaled(self, strength) -> "ProximalConstraint":
-        """Returns the constraint of the penalty times a strength.
+    def stand_in(self, w):
+        """Returns the proximal operator of `w`."""
+        return self.prox(w, 1.0)
+
+    def prox(self, w, strength):
+        """Returns the proximal operator of the penalty times a strength.
 
         Args:
+            w: The kernel after the optimizer's step.
             strength: A number or scalar tensor.
         """
-        return ProximalConstraint(self.penalty, self.optimizer, strength)
-
-    def __call__(self, w):
-        """Returns the proximal operator of `w`."""
         rate = ops.cast(self.optimizer.learning_rate, wide_dtype(w))
-        return self.penalty.prox(w, rate * self.strength)
+        return self.penalty.prox(w, rate * strength)
 
 
 class ProximalStep(LendingCallback):
@@ -70,12 +72,18 @@ class ProximalStep(LendingCallback):
     not: a factor that suits the subgradient (`.1/N`) does next to nothing
     here. Prefer SGD, or a factor larger by orders of magnitude.
 
+    Args:
+        optimizer: The optimizer that updates the weights, for a model with a
+            `train_step` and an optimizer of its own. Default: the one the
+            model is compiled with.
+
     Raises:
-        ValueError: When `fit` begins, if the model is not built, if no
-            trainable variable has a penalty with a proximal operator, if that
-            operator is not known or not defined at the learning rate, if a
-            kernel has a constraint already, or if the optimizer accumulates
-            gradients.
+        ValueError: If `optimizer` is none; when `fit` begins, if the model is
+            not built or has no optimizer, if no trainable variable has a
+            penalty with a proximal operator, if that operator is not known or
+            not defined at the learning rate, if a kernel has a constraint
+            already, or if the optimizer accumulates gradients; when the first
+            epoch ends, if the optimizer took no step.
 
     Example:
         >>> layer = keras.layers.Dense(10, kernel_regularizer=GroupLasso(1e-3))
@@ -87,13 +95,46 @@ class ProximalStep(LendingCallback):
         Parikh, Boyd: Proximal algorithms, 2014, section 4.2.
     """
 
+    def __init__(self, optimizer: keras.optimizers.Optimizer | None = None):
+        super().__init__()
+        require(
+            isinstance(optimizer, keras.optimizers.Optimizer | None),
+            "optimizer",
+            "a Keras optimizer, or `None` for that of the model",
+            optimizer,
+        )
+        self.optimizer = optimizer
+
     def on_train_begin(self, logs=None):
         """Lends the constraints."""
+        self._current = self.optimizer or self.model.optimizer
+        if self._current is None:
+            raise InputError(
+                "`ProximalStep` needs the learning rate, and the model was "
+                "compiled without an optimizer. Pass the one that updates the "
+                "weights: `ProximalStep(optimizer=...)`. Received: "
+                f"model={self.model!r}"
+            )
         require_no_accumulation(
-            self.model.optimizer, "ProximalStep", "Keras runs constraints"
+            self._current, "ProximalStep", "Keras runs constraints"
         )
         self._optimizers: list[tuple] = []
+        self._steps_before = self._steps()
         super().on_train_begin(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Refuses an optimizer that took no step: its rate is not the one."""
+        if self._steps() == self._steps_before:
+            raise InputError(
+                "`ProximalStep` takes the learning rate of "
+                f"{type(self._current).__name__}, which took no step: the "
+                "`train_step` of the model uses another optimizer. Pass that "
+                "one: `ProximalStep(optimizer=...)`. Received: "
+                f"optimizer={self.optimizer!r}"
+            )
+
+    def _steps(self):
+        return int(ops.convert_to_numpy(self._current.iterations))
 
     def prepare(self, variables):
         """Refuses a joint step over variables of several optimizers."""
@@ -107,7 +148,7 @@ class ProximalStep(LendingCallback):
                     "`ProximalStep` cannot take the joint step of "
                     "`CoupledGroups`, since several optimizers train its "
                     "variables, one after the other. Received: "
-                    f"optimizer={self.model.optimizer!r}"
+                    f"optimizer={self._current!r}"
                 )
 
     def lend(self, variable, original):
@@ -119,7 +160,7 @@ class ProximalStep(LendingCallback):
                 f"`ProximalStep` cannot train {variable.path}, which has a "
                 f"constraint of its own. Received: {variable.constraint}"
             )
-        optimizer = optimizer_of(self.model.optimizer, variable)
+        optimizer = optimizer_of(self._current, variable)
         rate = float(ops.convert_to_numpy(optimizer.learning_rate))
         original.prox(variable, rate)  # raises if unknown or undefined there
         constraint = ProximalConstraint(original, optimizer)

@@ -12,7 +12,7 @@ from keras_sgl0.callbacks.lending import (
     by_path,
 )
 from keras_sgl0.groups import upcast, wide_dtype
-from keras_sgl0.network.compilation import compiled, scope_of
+from keras_sgl0.network.compilation import compiled, retrace, scope_of
 from keras_sgl0.regularizers import ElementwisePenalty, Penalty
 from keras_sgl0.utils.validation import (
     InputError,
@@ -198,7 +198,7 @@ class Splitting(LendingCallback):
     def retrace_constants(self):
         """Traces the train step anew where it has beta and V as constants."""
         if keras.backend.backend() == "jax":
-            self.model.make_train_function(force=True)
+            retrace(self.model)
 
     def _assign_v(self):
         for variable, lent in self._loans:

@@ -178,7 +178,7 @@ class StructureCut:
     def _alive(self):
         norms = ops.convert_to_numpy(self._members.norms())
         kept = ops.convert_to_numpy(self._kept)[:-1] > 0
-        return ~self._removable | (kept & (norms > 0))
+        return ~self._removable | (kept & (norms != 0))
 
     def _keep(self, alive):
         self._kept.assign(np.append(alive, True).astype("float32"))

@@ -9,7 +9,6 @@ from keras_sgl0.callbacks.coupling import CoupledPart
 from keras_sgl0.callbacks.density_measures import COUNTED
 from keras_sgl0.callbacks.lending import (
     LendingCallback,
-    Lent,
     LentPenalty,
     penalty_of,
     value_of,
@@ -19,6 +18,7 @@ from keras_sgl0.callbacks.structure_cut import StructureCut
 from keras_sgl0.callbacks.weight_cut import WeightCut
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.compilation import retrace, scope_of
+from keras_sgl0.network.loans import Lent, LentConstraint
 from keras_sgl0.structures.families import Measure, structures
 from keras_sgl0.structures.members import Members
 from keras_sgl0.utils.validation import (
@@ -43,6 +43,7 @@ class _Steered(LentPenalty):
         super().__init__(original)
         self.target = target
         self.kernel = kernel
+        self.is_needed = getattr(original, "is_needed", True)
 
     def value(self, w):
         if self.target.settled:
@@ -51,7 +52,7 @@ class _Steered(LentPenalty):
         return strength * value_of(self.original, w)
 
 
-class _Supported(Lent):
+class _Supported(LentConstraint):
     """A proximal step with the current strength, then what was cut."""
 
     def __init__(self, original, target, kernel):
@@ -59,10 +60,9 @@ class _Supported(Lent):
         self.target = target
         self.kernel = kernel
 
-    def __call__(self, w):
+    def stand_in(self, w):
         if self.original is not None and not self.target.settled:
-            strength = self.target.strength_for(self.kernel)
-            w = self.original.scaled(strength)(w)
+            w = self.original.prox(w, self.target.strength_for(self.kernel))
         return self.target.cut.masked(self.kernel, w)
 
 
@@ -195,6 +195,19 @@ class TargetDensity(LendingCallback):
         if not self._penalised:
             found = [v.regularizer for v in variables]
             raise InputError(self.refuse([r for r in found if r is not None]))
+        for variable in self._penalised:
+            if isinstance(variable.regularizer, _Steered):
+                other = variable.regularizer.target.density
+                raise InputError(
+                    "Two `TargetDensity` cannot steer one penalty. Leave out "
+                    f"one. Received: densities {other} and {self.density}"
+                )
+        if "epochs" not in (self.params or {}):
+            raise InputError(
+                "`TargetDensity` needs the number of epochs. In a loop of your "
+                "own, pass it as in `keras.callbacks.CallbackList(callbacks, "
+                f"model=model, epochs=10, steps=100)`. Received: {self.params}"
+            )
         self.cut = self._make_cut()
 
     def lend(self, variable, original):
@@ -236,22 +249,24 @@ class TargetDensity(LendingCallback):
     def on_epoch_begin(self, epoch, logs=None):
         """Sets the strength, or begins the second phase."""
         self._epoch, self._updates = epoch, 0
-        resumed = epoch > 0 and not self._has_begun
-        if self.cut.begin_epoch(resumed):
+        is_first, self._has_begun = not self._has_begun, True
+        if self.cut.begin_epoch(resumed=is_first and epoch > 0):
             self._settle()
-        self._has_begun = True
-        self._steer(epoch / self.params["epochs"])
+        if is_first or self.fit.has_stepped:  # not without any data
+            self._steer(epoch / self.params["epochs"])
 
     def on_epoch_end(self, epoch, logs=None):
         """Sets the strength again; adds density and strength to `logs`."""
-        self._steer((epoch + 1) / self.params["epochs"])
+        if self.fit.has_stepped:
+            self._steer((epoch + 1) / self.params["epochs"])
         if logs is not None:
             logs["density"] = self.cut.density()
             logs["strength"] = float(ops.convert_to_numpy(self.strength))
 
     def on_train_end(self, logs=None):
         """Cuts again: `fit` may stop early, or weights may be restored."""
-        self._finish()
+        if self.fit.has_stepped:  # not an untrained model
+            self._finish()
         super().on_train_end(logs)
 
     def _make_cut(self) -> WeightCut | StructureCut:

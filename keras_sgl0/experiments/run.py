@@ -317,6 +317,7 @@ class _Facts(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         # On several JAX devices Keras traces before all metrics exist.
         retrace(self.model)
+        self.model.make_test_function(force=True)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._start = time.perf_counter()

@@ -12,7 +12,13 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from keras_sgl0.groups import per_weight, sorted_sizes, upcast, wide_dtype
+from keras_sgl0.groups import (
+    per_weight,
+    signed,
+    sorted_sizes,
+    upcast,
+    wide_dtype,
+)
 from keras_sgl0.regularizers.base import Penalty, keeps_methods
 from keras_sgl0.regularizers.group import GroupLasso, shrink_groups
 from keras_sgl0.utils.validation import finite_float
@@ -144,8 +150,8 @@ class L0(ElementwisePenalty):
         """Returns `w` with every `|w| <= threshold(step)` set to zero."""
         w = ops.convert_to_tensor(w)
         step = ops.convert_to_tensor(step, wide_dtype(w))
-        kept = ops.abs(upcast(w)) > self.threshold(step)
-        return ops.where(kept, w, ops.zeros_like(w))
+        dead = ops.abs(upcast(w)) <= self.threshold(step)
+        return ops.where(dead, ops.zeros_like(w), w)
 
     @property
     def ranks_with_groups(self) -> bool:
@@ -162,8 +168,8 @@ class L0(ElementwisePenalty):
         price = step * group.weight(w.shape)
         largest, _ = sorted_sizes(w, group.axis)
         smallest = self.smallest_kept(largest, 0.0, price, step)
-        kept = ops.abs(upcast(w)) >= per_weight(smallest, w.shape, group.axis)
-        x = ops.where(kept, w, ops.zeros_like(w))
+        dead = ops.abs(upcast(w)) < per_weight(smallest, w.shape, group.axis)
+        x = ops.where(dead, ops.zeros_like(w), w)
         return shrink_groups(x, group.axis, price)
 
     def smallest_kept(self, largest, rest, price, step):
@@ -221,7 +227,7 @@ class L1(ElementwisePenalty):
         """Returns `w` drawn towards zero by `threshold(step)`."""
         size = ops.abs(upcast(w))
         threshold = self.threshold(step)
-        return signed(w, size > threshold, size - threshold)
+        return signed(w, size <= threshold, size - threshold)
 
     @property
     def precedes_groups(self) -> bool:
@@ -232,15 +238,3 @@ class L1(ElementwisePenalty):
         if not self.precedes_groups:
             return None
         return lambda w, step: group.prox(self.prox(w, step), step)
-
-
-def signed(w, alive, size):
-    """Returns `sign(w) * size` where `alive`, else 0, in the dtype of `w`.
-
-    Args:
-        w: Tensor or variable.
-        alive: Where the result is not 0.
-        size: The absolute values of the result.
-    """
-    kept = ops.where(alive, ops.sign(upcast(w)) * size, ops.zeros_like(size))
-    return ops.cast(kept, keras.backend.standardize_dtype(w.dtype))

@@ -14,6 +14,7 @@ from keras_sgl0.groups import (
     group_norms,
     group_size,
     per_weight,
+    signed,
     sorted_sizes,
     upcast,
     validate_axis,
@@ -154,8 +155,7 @@ class ExclusiveLasso(GroupPenalty):
         levels = t * ops.cumsum(largest, axis=1) / (1 + t * count)
         level = per_weight(ops.max(levels, axis=1), w.shape, self.axis)
         size = ops.abs(upcast(w))
-        kept = ops.sign(upcast(w)) * ops.maximum(size - level, 0)
-        return ops.cast(kept, keras.backend.standardize_dtype(w.dtype))
+        return signed(w, size <= level, size - level)
 
 
 @keras.saving.register_keras_serializable("keras_sgl0")
@@ -223,9 +223,9 @@ def shrinkage(norms, amount):
         norms: The norm of each group.
         amount: By how much each norm shrinks, a number or tensor.
     """
-    alive = norms > amount
-    safe = ops.where(alive, norms, ops.ones_like(norms))
-    return ops.where(alive, 1 - amount / safe, ops.zeros_like(norms))
+    dead = norms <= amount
+    safe = ops.where(dead, ops.ones_like(norms), norms)
+    return ops.where(dead, ops.zeros_like(norms), 1 - amount / safe)
 
 
 def shrink_groups(w, axis: Axis, amount):

@@ -7,8 +7,8 @@ Each has its proximal operator beside it: `prox(w, step) = argmin_x step * r(x)
 import keras
 from keras import ops
 
-from keras_sgl0.groups import safe_norm, upcast, wide_dtype
-from keras_sgl0.regularizers.elementwise import ElementwisePenalty, signed
+from keras_sgl0.groups import safe_norm, signed, upcast, wide_dtype
+from keras_sgl0.regularizers.elementwise import ElementwisePenalty
 from keras_sgl0.utils.validation import finite_float
 
 
@@ -64,7 +64,7 @@ class TransformedL1(ElementwisePenalty):
         q = ops.minimum(q, 1.0)  # it is less than 1 above the threshold
         sine = ops.sin(ops.arcsin(ops.sqrt(q)) / 3)
         kept = size - 4 / 3 * shifted * ops.square(sine)
-        return signed(w, size > self.threshold(step), kept)
+        return signed(w, size <= self.threshold(step), kept)
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -114,11 +114,11 @@ class LHalf(ElementwisePenalty):
         wide = upcast(w)
         step = ops.convert_to_tensor(step, wide_dtype(w))
         size, threshold = ops.abs(wide), self.threshold(step)
-        alive = size > threshold
-        safe = ops.where(alive, size, ops.ones_like(size) * threshold)
+        dead = size <= threshold
+        safe = ops.where(dead, ops.ones_like(size) * threshold, size)
         angle = ops.arccos(-(3**1.5 / 4) * self.factor * step * safe**-1.5)
         kept = 2 / 3 * safe * (1 + ops.cos(2 / 3 * angle))
-        return signed(w, alive, kept)
+        return signed(w, dead, kept)
 
 
 @keras.saving.register_keras_serializable("keras_sgl0")
@@ -180,7 +180,7 @@ class SCAD(ElementwisePenalty):
         middle = ((a - 1) * size - a * threshold) / (a - 1 - step)
         kept = ops.where(size <= level + threshold, soft, middle)
         kept = ops.where(size <= a * level, kept, size)
-        return signed(w, size > threshold, kept)
+        return signed(w, size <= threshold, kept)
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -239,7 +239,7 @@ class MCP(ElementwisePenalty):
         size = ops.abs(upcast(w))
         firm = (size - threshold) / (1 - step / self.gamma)
         kept = ops.where(size <= self.gamma * self.factor, firm, size)
-        return signed(w, size > threshold, kept)
+        return signed(w, size <= threshold, kept)
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -290,16 +290,16 @@ class L1MinusL2(ElementwisePenalty):
         """Returns the minimiser; of equally large weights the first is kept."""
         wide = upcast(w)
         size, t = ops.abs(wide), self.threshold(step)
-        soft = ops.maximum(size - t, 0)
+        soft = ops.where(size <= t, ops.zeros_like(size), size - t)
         norm = safe_norm(soft)
-        several = norm > 0
-        scale = self.alpha * t / ops.where(several, norm, ops.ones_like(norm))
+        alone = norm <= 0  # at most the largest weight is left
+        scale = self.alpha * t / ops.where(alone, ops.ones_like(norm), norm)
         flat = ops.reshape(size, (-1,))
         first = ops.one_hot(ops.argmax(flat), flat.shape[0], dtype=flat.dtype)
         largest = ops.maximum(ops.max(flat) + (self.alpha - 1) * t, 0)
-        alone = largest * ops.reshape(first, size.shape)
-        kept = ops.where(several, soft * (1 + scale), alone)
-        return signed(w, kept > 0, kept)
+        one = largest * ops.reshape(first, size.shape)
+        kept = ops.where(alone, one, soft * (1 + scale))
+        return signed(w, kept <= 0, kept)
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -147,6 +147,147 @@ def test_validation_and_evaluate_show_the_plain_penalty(images, way):
     assert min(logs["val_loss"]) > max(logs["loss"][-1:])
 
 
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        lambda: [ks.VariableSplitting(0.1)],
+        lambda: [ks.ProximalStep(), ks.TargetDensity(0.4)],
+        lambda: [ks.VariableSplitting(0.1), ks.TargetDensity(0.4)],
+    ],
+    ids=["splitting", "proximal", "both"],
+)
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_evaluate_in_a_callback_shows_the_plain_penalty(
+    images, callbacks, place
+):
+    class Evaluate(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            shown.append(self.model.evaluate(*images, verbose=0))
+            expected.append(plain_loss(self.model, images))
+            summed.append(sum(float(loss) for loss in self.model.losses))
+
+    shown, expected, summed = [], [], []
+    model = two_layers(ks.SGL0(0.01), sgd())
+    mine = [Evaluate(), *callbacks()]
+    if place == "after":
+        mine = [*mine[1:], mine[0]]
+    model.fit(*images, epochs=2, verbose=0, callbacks=mine)
+    np.testing.assert_allclose(shown, expected, rtol=1e-5)
+    logits = model.predict(images[0], verbose=0)
+    data = float(to_numpy(model.loss(images[1], logits)))
+    assert summed[-1] == pytest.approx(expected[-1] - data, rel=1e-4)
+
+
+def interrupted(images, penalty, callback):
+    """Returns a model whose `fit` was ended by an exception."""
+    model = two_layers(penalty, keras.optimizers.SGD(0.1))
+    with pytest.raises(StoppedError):
+        model.fit(
+            *images, epochs=3, verbose=0, callbacks=[callback, stop_before(1)]
+        )
+    return model
+
+
+@pytest.mark.parametrize("end", ["release", "compile", "fit"])
+@pytest.mark.parametrize(
+    ("penalty", "callback"),
+    [
+        (ks.GroupLasso(0.05), ks.ProximalStep()),
+        (ks.SGL0(0.05), ks.VariableSplitting(0.1)),
+    ],
+    ids=["proximal", "splitting"],
+)
+def test_a_plain_fit_after_an_exception_is_plain(
+    images, penalty, callback, end
+):
+    model = interrupted(images, penalty, callback)
+    if end == "release":
+        ks.release(model)
+        assert_given_back(model, type(penalty))
+    if end == "compile":
+        model.compile(keras.optimizers.SGD(0.1), model.loss, **QUICK)
+    expected = two_layers(penalty, keras.optimizers.SGD(0.1))
+    expected.set_weights(model.get_weights())
+    for each in (model, expected):
+        each.fit(*images, epochs=2, verbose=0, shuffle=False)
+    np.testing.assert_allclose(state(model), state(expected), atol=1e-6)
+
+
+def test_a_new_penalty_after_an_exception_replaces_the_loan(images):
+    model = interrupted(images, ks.GroupLasso(0.05), ks.ProximalStep())
+    ks.regularize(model, ks.GroupLasso(1e-9, axis="auto"))
+    assert_given_back(model, ks.GroupLasso)
+    model.fit(*images, epochs=2, verbose=0)
+    assert (to_numpy(model.layers[0].kernel) != 0).all()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda model: ks.regularize(model, ks.L1(0.1)), ks.release],
+    ids=["regularize", "release"],
+)
+def test_a_new_penalty_inside_fit_is_refused(images, function):
+    def change(epoch, logs):
+        function(model)
+
+    model = two_layers(ks.GroupLasso(0.05), sgd())
+    change = keras.callbacks.LambdaCallback(on_epoch_end=change)
+    with pytest.raises(ValueError, match="cannot be called inside `fit`"):
+        model.fit(*images, verbose=0, callbacks=[ks.ProximalStep(), change])
+
+
+class OwnStep(keras.Model):
+    """A train step that does without the losses of the model."""
+
+    def __init__(self, penalty):
+        super().__init__()
+        self.dense = keras.layers.Dense(3, kernel_regularizer=penalty)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.own_loss(y, self(x))
+        variables = self.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return {"loss": loss}
+
+    own_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.mark.tensorflow
+def test_a_train_step_without_the_models_losses_is_refused(images):
+    model = OwnStep(ks.SGL0(0.01))
+    model(images[0])
+    model.compile("sgd", **QUICK)
+    expected = "`VariableSplitting` cannot train this model, since its `train_"
+    with pytest.raises(ValueError, match=expected):
+        model.fit(*images, verbose=0, callbacks=[ks.VariableSplitting(0.1)])
+    # A proximal step needs no loss.
+    model.fit(*images, epochs=2, verbose=0, callbacks=[ks.ProximalStep()])
+    # Nothing was lent to it any more.
+    model.fit(*images, verbose=0)
+
+
+@pytest.mark.tensorflow
+def test_a_train_step_without_constraints_is_refused(images):
+    class Bare(OwnStep):
+        def train_step(self, data):
+            x, y = data
+            return {"loss": self.own_loss(y, self(x))}
+
+    model = Bare(ks.SGL0(0.01))
+    model(images[0])
+    model.compile("sgd", **QUICK)
+    with pytest.raises(ValueError, match="does not apply the constraints"):
+        model.fit(*images, verbose=0, callbacks=[ks.ProximalStep()])
+
+
 @pytest.mark.parametrize("constraint_first", [True, False])
 def test_gates_and_a_penalty_in_one_fit(images, constraint_first):
     class Lent(keras.callbacks.Callback):

@@ -272,3 +272,72 @@ def test_accumulation_is_refused_behind_loss_scaling_too(images):
     model = two_layers(ks.L1(0.01), optimizer)
     with pytest.raises(ValueError, match="gradient_accumulation_steps=4"):
         model.fit(*images, verbose=0, callbacks=[ks.ProximalStep()])
+
+
+class OwnOptimizer(keras.Model):
+    """A model whose train step has an optimizer of its own."""
+
+    def __init__(self, own):
+        super().__init__()
+        self.dense = keras.layers.Dense(3, kernel_regularizer=ks.L1(0.1))
+        self.own = own
+
+    def call(self, x):
+        return self.dense(x)
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(y=y, y_pred=self(x))
+        variables = self.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        self.own.apply_gradients(zip(gradients, variables, strict=True))
+        return {"loss": loss}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("compiled", ["sgd", None])
+def test_a_train_step_with_an_optimizer_of_its_own(images, compiled):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def fitted(model, callback, optimizer):
+        model(images[0])
+        model.compile(optimizer, loss, **QUICK)
+        model.layers[0].kernel.assign(np.full((12, 3), 0.02))
+        model.fit(
+            *images, epochs=3, verbose=0, shuffle=False, callbacks=[callback]
+        )
+        return to_numpy(model.layers[0].kernel)
+
+    own = keras.optimizers.SGD(0.05)
+    found = fitted(OwnOptimizer(own), ks.ProximalStep(own), compiled)
+    plain = keras.Sequential(
+        [keras.layers.Dense(3, kernel_regularizer=ks.L1(0.1))]
+    )
+    optimizer = keras.optimizers.SGD(0.05)
+    expected = fitted(plain, ks.ProximalStep(), optimizer)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert (found == 0).any()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("compiled", "message"),
+    [
+        ("sgd", r"rate of SGD, which took no step: .*Step\(optimizer=...\)`"),
+        (None, r"compiled without an optimizer. .*Step\(optimizer=...\)`"),
+    ],
+)
+def test_another_optimizer_than_that_of_the_model(images, compiled, message):
+    model = OwnOptimizer(keras.optimizers.SGD(0.05))
+    model(images[0])
+    model.compile(compiled, "sparse_categorical_crossentropy", **QUICK)
+    with pytest.raises(ValueError, match=message):
+        model.fit(*images, verbose=0, callbacks=[ks.ProximalStep()])
+
+
+def test_an_optimizer_that_is_none():
+    with pytest.raises(ValueError, match="Expected a Keras optimizer, or"):
+        ks.ProximalStep("sgd")

@@ -12,6 +12,7 @@ from densities import (
     kernels_of,
     run,
     sgd,
+    state,
     train,
 )
 from helpers import BACKEND, QUICK, compile_quickly, to_numpy, two_layers
@@ -552,3 +553,72 @@ def test_what_is_negligible_depends_on_the_fan_in(
         verbose=0,
     ).history
     assert logs["density"][0] == 0.5
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "no epochs",
+        "no epochs left",
+        # The others refuse it themselves.
+        pytest.param("no data", marks=pytest.mark.tensorflow),
+    ],
+)
+def test_an_untrained_model_is_left_alone(images, how):
+    model = two_layers(ks.GroupLasso(0.01), sgd())
+    before = state(model)
+    settings = {
+        "no epochs": {"epochs": 0},
+        "no epochs left": {"epochs": 3, "initial_epoch": 3},
+        "no data": {"epochs": 2},
+    }[how]
+    data = images
+    if how == "no data":
+        data = (images[0][:0], images[1][:0])
+    model.fit(*data, verbose=0, callbacks=[ks.TargetDensity(0.2)], **settings)
+    np.testing.assert_array_equal(state(model), before)
+
+
+def test_two_targets_are_refused(images):
+    model = two_layers(ks.GroupLasso(0.01), sgd())
+    both = [ks.TargetDensity(0.2), ks.TargetDensity(0.3, of="neurons")]
+    with pytest.raises(ValueError, match=r"Received: densities 0.2 and 0.3"):
+        model.fit(*images, verbose=0, callbacks=both)
+
+
+def test_a_loop_of_your_own(images):
+    def train(callbacks):
+        model = two_layers(ks.GroupLasso(0.05), keras.optimizers.SGD(0.1))
+        hooks = keras.callbacks.CallbackList(callbacks, model=model, **known)
+        hooks.on_train_begin()
+        for epoch in range(4):
+            hooks.on_epoch_begin(epoch)
+            for step in range(2):
+                hooks.on_train_batch_begin(step)
+                batch = slice(32 * step, 32 * step + 32)
+                logs = model.train_on_batch(images[0][batch], images[1][batch])
+                hooks.on_train_batch_end(step, {"loss": logs})
+            hooks.on_epoch_end(epoch, {})
+        hooks.on_train_end()
+        return model
+
+    def callbacks():
+        return [ks.ProximalStep(), ks.TargetDensity(0.3)]
+
+    known = {}
+    with pytest.raises(ValueError, match="needs the number of epochs"):
+        train(callbacks())
+    known = {"epochs": 4, "steps": 2}
+    expected = two_layers(ks.GroupLasso(0.05), keras.optimizers.SGD(0.1))
+    expected.fit(
+        *images,
+        batch_size=32,
+        epochs=4,
+        shuffle=False,
+        verbose=0,
+        callbacks=callbacks(),
+    )
+    np.testing.assert_allclose(
+        state(train(callbacks())), state(expected), atol=1e-6
+    )
+    assert (state(expected) == 0).any()

@@ -170,6 +170,15 @@ def test_no_nan_in_value_or_gradient(penalty, reference, scale):
         assert np.isfinite(gradient(penalty, w)).all()
 
 
+@pytest.mark.parametrize(
+    "penalty", [p for p, _ in ALL.values() if p.has_prox], ids=repr
+)
+def test_nan_stays_nan(penalty):
+    w = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    w[2, 1] = np.nan
+    assert np.isnan(to_numpy(penalty.prox(ops.convert_to_tensor(w), 0.5))[2, 1])
+
+
 @every_penalty
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_low_precision(penalty, reference, dtype):
