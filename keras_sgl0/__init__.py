@@ -13,6 +13,7 @@ from keras_sgl0 import (
 from keras_sgl0.callbacks import (
     ADMM,
     CoupledGroups,
+    KeepZeros,
     L0Constraint,
     ProximalStep,
     SparsityMonitor,
@@ -96,6 +97,7 @@ __all__ = [
     "GroupPenalty",
     "HardConcrete",
     "IntegratedTransformedL1",
+    "KeepZeros",
     "L0Constraint",
     "L1MinusL2",
     "LHalf",

@@ -118,7 +118,7 @@ class RegularizationReport:
 
 def regularize(
     model: keras.Model,
-    penalty: _Penalty | Callable[[float], _Penalty],
+    penalty: _Penalty | Callable[[float], _Penalty] | None,
     layers: _Selection = None,
 ) -> RegularizationReport:
     """Puts a penalty on the kernels of an existing model, in place.
@@ -152,7 +152,7 @@ def regularize(
         penalty: A regularizer, or a function that returns one, given the depth
             `l / L` of kernel `l = 0, ..., L - 1` in the order of the model's
             layers, a number in [0, 1). What is left alone for making the
-            outputs counts, too.
+            outputs counts, too. `None` removes what there is.
         layers: `None` for every layer with a known kernel; or a function that
             says of a layer whether to take it; or a list of layers or their
             names, where a model stands for all that is in it and
@@ -175,10 +175,10 @@ def regularize(
         >>> report = regularize(model, SGL0(1e-6))
         >>> report = regularize(model, lambda depth: CGES(1e-6, mu=depth))
         >>> report = regularize(model, L1(1e-5), layers=["predictions"])
+        >>> report = regularize(model, None)
 
     Reference:
-        Yoon, Hwang: Combined Group and Exclusive Sparsity for Deep Neural
-        Networks, ICML 2017, where mu varies with the depth of the layer.
+        Yoon, Hwang, ICML 2017, where mu varies with the depth of the layer.
     """
     require_built(model)
     require_no_fit(model, "regularize")
@@ -233,13 +233,12 @@ def regularize(
         notes = slot.put(own)
         if unclear:
             notes.append(_MAY_MAKE_OUTPUTS)
-        if id(slot.kernel) not in trainable:
-            notes.append("frozen: Keras ignores the penalty")
         loser = saved.first_loser(slot.place.keepers)
-        if loser is not None:
-            notes.append(
-                f"lost when saved: not in the config of `{loser.name}`"
-            )
+        if own and id(slot.kernel) not in trainable:
+            notes.append("frozen: Keras ignores the penalty")
+        if own and loser is not None:
+            lost = f"lost when saved: not in the config of `{loser.name}`"
+            notes.append(lost)
         entries[row] = slot.entry(own, "; ".join(notes))
     if model.compiled:
         retrace(model)
@@ -324,7 +323,7 @@ class _Slot:
         shape = tuple(self.kernel.shape)
         return with_axis_of(penalty, self.layout, shape, self.place.path)
 
-    def has_groups_of_outputs(self, penalty: _Penalty) -> bool:
+    def has_groups_of_outputs(self, penalty: _Penalty | None) -> bool:
         """Whether each group of a penalty is all that makes some outputs.
 
         Args:
@@ -336,11 +335,14 @@ class _Slot:
         rank = len(self.kernel.shape)
         return axis % rank - rank in self.layout.output_axes
 
-    def put(self, penalty: _Penalty) -> list[str]:
+    def put(self, penalty: _Penalty | None) -> list[str]:
         """Sets the penalty and returns what to know about it."""
         before = self.kernel.regularizer
         set_penalty(self.place.line, self.layout, penalty)
-        return [] if before is None else [f"replaces {describe(before)}"]
+        if before is None:
+            return [] if penalty else ["had no penalty"]
+        does = "replaces" if penalty else "removes"
+        return [f"{does} {describe(before)}"]
 
 
 def _selector(places: list[_Place], layers: _Selection) -> Callable:
@@ -374,8 +376,10 @@ def _selector(places: list[_Place], layers: _Selection) -> Callable:
     return lambda place: not wanted.keys().isdisjoint(keys(place))
 
 
-def _penalties(slots: list[_Slot], penalty) -> list[_Penalty]:
+def _penalties(slots: list[_Slot], penalty) -> list[_Penalty | None]:
     """Returns the penalty of every slot, before any is put on."""
+    if penalty is None:
+        return [None] * len(slots)
     expected = "a regularizer, or a function of the depth that returns one"
     is_function = callable(penalty) and not isinstance(penalty, type)
     require(is_function, "penalty", expected, penalty)

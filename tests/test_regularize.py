@@ -407,7 +407,7 @@ def test_what_is_refused_leaves_the_model_alone():
         return ks.L1(1.0) if depth < 0.5 else None
 
     for penalty, selection, message in (
-        (None, None, "`penalty`. Expected a regularizer, or a function"),
+        (1.0, None, "`penalty`. Expected a regularizer, or a function"),
         ("l2", None, "`penalty`"),
         (ks.SGL0, None, "`penalty`"),
         (none_at_the_end, None, "Received: penalty=None"),
@@ -583,3 +583,30 @@ def test_keras_applications(name, kernels, tmp_path):
     assert list(penalised(loaded).values()) == put
     assert len(put) == kernels
     assert total(loaded) == pytest.approx(total(model))
+
+
+def test_none_removes_penalties(tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(5, kernel_regularizer=ks.SGL0(0.1), name="first"),
+            layers.Dense(3, kernel_regularizer="l2", name="second"),
+            layers.Dense(2, name="third"),
+        ]
+    )
+    model.compile("sgd", "mse")
+    x, y = np.ones((8, 4)), np.ones((8, 2))
+    before = model.evaluate(x, y, verbose=0)
+    report = ks.regularize(model, None, layers=["first", "third"])
+    notes = {e.layer: e.note for e in report.left_alone}
+    assert notes["first"].startswith("removes SGL0(")
+    assert notes["third"] == "had no penalty"
+    assert notes["second"] == "not selected"
+    assert not report.regularized
+    penalty = float(ks.SGL0(0.1)(model.get_layer("first").kernel))
+    after = model.evaluate(x, y, verbose=0)
+    assert after == pytest.approx(before - penalty, rel=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_layer("first").kernel_regularizer is None
+    assert loaded.get_layer("second").kernel_regularizer is not None

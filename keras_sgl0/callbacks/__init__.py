@@ -2,6 +2,7 @@
 
 from keras_sgl0.callbacks.admm import ADMM
 from keras_sgl0.callbacks.coupling import CoupledGroups
+from keras_sgl0.callbacks.keep_zeros import KeepZeros
 from keras_sgl0.callbacks.l0_constraint import L0Constraint
 from keras_sgl0.callbacks.proximal import ProximalStep
 from keras_sgl0.callbacks.sparsity_monitor import SparsityMonitor
@@ -11,6 +12,7 @@ from keras_sgl0.callbacks.target_density import TargetDensity
 __all__ = [
     "ADMM",
     "CoupledGroups",
+    "KeepZeros",
     "L0Constraint",
     "ProximalStep",
     "SparsityMonitor",

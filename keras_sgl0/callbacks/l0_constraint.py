@@ -254,6 +254,7 @@ class L0Constraint(LendingCallback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds densities, violations and multipliers to `logs`."""
+        super().on_epoch_end(epoch, logs)
         for constraint in self.constraints if logs is not None else ():
             ending = f"_{constraint.name}" if constraint.name else ""
             density = float(ops.convert_to_numpy(constraint.density()))

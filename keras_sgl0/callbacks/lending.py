@@ -3,9 +3,16 @@
 from collections.abc import Iterable
 
 import keras
+from keras import ops
 
-from keras_sgl0.network.compilation import require_strategy_can_train, retrace
+from keras_sgl0.groups import upcast
+from keras_sgl0.network.compilation import (
+    optimizers,
+    require_strategy_can_train,
+    retrace,
+)
 from keras_sgl0.network.loans import Lent, LentRegularizer, begin_fit, give_back
+from keras_sgl0.network.sparsity import TOLERANCE
 from keras_sgl0.regularizers import Penalty
 from keras_sgl0.utils.validation import InputError, require_built
 
@@ -111,6 +118,23 @@ class LendingCallback(keras.callbacks.Callback):
     """
 
     _loans: tuple = ()
+    # What a copy is to have: the attributes from before the first `fit`.
+    _as_new: dict | None = None
+
+    def __getstate__(self):
+        """Returns the state of a copy, which is as new.
+
+        What a `fit` makes belongs to its model, and some of it, as what
+        TensorFlow has traced, cannot be copied.
+        """
+        state = vars(self) if self._as_new is None else self._as_new
+        return state | {"_model": None, "params": None}
+
+    def set_model(self, model):
+        """Takes the model of a `fit`."""
+        if self._as_new is None:
+            self._as_new = dict(vars(self))
+        super().set_model(model)
 
     def survey(self):
         """Finds out what `lend` needs to know of the model."""
@@ -155,6 +179,7 @@ class LendingCallback(keras.callbacks.Callback):
         """Lends."""
         require_built(self.model)
         require_strategy_can_train(self.model)
+        self._zeros: list[tuple] = []
         self.fit = begin_fit(self.model, self.params)
         variables = self.model.trainable_variables
         self.survey()
@@ -172,7 +197,24 @@ class LendingCallback(keras.callbacks.Callback):
                 setattr(variable, name, value)
         retrace(self.model)
 
+    def on_epoch_end(self, epoch, logs=None):
+        """Notes what is zero, where averages will replace the weights."""
+        several = optimizers(self.model.optimizer)
+        if any(getattr(one, "use_ema", False) for one in several):
+            self._zeros = [
+                (v, ops.convert_to_numpy(ops.abs(upcast(v)) < TOLERANCE))
+                for v, _ in self._loans
+            ]
+
+    def keep_zeros(self):
+        """Sets to zero what was zero before averages replaced the weights."""
+        for variable, zero in self._zeros:
+            kept = ops.convert_to_numpy(ops.logical_not(zero))
+            variable.assign(variable * ops.cast(kept, variable.dtype))
+        self._zeros = []
+
     def on_train_end(self, logs=None):
         """Takes back what was lent."""
+        self.keep_zeros()
         self._loans = ()
         give_back(self.model)

@@ -124,6 +124,7 @@ class ProximalStep(LendingCallback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Refuses an optimizer that took no step: its rate is not the one."""
+        super().on_epoch_end(epoch, logs)
         if self._steps() == self._steps_before:
             raise InputError(
                 "`ProximalStep` takes the learning rate of "

@@ -44,3 +44,7 @@ class SparsityMonitor(keras.callbacks.Callback):
             report = self._counter()
             logs["weight_sparsity"] = report.weight_sparsity
             logs["neuron_sparsity"] = report.neuron_sparsity
+
+    def on_train_end(self, logs=None):
+        """Lets go of what was compiled, which cannot be copied."""
+        self._counter = None

@@ -1,9 +1,11 @@
 """Variable splitting: how a penalty without a gradient is trained."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sgl0.callbacks.lending import (
@@ -92,7 +94,7 @@ class Splitting(LendingCallback):
     Raises:
         ValueError: If an argument is out of range; when `fit` begins, if no
             trainable variable has a penalty to split, or if beta is too small
-            for the proximal operator of one.
+            for the proximal operator of one, or infinite in a later epoch.
     """
 
     def __init__(self, beta: float, growth: float, every: int):
@@ -147,12 +149,30 @@ class Splitting(LendingCallback):
 
     def on_train_begin(self, logs=None):
         """Makes beta and room for V and lends the split penalties."""
+        self._require_finite_beta()
         self._held = {}
         with scope_of(self.model):
             self.beta = self.make_beta("splitting_beta")
             super().on_train_begin(logs)
         self._update_v = compiled(self._assign_v)
         self.v_is_stale = True
+
+    def _require_finite_beta(self):
+        """Refuses a beta that would be infinite before the end of `fit`."""
+        epochs = (self.params or {}).get("epochs") or 0
+        if self.growth == 1:
+            return
+        # In logarithms, as the power itself may overflow.
+        most = float(np.finfo(_dtype(self.model)).max)
+        room = math.log(most) - math.log(self.initial_beta)
+        first = (int(room / math.log(self.growth)) + 1) * self.every
+        if first < epochs:
+            raise InputError(
+                f"`beta` would be infinite from epoch {first} on: it begins "
+                f"at {self.initial_beta} and is multiplied by `growth` every "
+                f"{self.every} epochs. Choose a smaller `growth` or a larger "
+                f"`every`. Received: growth={self.growth}"
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         """Sets the epoch's beta, and V where it is stale."""
@@ -176,6 +196,7 @@ class Splitting(LendingCallback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Puts beta and the threshold into `logs`."""
+        super().on_epoch_end(epoch, logs)
         if logs is not None:
             logs["beta"] = self.beta_at(epoch)
             logs.update(self._thresholds())

@@ -262,9 +262,11 @@ class TargetDensity(LendingCallback):
         if logs is not None:
             logs["density"] = self.cut.density()
             logs["strength"] = float(ops.convert_to_numpy(self.strength))
+        super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs=None):
         """Cuts again: `fit` may stop early, or weights may be restored."""
+        self.keep_zeros()
         if self.fit.has_stepped:  # not an untrained model
             self._finish()
         super().on_train_end(logs)

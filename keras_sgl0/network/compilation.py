@@ -64,12 +64,15 @@ def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:
     return strategy.scope() if strategy else contextlib.nullcontext()
 
 
-def optimizers(optimizer: keras.optimizers.Optimizer) -> list:
+def optimizers(optimizer: keras.optimizers.Optimizer | None) -> list:
     """Returns an optimizer and those that it is made of.
 
     Args:
-        optimizer: It may wrap one for loss scaling, or be of several.
+        optimizer: It may wrap one for loss scaling, or be of several; `None`
+            for none.
     """
+    if optimizer is None:
+        return []
     inner = getattr(optimizer, "inner_optimizer", None)
     several = getattr(optimizer, "optimizers", ())
     return [

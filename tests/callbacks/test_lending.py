@@ -1,5 +1,8 @@
 """Fits that end early, follow one another or have two lending callbacks."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -382,3 +385,92 @@ def test_names_are_made_unique():
         "a_1_1",
         "a_2",
     ]
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["", "loss scale"])
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        lambda: [ks.ProximalStep()],
+        lambda: [ks.TargetDensity(0.4)],
+        lambda: [ks.ProximalStep(), ks.TargetDensity(0.3, settle=0.5)],
+        lambda: [
+            ks.CoupledGroups(ks.GroupLasso(0.03)),
+            ks.ProximalStep(),
+            ks.TargetDensity(0.5, of="macs"),
+        ],
+    ],
+    ids=["proximal", "target", "both", "coupled"],
+)
+def test_averages_keep_the_zeros(images, callbacks, wrapped):
+    class Raw(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raw.append(state(self.model))
+
+    raw = []
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9)
+    if wrapped:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    mine = callbacks()
+    coupled = isinstance(mine[0], ks.CoupledGroups)
+    model = two_layers(None if coupled else ks.GroupLasso(0.3), optimizer)
+    model.fit(
+        *images, epochs=6, batch_size=16, verbose=0, callbacks=[*mine, Raw()]
+    )
+    zeros = raw[-1] == 0
+    assert zeros.sum() > 20
+    after = state(model)
+    assert (after[zeros] == 0).all()
+    # The others are the averages.
+    assert np.abs(after - raw[-1])[~zeros].max() > 1e-4
+
+
+CALLBACKS = [
+    lambda: [ks.VariableSplitting(0.1)],
+    lambda: [ks.ADMM(0.1)],
+    lambda: [ks.ProximalStep(), ks.TargetDensity(0.4)],
+    lambda: [ks.TargetDensity(0.4, of="macs")],
+    lambda: [ks.SparsityMonitor()],
+    lambda: [ks.KeepZeros()],
+]
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))],
+    ids=["deepcopy", "pickle"],
+)
+@pytest.mark.parametrize("callbacks", CALLBACKS)
+def test_a_copy_of_a_used_callback_is_as_new(images, callbacks, copied):
+    def trained(callbacks):
+        model = two_layers(ks.SGL0(0.01), keras.optimizers.SGD(0.1))
+        kernel = to_numpy(model.layers[0].kernel)
+        model.layers[0].kernel.assign(kernel * (abs(kernel) > 0.1))
+        model.fit(
+            *images, epochs=3, shuffle=False, verbose=0, callbacks=callbacks
+        )
+        return state(model)
+
+    used = callbacks()
+    first = trained(used)
+    again = trained([copied(callback) for callback in used])
+    np.testing.assert_allclose(first, again, atol=1e-6)
+    assert trained([copied(callback) for callback in callbacks()]).shape
+
+
+def test_sklearn_wrappers_copy_callbacks(images):
+    base = pytest.importorskip("sklearn.base")
+
+    def build(X, y):  # noqa: N803
+        model = two_layers(ks.SGL0(0.01))
+        model.compile("sgd", "categorical_crossentropy", **QUICK)
+        return model
+
+    callbacks = [ks.VariableSplitting(0.1)]
+    classifier = keras.wrappers.SKLearnClassifier(
+        build, fit_kwargs={"verbose": 0, "callbacks": callbacks}
+    )
+    classifier.fit(*images)
+    again = base.clone(classifier)
+    again.fit(*images)
+    assert again.predict(images[0]).shape[0] == len(images[0])

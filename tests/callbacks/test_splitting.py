@@ -422,3 +422,17 @@ def test_kernels_of_one_path_have_a_v_each(images):
     model.fit(*images, verbose=0, callbacks=[splitting])
     shapes = {name: tuple(v.shape) for name, v in splitting.v.items()}
     assert shapes == {"fc/kernel": (12, 5), "fc/kernel_1": (12, 7)}
+
+
+@pytest.mark.parametrize(
+    ("growth", "every", "epochs", "first"),
+    [(1.25, 1, 500, 408), (10.0, 2, 90, 80), (1e30, 1, 10**6, 2)],
+)
+def test_a_beta_beyond_the_floats_is_refused(
+    images, growth, every, epochs, first
+):
+    model = two_layers(ks.SGL0(0.01))
+    splitting = ks.VariableSplitting(0.1, growth, every)
+    assert splitting.beta_at(first - 1) < 3.4e38
+    with pytest.raises(ValueError, match=f"infinite from epoch {first} on"):
+        model.fit(*images, epochs=epochs, verbose=0, callbacks=[splitting])

@@ -1,0 +1,66 @@
+"""Training that leaves zeros alone."""
+
+import keras
+from keras import ops
+
+from keras_sgl0.callbacks.lending import LendingCallback
+from keras_sgl0.network.loans import LentConstraint
+from keras_sgl0.network.sparsity import kernels
+
+
+class _Masked(LentConstraint):
+    """What the optimizer made of a variable, with zeros where they were.
+
+    Args:
+        original: The constraint of the variable, or `None`.
+        kept: 1 where a weight is trained, 0 where it stays zero.
+    """
+
+    def __init__(self, original, kept):
+        super().__init__(original)
+        self.kept = kept
+
+    def stand_in(self, w):
+        if self.original is not None:
+            w = self.original(w)
+        return w * ops.cast(self.kept, w.dtype)
+
+
+class KeepZeros(LendingCallback):
+    """Keeps what is zero at zero, to fine-tune a pruned model.
+
+    A plain `fit` brings pruned weights back. With this callback, weights of
+    the kernels that are zero as `fit` begins stay zero, whatever the
+    optimizer. So do the zeros in biases and other variables, such as those of
+    dead channels, if some of their entries are not zero: a variable that is
+    zero as a whole has just been created.
+
+    List it after `ProximalStep`, if there is one.
+
+    Raises:
+        ValueError: When `fit` begins, if there is no such zero.
+
+    Example:
+        >>> apply_threshold(model, 1e-3)
+        >>> model.fit(x, y, epochs=10, callbacks=[KeepZeros()])
+    """
+
+    def refuse(self, originals):
+        """Returns the error message for a model without zeros."""
+        return (
+            "`KeepZeros` found no zero in the trainable weights. Set small "
+            "weights to zero first, with `apply_threshold`. Received: "
+            f"model={self.model!r}"
+        )
+
+    def survey(self):
+        """Finds the kernels."""
+        self._kernels = {id(kernel) for kernel in kernels(self.model)}
+
+    def lend(self, variable: keras.Variable, original):
+        """Returns the constraint for a variable with zeros."""
+        kept = ops.convert_to_numpy(ops.not_equal(variable, 0))
+        new = not kept.any() and id(variable) not in self._kernels
+        if kept.all() or new:
+            return {}
+        return {"constraint": _Masked(variable.constraint, kept)}
