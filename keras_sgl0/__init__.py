@@ -13,6 +13,7 @@ from keras_sgl0 import (
 from keras_sgl0.callbacks import (
     ADMM,
     CoupledGroups,
+    FactorScheduler,
     KeepZeros,
     L0Constraint,
     ProximalStep,
@@ -92,6 +93,7 @@ __all__ = [
     "ExclusiveLasso",
     "ExpectedL0",
     "ExportReport",
+    "FactorScheduler",
     "GateReport",
     "GroupLasso",
     "GroupPenalty",

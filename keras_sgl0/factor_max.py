@@ -160,7 +160,13 @@ def _batches(data, batch_size: int) -> Iterator[tuple]:
     elif isinstance(data, keras.utils.PyDataset):
         batches = (data[i] for i in range(data.num_batches))
     else:
-        is_batches = isinstance(data, Iterable) and not hasattr(data, "shape")
+        # A list of arrays is a tuple that was meant otherwise.
+        arrays = isinstance(data, list) and all(
+            hasattr(part, "shape") for part in data
+        )
+        is_batches = isinstance(data, Iterable) and not (
+            hasattr(data, "shape") or arrays
+        )
         expected = "a tuple (x, y) of arrays or a finite iterable of batches"
         require(is_batches, "data", expected, data)
         batches = data

@@ -264,3 +264,11 @@ def test_float16(images):
         assert factor_max(model, images) == pytest.approx(expected, rel=0.02)
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def test_a_list_of_arrays_is_no_batches():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    ks.regularize(model, ks.GroupLasso(1.0, "auto"))
+    with pytest.raises(ValueError, match=r"`data`. Expected a tuple \(x, y\)"):
+        ks.factor_max(model, [np.ones((4, 3)), np.ones((4, 2))])

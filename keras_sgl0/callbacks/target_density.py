@@ -7,18 +7,11 @@ from keras import ops
 
 from keras_sgl0.callbacks.coupling import CoupledPart
 from keras_sgl0.callbacks.density_measures import COUNTED
-from keras_sgl0.callbacks.lending import (
-    LendingCallback,
-    LentPenalty,
-    penalty_of,
-    value_of,
-)
-from keras_sgl0.callbacks.proximal import ProximalConstraint
+from keras_sgl0.callbacks.lending import penalty_of
+from keras_sgl0.callbacks.steering import Steering
 from keras_sgl0.callbacks.structure_cut import StructureCut
 from keras_sgl0.callbacks.weight_cut import WeightCut
-from keras_sgl0.groups import wide_dtype
-from keras_sgl0.network.compilation import retrace, scope_of
-from keras_sgl0.network.loans import Lent, LentConstraint
+from keras_sgl0.network.compilation import retrace
 from keras_sgl0.structures.families import Measure, structures
 from keras_sgl0.structures.members import Members
 from keras_sgl0.utils.validation import (
@@ -36,37 +29,7 @@ _UPDATES_PER_EPOCH = 10
 _STRONGEST = 100.0
 
 
-class _Steered(LentPenalty):
-    """A penalty times the current strength for its kernel."""
-
-    def __init__(self, original, target, kernel):
-        super().__init__(original)
-        self.target = target
-        self.kernel = kernel
-        self.is_needed = getattr(original, "is_needed", True)
-
-    def value(self, w):
-        if self.target.settled:
-            return ops.zeros((), wide_dtype(self.kernel))
-        strength = self.target.strength_for(self.kernel)
-        return strength * value_of(self.original, w)
-
-
-class _Supported(LentConstraint):
-    """A proximal step with the current strength, then what was cut."""
-
-    def __init__(self, original, target, kernel):
-        super().__init__(original)
-        self.target = target
-        self.kernel = kernel
-
-    def stand_in(self, w):
-        if self.original is not None and not self.target.settled:
-            w = self.original.prox(w, self.target.strength_for(self.kernel))
-        return self.target.cut.masked(self.kernel, w)
-
-
-class TargetDensity(LendingCallback):
+class TargetDensity(Steering):
     r"""Controls the strength of any penalty to reach a target density.
 
     `density=0.1` gives a network with a tenth of its weights. It works for
@@ -180,28 +143,15 @@ class TargetDensity(LendingCallback):
         self.minimum = integer("minimum", minimum, at_least=1)
         self.round_to = integer("round_to", round_to, at_least=1)
         # Created when `fit` begins.
-        self.strength: Any = None
         self.cut: Any = None
-        self.settled = False
         # Not a method, since even an empty batch hook makes every step slower.
         if keras.backend.backend() != "jax":
             self.on_train_batch_end = self._between_batches
 
     def survey(self):
         """Finds out what is penalized, and what is counted and cut."""
-        self.settled = self._has_begun = False
-        variables = self.model.trainable_variables
-        self._penalised = [v for v in variables if penalty_of(v) is not None]
-        if not self._penalised:
-            found = [v.regularizer for v in variables]
-            raise InputError(self.refuse([r for r in found if r is not None]))
-        for variable in self._penalised:
-            if isinstance(variable.regularizer, _Steered):
-                other = variable.regularizer.target.density
-                raise InputError(
-                    "Two `TargetDensity` cannot steer one penalty. Leave out "
-                    f"one. Received: densities {other} and {self.density}"
-                )
+        super().survey()
+        self._has_begun = False
         if "epochs" not in (self.params or {}):
             raise InputError(
                 "`TargetDensity` needs the number of epochs. In a loop of your "
@@ -210,41 +160,27 @@ class TargetDensity(LendingCallback):
             )
         self.cut = self._make_cut()
 
-    def lend(self, variable, original):
-        """Returns penalty and constraint for what is penalized or cut."""
-        lent: dict[str, Lent] = {}
-        if penalty_of(variable) is not None:
-            lent["regularizer"] = _Steered(original, self, variable)
-        elif not self.cut.has(variable):
-            return {}
-        if not isinstance(variable.constraint, ProximalConstraint | None):
-            raise InputError(
-                f"`TargetDensity` cannot train {variable.path}, which has a "
-                f"constraint of its own. Received: {variable.constraint}"
-            )
-        lent["constraint"] = _Supported(variable.constraint, self, variable)
-        return lent
-
     def prepare(self, variables):
         """Makes the strength, and finds out what a weight of each costs."""
-        prices = self.cut.prices(self._penalised).tolist()
+        super().prepare(variables)
+        prices = self.cut.prices(self.penalised).tolist()
         self._relative_prices = {
             id(variable): price
-            for variable, price in zip(self._penalised, prices, strict=True)
+            for variable, price in zip(self.penalised, prices, strict=True)
         }
-        with scope_of(self.model):
-            self.strength = keras.Variable(
-                1.0, trainable=False, dtype="float32", name="strength"
-            )
 
-    def strength_for(self, kernel):
-        """Returns the current multiplier of the penalty of a kernel.
+    def strength_for(self, variable):
+        """Returns the current multiplier of the penalty of a variable."""
+        price = self._relative_prices[id(variable)]
+        return super().strength_for(variable) * price
 
-        Args:
-            kernel: A kernel with a penalty.
-        """
-        strength = self.strength * self._relative_prices[id(kernel)]
-        return ops.cast(strength, wide_dtype(kernel))
+    def changes(self, variable):
+        """Returns whether a variable without a penalty may be cut."""
+        return self.cut.has(variable)
+
+    def after_step(self, variable, w):
+        """Returns a value of a variable with zeros for what is cut."""
+        return self.cut.masked(variable, w)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Sets the strength, or begins the second phase."""
@@ -277,14 +213,14 @@ class TargetDensity(LendingCallback):
         Raises:
             ValueError: If the target cannot be met.
         """
-        parts = map(penalty_of, self._penalised)
+        parts = map(penalty_of, self.penalised)
         couplings = [p.coupling for p in parts if isinstance(p, CoupledPart)]
         if not couplings and self.of not in ("macs", "channels"):
             for name in ("minimum", "round_to"):
                 value = getattr(self, name)
                 needs = '1, or of="macs", of="channels" or `CoupledGroups`'
                 require(value == 1, name, needs, value)
-            return WeightCut(self.density, self.of, self.model, self._penalised)
+            return WeightCut(self.density, self.of, self.model, self.penalised)
         require(
             self.of != "neurons",
             "of",
@@ -296,7 +232,7 @@ class TargetDensity(LendingCallback):
             penalised = None
         else:
             members = Members(structures(self.model))
-            penalised = members.among(self._penalised)
+            penalised = members.among(self.penalised)
         return StructureCut(
             self.density,
             cast(Measure, self.of),
@@ -327,9 +263,8 @@ class TargetDensity(LendingCallback):
             return
         path = self.density + (1 - self.density) * rest**3
         self.cut.approach(path)
-        self.strength.assign(min((density / path) ** _GAIN, _STRONGEST))
-        if keras.backend.backend() == "jax":
-            retrace(self.model)  # both are constants of the step there
+        # On JAX this traces anew, with what was cut.
+        self.set_strength(min((density / path) ** _GAIN, _STRONGEST))
 
     def _finish(self):
         """Cuts what does not fit the target."""

@@ -107,7 +107,7 @@ def test_an_exception_in_fit_is_undone_by_the_next(images, way, epoch):
     again = {"before": [*others, target], "epochs": 3}
     train(model, images, Chains(), **again)
     inner = "SplitPenalty" if "splitting" in way else "_ShownPenalty"
-    assert chains == 3 * [["_Steered", inner, "SGL0"]]
+    assert chains == 3 * [["SteeredPenalty", inner, "SGL0"]]
     assert_given_back(model, ks.SGL0)
     assert density_of(model) <= 0.2
 
