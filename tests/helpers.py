@@ -40,7 +40,8 @@ def compile_quickly(model, optimizer, loss, **arguments):
     """Compiles a model for a `fit` that starts soon."""
     model.compile(optimizer, loss, **(QUICK | arguments))
     # If a step makes variables, TensorFlow traces it twice.
-    model.optimizer.build(model.trainable_variables)
+    if model.built:
+        model.optimizer.build(model.trainable_variables)
 
 
 def two_layers(penalty, optimizer="sgd", seed=0, **compile_arguments):
