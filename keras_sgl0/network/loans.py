@@ -60,7 +60,11 @@ class Lent:
 
 
 class LentRegularizer(Lent, keras.regularizers.Regularizer):
-    """Stands in for a regularizer."""
+    """Stands in for a regularizer.
+
+    Args:
+        original: The regularizer, or `None`.
+    """
 
     def otherwise(self, w):
         """Returns the value of the original, 0 without one."""
@@ -70,7 +74,11 @@ class LentRegularizer(Lent, keras.regularizers.Regularizer):
 
 
 class LentConstraint(Lent):
-    """Stands in for a constraint."""
+    """Stands in for a constraint.
+
+    Args:
+        original: The constraint, or `None`.
+    """
 
     def otherwise(self, w):
         """Returns the result of the original, `w` without one."""
