@@ -167,6 +167,9 @@ class HardConcrete(keras.layers.Layer):
             `low < 0` and `high > 1`.
         regularizer: The penalty of `log_alpha`, usually an `ExpectedL0`.
         seed: The seed of `log_alpha` and of the samples.
+        group_size: The number of parameters that one gate rules, for
+            `L0Constraint` and `gate_report`. Default: that of the
+            `ExpectedL0`, or what the model's graph says.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name`.
 
     Attributes:
@@ -198,6 +201,7 @@ class HardConcrete(keras.layers.Layer):
         stretch: tuple[float, float] = STRETCH,
         regularizer: keras.regularizers.Regularizer | None = None,
         seed: int | None = None,
+        group_size: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -213,6 +217,13 @@ class HardConcrete(keras.layers.Layer):
             its = (self.regularizer.temperature, self.regularizer.stretch)
             expected = f"one with the gates' temperature and stretch {own}"
             require(own == its, "regularizer", expected, its)
+            same = group_size in (None, self.regularizer.group_size)
+            expected = f"that of the regularizer: {self.regularizer.group_size}"
+            require(same, "group_size", expected, group_size)
+            group_size = self.regularizer.group_size
+        if group_size is not None:
+            group_size = integer("group_size", group_size, at_least=1)
+        self.group_size = group_size
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
@@ -303,6 +314,7 @@ class HardConcrete(keras.layers.Layer):
             "stretch": list(self.stretch),
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "seed": self.seed,
+            "group_size": self.group_size,
         }
 
     def _stretched(self, s):

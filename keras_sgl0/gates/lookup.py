@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
+from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.gates.wiring import gated_by
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.utils.validation import InputError, require, require_built
@@ -49,7 +49,7 @@ def gated_layer(gate: HardConcrete) -> str:
 def gate_group_size(gate: HardConcrete) -> int:
     """Returns the number of parameters that one gate of a layer rules.
 
-    That of its `ExpectedL0`, else what the model's graph says (`gated_by`).
+    Its own `group_size`, else what the model's graph says (`gated_by`).
 
     Args:
         gate: A gate layer of a model.
@@ -57,14 +57,14 @@ def gate_group_size(gate: HardConcrete) -> int:
     Raises:
         ValueError: If the graph does not say it.
     """
-    if isinstance(gate.regularizer, ExpectedL0):
-        return gate.regularizer.group_size
+    if gate.group_size is not None:
+        return gate.group_size
     gated = gated_by(gate)
     if gated is None:
         raise InputError(
             f"It is not clear which weights the gates `{gate.name}` rule. Put "
             "them directly behind a convolution or before a dense layer, or "
-            "give them an `ExpectedL0` with their `group_size`."
+            "construct them with their `group_size`."
         )
     return gated.group_size
 

@@ -98,9 +98,20 @@ def test_the_whole_message():
         )
     assert str(caught.value) == (
         "It is not clear which weights the gates `z` rule. Put them directly "
-        "behind a convolution or before a dense layer, or give them an "
-        "`ExpectedL0` with their `group_size`."
+        "behind a convolution or before a dense layer, or construct them with "
+        "their `group_size`."
     )
+
+
+def test_a_group_size_of_its_own():
+    report = ks.gate_report(
+        MODELS["gate_alone"][0](lambda: ks.HardConcrete(group_size=7))
+    )
+    assert [layer.group_size for layer in report.layers] == [7]
+    penalty = ks.ExpectedL0(0.1, 5)
+    assert ks.HardConcrete(regularizer=penalty).group_size == 5
+    with pytest.raises(ValueError, match="Expected that of the regularizer: 5"):
+        ks.HardConcrete(regularizer=penalty, group_size=7)
 
 
 # layers between two gates, how many of the second one's inputs come through

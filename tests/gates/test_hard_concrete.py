@@ -314,6 +314,7 @@ def test_a_penalised_model_is_trained_by_fit_alone():
         ({"stretch": (-math.inf, 1.1)}, "stretch"),
         ({"stretch": ("-0.1", "1.1")}, "stretch"),
         ({"stretch": 1.1}, "stretch"),
+        ({"group_size": 0}, "group_size"),
         ({"regularizer": ks.ExpectedL0(1, 1, temperature=1)}, "regularizer"),
         ({"regularizer": ks.ExpectedL0(1, 1, stretch=(-1, 2))}, "regularizer"),
     ],
