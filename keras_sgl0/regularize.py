@@ -30,7 +30,7 @@ from keras_sgl0.network.penalties import (
     set_penalty,
     with_axis_of,
 )
-from keras_sgl0.utils.tables import as_text, new_table
+from keras_sgl0.utils.tables import as_text, counted, new_table
 from keras_sgl0.utils.validation import require, require_built
 
 _Penalty: TypeAlias = keras.regularizers.Regularizer
@@ -109,10 +109,9 @@ class RegularizationReport:
                 e.penalty,
                 e.note,
             )
-        summary = (
-            f" {len(self.regularized)} kernels carry a penalty, "
-            f"{len(self.left_alone)} layers or kernels were left alone"
-        )
+        alone = counted(len(self.left_alone), "other")
+        kernels = counted(len(self.regularized), "kernel")
+        summary = f" {kernels} with a penalty, {alone} left alone"
         return f"{as_text(table, width=160)}\n{summary}"
 
 

@@ -288,7 +288,7 @@ def test_the_report_in_print_and_as_plain_values():
     for entry in report.entries:
         assert entry.layer in text
     assert "kernel 3x3x2x4" in text
-    assert "5 kernels carry a penalty" in text
+    assert "5 kernels with a penalty, " in text
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["regularized"] == 5
     assert plain["regularized"] + plain["left_alone"] == len(plain["layers"])

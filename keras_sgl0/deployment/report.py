@@ -89,6 +89,17 @@ class Change:
         ratio = before / after if before and after else None
         return cls(name, before, after, unit, ratio)
 
+    def __str__(self) -> str:
+        def text(figure):
+            if figure is None:
+                return "?"
+            return f"{figure:,.4g}" if self.unit else f"{figure:,}"
+
+        unit = f" {self.unit}" if self.unit else ""
+        ratio = "" if self.ratio is None else f" (/ {self.ratio:.2f})"
+        figures = f"{text(self.before)} -> {text(self.after)}"
+        return f"{self.name}: {figures}{unit}{ratio}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:

@@ -46,6 +46,14 @@ class Dataset:
     mean: tuple[float, ...] = (0.0,)
     stddev: tuple[float, ...] = (1.0,)
 
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.train[0].shape[1:]))
+        return (
+            f"{self.name}: {len(self.train[1]):,} training and "
+            f"{len(self.test[1]):,} test images of {shape} in "
+            f"{self.num_classes} classes"
+        )
+
     def normalized(self) -> "Dataset":
         """Returns the data set, normalized by its training images."""
         levels = np.arange(256) / 255

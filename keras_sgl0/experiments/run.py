@@ -17,6 +17,7 @@ from keras_sgl0.experiments.building import (
     error_rate,
 )
 from keras_sgl0.experiments.devices import devices as devices_for
+from keras_sgl0.experiments.progress import Progress
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.run_folder import MODEL, SHRUNK, Recorder, RunFolder
 from keras_sgl0.experiments.run_result import (
@@ -42,7 +43,6 @@ from keras_sgl0.utils.validation import RunError
 
 with name_extra():
     import tensorflow as tf
-    from tqdm.keras import TqdmCallback
 
 # What TensorFlow raises if a worker stops responding.
 _LOST = (
@@ -136,7 +136,7 @@ def _train(recipe, folder, dataset, devices, progress):
     if first_epoch == recipe.epochs:
         return scale
     if progress and devices.is_chief:
-        callbacks.append(TqdmCallback(verbose=0))
+        callbacks.append(Progress(first_epoch))
     # Callbacks that write to the logs come before those that read them.
     callbacks += [_Facts(recipe), Recorder(folder, first_epoch, stateful)]
     try:

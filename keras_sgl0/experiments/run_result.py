@@ -216,10 +216,15 @@ class RunResult:
                 values[name] = values[name].to_dict()
         return values | others
 
+    @property
+    def error_name(self) -> str:
+        """What the errors are: on the test images, or on held-out ones."""
+        held_out = self.recipe.get("validation")
+        return "validation error" if held_out else "test error"
+
     def summary(self) -> str:
         """Returns the errors, the shrunk model and the time, as text."""
-        held_out = self.recipe.get("validation")
-        error = "validation error" if held_out else "test error"
+        error = self.error_name
         shrunk = self.shrunk or Shrunk(problem="an older run")
         return (
             f"{shrunk.summary(error)}\n"

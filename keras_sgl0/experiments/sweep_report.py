@@ -21,6 +21,7 @@ FIGURES = {
     "weight_sparsity": "weight sparsity",
     "neuron_sparsity": "neuron sparsity",
     "test_error": "test error",
+    "validation_error": "validation error",
 }
 # The name of a run's folder: RECIPE-SEED-SETTING=VALUE-...
 _NAME = re.compile(r"(\w+)-\d+((?:-\w+=.*)?)")
@@ -36,7 +37,8 @@ class SweepRow:
         settings: The settings that the sweep set besides the seed, as text by
             name.
         folders: The name of each run's folder, by seed.
-        figures: For each name in `FIGURES`, the percentage of each run.
+        figures: The percentages of each run, by their name in `FIGURES`. Of
+            the errors there is the one that was measured.
     """
 
     recipe: str
@@ -49,13 +51,14 @@ class SweepRow:
         """The number of runs."""
         return len(self.folders)
 
-    def mean(self, figure: str) -> float:
-        """Returns the mean over the runs.
+    def mean(self, figure: str) -> float | None:
+        """Returns the mean over the runs, `None` if it was not measured.
 
         Args:
             figure: A name in `FIGURES`.
         """
-        return statistics.mean(self.figures[figure])
+        measured = self.figures.get(figure)
+        return statistics.mean(measured) if measured else None
 
     def deviation(self, figure: str) -> float | None:
         """Returns the sample standard deviation, `None` for a single run.
@@ -63,9 +66,8 @@ class SweepRow:
         Args:
             figure: A name in `FIGURES`.
         """
-        return (
-            None if self.count < 2 else statistics.stdev(self.figures[figure])
-        )
+        measured = self.figures.get(figure, [])
+        return statistics.stdev(measured) if len(measured) > 1 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +90,13 @@ class SweepReport:
             dict.fromkeys(n for row in self.rows for n in row.settings)
         )
 
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The names of all figures that some row has."""
+        return tuple(
+            f for f in FIGURES if any(f in r.figures for r in self.rows)
+        )
+
     def to_dict(self) -> dict:
         """Returns the report as plain values, ready for JSON."""
         return {
@@ -97,9 +106,9 @@ class SweepReport:
                     "settings": row.settings,
                     "count": row.count,
                     "seeds": list(row.folders),
-                    "mean": {name: row.mean(name) for name in FIGURES},
+                    "mean": {name: row.mean(name) for name in row.figures},
                     "deviation": {
-                        name: row.deviation(name) for name in FIGURES
+                        name: row.deviation(name) for name in row.figures
                     },
                 }
                 for row in self.rows
@@ -122,13 +131,15 @@ class SweepReport:
         """Returns a CSV table with means and deviations as numbers."""
         out = io.StringIO()
         lines = csv.writer(out, lineterminator="\n")
-        figures = [f"{f}_{part}" for f in FIGURES for part in ("mean", "std")]
+        figures = [
+            f"{f}_{part}" for f in self.figures for part in ("mean", "std")
+        ]
         lines.writerow(["recipe", *self.settings, "count", *figures])
         for row in self.rows:
             settings = [row.settings.get(name) for name in self.settings]
             numbers = [
                 part(name)
-                for name in FIGURES
+                for name in self.figures
                 for part in (row.mean, row.deviation)
             ]
             lines.writerow([row.recipe, *settings, row.count, *numbers])
@@ -144,14 +155,20 @@ class SweepReport:
         return as_text(table, width=160)
 
     def _header(self):
-        return ["recipe", *self.settings, "runs", *FIGURES.values()]
+        figures = [FIGURES[name] for name in self.figures]
+        return ["recipe", *self.settings, "runs", *figures]
 
     def _cells(self, row):
         return [
             row.recipe,
             *(row.settings.get(name, "") for name in self.settings),
             f"{row.count}",
-            *(mean_and_deviation(row.figures[name]) for name in FIGURES),
+            *(
+                mean_and_deviation(row.figures[name])
+                if name in row.figures
+                else ""
+                for name in self.figures
+            ),
         ]
 
 
@@ -196,11 +213,19 @@ def _row(base, ends, runs):
         recipe=base,
         settings=dict(_SETTING.findall(ends)),
         folders={seed: name for seed, name, _ in runs},
-        figures={
-            figure: [getattr(result, figure) for _, _, result in runs]
-            for figure in FIGURES
-        },
+        figures=_figures([result for _, _, result in runs]),
     )
+
+
+def _figures(results):
+    """Returns the figures of runs with the same settings."""
+    measured = {
+        name: [getattr(result, name) for result in results]
+        for name in ("weight_sparsity", "neuron_sparsity", "test_error")
+    }
+    errors = measured.pop("test_error")
+    name = results[0].error_name.replace(" ", "_")
+    return measured | {name: errors}
 
 
 def _order(row):

@@ -95,3 +95,17 @@ def short_list(names: Sequence[str]) -> str:
     """
     more = f" + {len(names) - 2}" if len(names) > 2 else ""
     return ", ".join(names[:2]) + more
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns how many there are of something.
+
+    Args:
+        number: How many.
+        noun: Of what, in the singular; the plural ends in s.
+
+    Example:
+        >>> counted(1, "kernel"), counted(2000, "kernel")
+        ('1 kernel', '2,000 kernels')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

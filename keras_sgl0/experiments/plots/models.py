@@ -93,10 +93,11 @@ def filters(path: str | os.PathLike, layer: str | None = None) -> "Figure":
 def weights(path: str | os.PathLike) -> "Figure":
     """Draws how large the weights of each kernel are.
 
-    Zeros are left out, and counted in the title. Vertical lines show the size
-    below which a weight counts as zero and, if the run's history has one, the
-    last threshold. A run's `checkpoint.keras` still has the weights that were
-    cut; those below 1e-12 are all in the first bar.
+    Zeros are left out of the bars. The title counts the weights that are zero
+    to the tolerance of the run, as its report does. Vertical lines show this
+    tolerance and, if the run's history has one, the last threshold. A run's
+    `checkpoint.keras` still has the weights that were cut; those below 1e-12
+    are all in the first bar.
 
     Args:
         path: A run's folder, or a `.keras` file.
@@ -111,7 +112,10 @@ def weights(path: str | os.PathLike) -> "Figure":
         kernel.path: np.abs(ops.convert_to_numpy(kernel)).ravel()
         for kernel in kernels(_load(path))
     }
-    levels = _levels(path)
+    tolerance, thresholds = _levels(path)
+    levels = {f"tolerance {tolerance:g}": tolerance} if tolerance else {}
+    for threshold in thresholds[-1:]:
+        levels[f"threshold {threshold:.3g}"] = threshold
     shown = {k: np.maximum(s[s > 0], 1e-12) for k, s in sizes.items()}
     every = np.concatenate([*shown.values(), [*levels.values(), 1]])
     edges = np.geomspace(every.min() / 1.2, every.max() * 1.2, 61)
@@ -123,7 +127,8 @@ def weights(path: str | os.PathLike) -> "Figure":
                 level, color=look["color"], ls=look["linestyle"], label=label
             )
         axis.set_xscale("log")
-        axis.set_title(f"{name}, {np.mean(size == 0):.1%} zero")
+        zero = (size < tolerance) | (size == 0)
+        axis.set_title(f"{name}, {np.mean(zero):.1%} zero")
         axis.set_xlabel("|w|")
         axis.set_ylabel("weights")
     add_legend(figure, axes[0])
@@ -204,7 +209,7 @@ def _load(path):
 
 
 def _levels(path):
-    """Returns the sizes to compare weights to, by what they are."""
+    """Returns the tolerance and the thresholds of the run a model is of."""
     path = pathlib.Path(path).expanduser()
     folder = path.parent if path.suffix == ".keras" else path
     tolerance, thresholds = TOLERANCE, []
@@ -212,7 +217,4 @@ def _levels(path):
         tolerance = read_result(folder).recipe["tolerance"]
     if (folder / HISTORY).is_file():
         thresholds = read_history(folder).get("threshold", [])
-    levels = {f"tolerance {tolerance:g}": tolerance} if tolerance else {}
-    if thresholds:
-        levels[f"threshold {thresholds[-1]:.3g}"] = thresholds[-1]
-    return levels
+    return tolerance, thresholds
