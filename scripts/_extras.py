@@ -25,6 +25,9 @@ def name_extra() -> Iterator[None]:
     try:
         with _without_information():
             yield
+            tensorflow = sys.modules.get("tensorflow")
+            if hasattr(tensorflow, "config"):
+                tensorflow.config.list_physical_devices()  # reports on GPUs
     except ModuleNotFoundError as problem:
         package = _PACKAGES["missing_package"](problem)
         if package is None:

@@ -1,5 +1,7 @@
 """The progress bar of a run."""
 
+import sys
+
 from keras_sgl0.utils.extras import name_extra
 
 with name_extra():
@@ -26,18 +28,19 @@ class Progress(TqdmCallback):
     """
 
     def __init__(self, first_epoch: int = 0):
-        resuming = (
-            f"resuming at epoch {first_epoch + 1} " if first_epoch else ""
-        )
-        super().__init__(verbose=1, ncols=80, bar_format=resuming + _FORMAT)
+        super().__init__(verbose=1, ncols=80, bar_format=_FORMAT)
+        if first_epoch:
+            begin = f"resuming at epoch {first_epoch + 1}"
+            self.epoch_bar.write(begin, file=sys.stderr)
         # tqdm sets these as attributes, not as methods.
         self.on_epoch_end = self._show_epoch
         self.on_batch_end = self._show_batch
 
     def on_epoch_begin(self, epoch, *_, **__):
         """Begins the bar of the batches."""
-        super().on_epoch_begin(epoch)
-        self.batch_bar.unit_scale = False  # whole batches
+        if self.epoch_bar.n < epoch:  # of a resumed run
+            self.epoch_bar.n = self.epoch_bar.initial = epoch
+        self.batch_bar.reset(total=self.params["steps"])
 
     def _show_epoch(self, epoch, logs=None):
         logs = logs or {}
