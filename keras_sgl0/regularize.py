@@ -232,11 +232,10 @@ def regularize(
         notes = slot.put(own)
         if unclear:
             notes.append(_MAY_MAKE_OUTPUTS)
-        loser = saved.first_loser(slot.place.keepers)
         if own and id(slot.kernel) not in trainable:
             notes.append("frozen: Keras ignores the penalty")
-        if own and loser is not None:
-            lost = f"lost when saved: not in the config of `{loser.name}`"
+        lost = saved.why_lost(slot.place.keepers) if own else ""
+        if lost:
             notes.append(lost)
         entries[row] = slot.entry(own, "; ".join(notes))
     if model.compiled:

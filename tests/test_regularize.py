@@ -610,3 +610,28 @@ def test_none_removes_penalties(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.get_layer("first").kernel_regularizer is None
     assert loaded.get_layer("second").kernel_regularizer is not None
+
+
+class Silent(layers.Dense):
+    """A layer that gives no config."""
+
+    def get_config(self):
+        raise RuntimeError("no config here")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError])
+def test_a_layer_without_config_is_named(error, monkeypatch):
+    def get_config(self):
+        raise error
+
+    monkeypatch.setattr(Silent, "get_config", get_config)
+    x = inputs = keras.Input((6,))
+    x = Silent(4, name="silent")(layers.Dense(5, name="first")(x))
+    inner = keras.Model(inputs, x, name="inner")
+    outputs = layers.Dense(2, name="last")(inner(inputs))
+    model = keras.Model(inputs, outputs)
+    report = regularize(model, ks.SGL0(1e-3))
+    lost = "cannot be saved: `silent` gives no config"
+    assert notes(report)["inner/first"] == notes(report)["inner/silent"] == lost
+    assert model.get_layer("inner").get_layer("first").kernel.regularizer
+    assert len(report.regularized) == 2

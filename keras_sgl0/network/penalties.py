@@ -5,7 +5,12 @@ from collections.abc import Iterator
 
 import keras
 
-from keras_sgl0.network.layer_table import Layout, Line, is_projection
+from keras_sgl0.network.layer_table import (
+    Layout,
+    Line,
+    all_layers,
+    is_projection,
+)
 from keras_sgl0.utils.validation import require
 
 
@@ -95,41 +100,49 @@ class SavedParts:
     """Which layers are in the configs of their owners."""
 
     def __init__(self):
-        self._names: dict[int, set[str]] = {}
+        self._found: dict[int, tuple[set[str], keras.layers.Layer | None]] = {}
 
-    def first_loser(self, line: Line) -> keras.layers.Layer | None:
-        """Returns the first of a line of owners that leaves out the next.
+    def why_lost(self, line: Line) -> str:
+        """Returns why what is set on a layer is lost when the model is saved.
 
-        What is set on the last layer of the line is lost when the model is
-        saved, unless every owner has the next one in its config.
+        Every owner must have the next one of the line in its config.
 
         Args:
             line: A layer and its owners, the model first.
 
         Returns:
-            `None` if none does.
+            The reason, empty where it is kept.
         """
         for owner, part in itertools.pairwise(line):
-            names = self._in_config(owner)
+            names, without = self._in_config(owner)
+            if without is not None and without is not owner:
+                return f"cannot be saved: `{without.name}` gives no config"
             if part.name not in names and type(part).__name__ not in names:
-                return owner
-        return None
+                return f"lost when saved: not in the config of `{owner.name}`"
+        return ""
 
-    def _in_config(self, owner: keras.layers.Layer) -> set[str]:
-        if id(owner) not in self._names:
-            self._names[id(owner)] = set(_layer_names(config_of(owner)))
-        return self._names[id(owner)]
+    def _in_config(self, owner):
+        """Returns the names in a config, and the layer that gives none."""
+        if id(owner) not in self._found:
+            without = None
+            if not config_of(owner):
+                # The innermost one, as its owners fail with it.
+                every = reversed(all_layers(owner))
+                without = next((x for x in every if not config_of(x)), None)
+            names = set(_layer_names(config_of(owner)))
+            self._found[id(owner)] = names, without
+        return self._found[id(owner)]
 
 
 def config_of(thing) -> dict:
-    """Returns the config of a layer or penalty, empty where it has none.
+    """Returns the config of a layer or penalty, empty where it gives none.
 
     Args:
         thing: Anything with `get_config`.
     """
     try:
         return thing.get_config()
-    except NotImplementedError:
+    except Exception:  # that of a user's layer may raise anything
         return {}
 
 

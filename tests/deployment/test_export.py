@@ -209,6 +209,7 @@ def test_reading_back_can_be_left_out(tmp_path):
         "difference": None,
         "relative_difference": None,
         "unchecked": "verify=False",
+        "remark": "",
     }
     assert str(report) == (
         f"{report.path} (keras): {report.bytes:,} bytes, not read back: "
