@@ -112,7 +112,9 @@ class Fit:
 
     def _surrounded(self, model, step):
         def run(*arguments):
+            nonlocal step
             if getattr(model, "history", None) is not self._history:
+                step = None  # while it lives, JAX takes the new one for it
                 give_back(model)
                 return model.train_function(*arguments)
             self.in_step = True
