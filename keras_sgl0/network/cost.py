@@ -17,7 +17,6 @@ is the figure some papers give.
 
 import collections
 import math
-import re
 from collections.abc import Iterable
 
 import keras
@@ -230,5 +229,7 @@ def _is_activation(node: Node) -> bool:
     """Returns whether what is called is an activation: layer or operation."""
     if isinstance(node.operation, keras.layers.Layer):
         return isinstance(node.operation, _ACTIVATIONS)
-    name = re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", node.type).lower()
-    return hasattr(keras.activations, name)
+    name = node.type.lower()
+    return name == "exp" or name in {
+        known.replace("_", "") for known in vars(keras.activations)
+    }

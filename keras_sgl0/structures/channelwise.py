@@ -1,5 +1,6 @@
 """The rules of the layers that treat every channel alone."""
 
+import itertools
 import math
 
 import keras
@@ -17,6 +18,9 @@ from keras_sgl0.structures.rules import (
     rule,
 )
 
+# How far a constant that was computed may be from what the layers compute.
+_NEAR = 1e-4
+
 
 @rule(
     keras.layers.ReLU,
@@ -32,8 +36,14 @@ from keras_sgl0.structures.rules import (
     # The operations that arithmetic on symbolic tensors records.
     *("Add", "Subtract", "Multiply", "Divide", "TrueDivide"),
     *("Maximum", "Minimum", "Negative", "Absolute", "Square", "Clip"),
-    *("Relu", "Relu6", "Sigmoid", "Silu", "Tanh", "Gelu", "Elu", "Selu"),
-    *("HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "Softplus", "Mish"),
+    *("Sqrt", "Rsqrt", "Reciprocal", "Power", "Hypot", "Arctan2"),
+    *("Exp", "Exp2", "Expm1", "Log", "Log1p", "Log2", "Log10", "Logaddexp"),
+    *("Sin", "Cos", "Sinh", "Cosh", "Arctan", "Arcsinh", "Erf", "Where"),
+    # `keras.activations.relu` records `ReLU`, `keras.ops.relu` records `Relu`.
+    *("ReLU", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu"),
+    *("Sigmoid", "LogSigmoid", "SparseSigmoid", "HardSigmoid"),
+    *("Silu", "HardSilu", "Mish", "Softplus", "SparsePlus", "Squareplus"),
+    *("Tanh", "HardTanh", "TanhShrink", "SoftShrink", "Softsign"),
 )
 class Elementwise(Channelwise):
     """A function of each entry, or of the same entry of several tensors.
@@ -79,7 +89,7 @@ class Elementwise(Channelwise):
                 self.layer, dict(zip(inputs, values, strict=True))
             ),
             *(given[x] for x in inputs),
-            dtype=wide_dtype(inputs[0].spec),
+            dtype=self._wide_dtype(),
         )
         if self.node.type == "Multiply":
             result = np.where(
@@ -90,6 +100,42 @@ class Elementwise(Channelwise):
     def reads(self, live, input_constants):
         """Returns that the channels of the live outputs are read."""
         return [live if wide else live.any(keepdims=True) for wide in self.wide]
+
+    def _wide_dtype(self):
+        # What is compared, or chosen by, may be of integers or flags.
+        every = [*self.node.outputs, *self.node.inputs]
+        is_float = keras.backend.is_float_dtype
+        first = next((x for x in every if is_float(x.spec.dtype)), every[0])
+        return wide_dtype(first.spec)
+
+
+@rule(
+    *("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual"),
+    *("LogicalAnd", "LogicalOr", "LogicalXor", "LogicalNot", "Isfinite"),
+    *("Sign", "Floor", "Ceil", "Round", "Cast", "HardShrink", "Threshold"),
+)
+class Jumping(Elementwise):
+    """A function of each entry that jumps, as comparisons and rounding do.
+
+    A constant other than 0 is known up to rounding only. Where the function
+    jumps close to it, its value is not known.
+    """
+
+    def constants(self, input_constants):
+        """Returns the values that are the same around the constants."""
+        near = [
+            super(Jumping, self).constants(
+                [
+                    c + sign * _NEAR * (np.abs(c) + _NEAR) * (c != 0)
+                    for c, sign in zip(input_constants, signs, strict=True)
+                ]
+            )
+            for signs in itertools.product(
+                (-1, 0, 1), repeat=len(input_constants)
+            )
+        ]
+        known = np.ptp(near, axis=0) <= 3 * _NEAR * (np.abs(near[0]) + _NEAR)
+        return np.where(known, super().constants(input_constants), np.nan)
 
 
 def _spread(vectors):

@@ -304,9 +304,10 @@ def _find(node: Node) -> type[Rule] | None:
 
 
 _ELEMENTWISE = (
-    "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh "
-    "leaky_relu linear log_sigmoid mish relu relu6 selu sigmoid silu "
-    "soft_shrink softplus softsign sparse_plus sparse_sigmoid squareplus tanh "
+    "abs arcsinh arctan celu cos cosh elu erf exp expm1 exponential gelu "
+    "hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear log1p "
+    "log_sigmoid mish relu relu6 selu sigmoid silu sin sinh soft_shrink "
+    "softplus softsign sparse_plus sparse_sigmoid sqrt square squareplus tanh "
     "tanh_shrink threshold"
 ).split()
 _ACTIVATIONS = {

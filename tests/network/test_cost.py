@@ -68,6 +68,9 @@ LAYERS = {
     "batch_norm": (layers.BatchNormalization(), (8, 8, 2), 0, 0),
     "prelu": (layers.PReLU(), (4, 2), 0, 8),
     "operation": (ops.leaky_relu, (4, 2), 0, 8),
+    "activation_relu": (keras.activations.relu, (4, 2), 0, 8),
+    "activation_exp": (keras.activations.exponential, (4, 2), 0, 8),
+    "log_sigmoid": (ops.log_sigmoid, (4, 2), 0, 8),
     "no_activation": (ops.square, (4, 2), 0, 0),
     # Steps times (inputs + units) times the units of all gates.
     "simple_rnn": (layers.SimpleRNN(4, "linear"), (7, 3), 7 * 28, 7 * 28),

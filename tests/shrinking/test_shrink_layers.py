@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_same_outputs, scramble
+from helpers import BACKEND, assert_same_outputs, scramble, to_numpy
 from keras import layers, ops
 
 import keras_sgl0 as ks
@@ -224,3 +224,59 @@ def test_the_outputs_stay(name, dead, seed):
     assert second.parameters_after == report.parameters_after
     for a, b in zip(small.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+UNARY = (
+    "relu relu6 leaky_relu elu selu celu gelu sigmoid log_sigmoid "
+    "sparse_sigmoid hard_sigmoid silu hard_silu softplus sparse_plus "
+    "squareplus tanh hard_tanh tanh_shrink soft_shrink hard_shrink softsign "
+    "exp exp2 expm1 log log1p log2 log10 sqrt rsqrt reciprocal sin cos sinh "
+    "cosh arctan arcsinh erf sign floor ceil round abs square negative"
+).split()
+OPERATIONS = {name: getattr(ops, name) for name in UNARY} | {
+    "activations.relu": keras.activations.relu,
+    "activations.exponential": keras.activations.exponential,
+    "power": lambda x: x**3 + ops.power(2.0, x),
+    "binary": lambda x: ops.arctan2(x, ops.hypot(x, ops.cos(x))),
+    "logaddexp": lambda x: ops.logaddexp(x, 1.0),
+    "where": lambda x: ops.where(x > 0.4, x, 0.1 * x - 1.0),
+    "flags": lambda x: ops.where(
+        ops.logical_and(ops.isfinite(x), ops.logical_not(x <= 0.0)), 1.0, x
+    ),
+    "threshold": lambda x: ops.threshold(x, 0.4, -1.0),
+    "cast": lambda x: ops.cast(ops.cast(x, "int32"), "float32"),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_on_each_entry_are_known(name):
+    inputs = keras.Input((5,))
+    x = ops.abs(layers.Dense(9, name="first")(inputs))
+    x = layers.Dense(4, name="last")(OPERATIONS[name](x))
+    model = scramble(keras.Model(inputs, x), dead=0)
+    first = model.get_layer("first")
+    kernel = to_numpy(first.kernel).copy()
+    kernel[:, :4] = 0
+    first.kernel.assign(kernel)
+    first.bias.assign([0.3, 0.7, -0.2, -1.6, 0.1, 1, 2, -3, 0.5])
+    small, report = ks.shrink(model, 0)
+    assert report.whole == ()
+    assert small.get_layer("first").units == 5
+    assert_same_outputs(model, small)
+
+
+@pytest.mark.parametrize("bias", [0.5, 0.5 + 1e-7, -1e-9])
+def test_a_constant_close_to_a_jump_is_not_folded(bias):
+    inputs = keras.Input((5,))
+    x = layers.Dense(3, name="first")(inputs)
+    x = ops.concatenate([ops.round(x), ops.where(x >= 0.0, 1.0, x)], axis=-1)
+    model = scramble(keras.Model(inputs, layers.Dense(2)(x)), dead=0)
+    first = model.get_layer("first")
+    first.kernel.assign(np.ones((5, 3)) * [0, 1, 1])
+    first.bias.assign([bias, 0.7, 0.3])
+    small, _ = ks.shrink(model, 0)
+    assert small.get_layer("first").units == 3
+    first.bias.assign([0.0, 0.7, 0.3])
+    small, _ = ks.shrink(model, 0)
+    assert small.get_layer("first").units == 2
+    assert_same_outputs(model, small)
