@@ -161,7 +161,7 @@ def _batches(data, batch_size: int) -> Iterator[tuple]:
         batches = (data[i] for i in range(data.num_batches))
     else:
         # A list of arrays is a tuple that was meant otherwise.
-        arrays = isinstance(data, list) and all(
+        arrays = isinstance(data, list) and any(
             hasattr(part, "shape") for part in data
         )
         is_batches = isinstance(data, Iterable) and not (
