@@ -96,7 +96,9 @@ class Structures:
         """Returns what the model costs with only some of its structures.
 
         It is what `count_macs` says of the model that `shrink` leaves, without
-        building that model.
+        building that model. One thing is left out: a layer without biases gets
+        some if it has to hold the constant that a channel dies with, such as
+        `sigmoid(0)`.
 
         Args:
             kept: Flags, one a structure; `None` for all of them.

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sgl0.groups import wide_dtype
 from keras_sgl0.structures.rules import (
     Channelwise,
     Rewrite,
@@ -165,7 +166,10 @@ class Rescaling(Channelwise):
         )
 
     def _line(self):
-        return np.asarray(self.layer.scale), np.asarray(self.layer.offset)
+        # As Keras rounds them: TensorFlow takes a number as float32 first.
+        dtype = wide_dtype(self.layer)
+        pair = (self.layer.scale, self.layer.offset)
+        return [ops.convert_to_numpy(ops.cast(v, dtype)) for v in pair]
 
 
 @rule(keras.layers.Normalization)

@@ -163,6 +163,21 @@ def test_a_scale_of_zero_in_rescaling_is_a_dead_channel():
     assert_same_outputs(model, small)
 
 
+@pytest.mark.tensorflow
+def test_rescaling_is_folded_as_keras_rounds_it():
+    # Keras on TensorFlow takes the number -0.2 as float32, then as float64.
+    inputs = keras.Input((6,), dtype="float64")
+    x = layers.Dense(4, name="first", dtype="float64")(inputs)
+    x = layers.Rescaling(0.7, -0.2, dtype="float64")(x)
+    model = keras.Model(inputs, layers.Dense(2, dtype="float64")(x))
+    first = model.get_layer("first")
+    first.kernel.assign(to_numpy(first.kernel) * [0, 0, 1, 1])
+    first.bias.assign([0.3, -0.4, 0.0, 0.1])
+    small, _ = ks.shrink(model, 0)
+    assert small.get_layer("first").units == 2
+    assert_same_outputs(model, small, tolerance=1e-12)
+
+
 def test_closed_gates_cut_what_they_gate():
     x = inputs = keras.Input((6,))
     x = layers.Dense(4, activation="tanh", name="first")(x)

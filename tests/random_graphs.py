@@ -1,0 +1,268 @@
+"""Random Functional models of all layers with rules, for the fuzzer."""
+
+import keras
+import numpy as np
+from helpers import layers_of
+from keras import layers, ops
+
+ACTIVATIONS = (None, "relu", "tanh", "sigmoid", "gelu", "softsign", "elu")
+ENTRYWISE = (
+    ops.relu,
+    ops.sigmoid,
+    ops.softplus,
+    ops.sin,
+    ops.square,
+    keras.activations.relu,
+    lambda x: ops.exp(-ops.abs(x)),
+    lambda x: ops.log1p(ops.square(x)) - 0.5,
+    lambda x: ops.where(x > 0.0, x, 0.1 * x),
+    lambda x: 1.0 - 2.0 * x,
+)
+MERGES = (
+    layers.Add,
+    layers.Subtract,
+    layers.Multiply,
+    layers.Average,
+    layers.Maximum,
+    layers.Minimum,
+)
+
+
+class RandomGraph:
+    """A random model, the same for the same seed.
+
+    Args:
+        seed: The seed.
+        dtype: The dtype of its inputs.
+
+    Attributes:
+        model: The model.
+        inputs: Some inputs, as it wants them.
+    """
+
+    def __init__(self, seed, dtype):
+        self.rng = np.random.default_rng(seed)
+        keras.utils.set_random_seed(seed)
+        self._dtype = dtype
+        self.rank = int(self.rng.choice([2, 3, 4, 4, 5], p=_RANKS))
+        self.first = keras.config.image_data_format() == "channels_first"
+        inputs = [self._input() for _ in range(self._some(1, 2))]
+        self.pool = list(inputs)
+        if self.rank == 3 and self._chance(0.3):
+            tokens = keras.Input((5,), dtype="int32")
+            inputs.append(tokens)
+            self.pool.append(layers.Embedding(6, self._some(3, 6))(tokens))
+        for _ in range(self._some(4, 8)):
+            self._step()
+        self.model = keras.Model(inputs, self._outputs())
+        self.inputs = [self._values(x) for x in self.model.inputs]
+
+    def fill(self, dead=0.0):
+        """Gives the model random weights.
+
+        Args:
+            dead: The share of the channels of kernels that are zero, some of
+                them with their biases, and of scales that are zero.
+        """
+        rng = self.rng
+        for layer in layers_of(self.model):
+            for v in layer.weights:
+                shape = tuple(v.shape)
+                if not keras.backend.is_float_dtype(v.dtype):
+                    continue
+                value = rng.normal(size=shape)
+                if len(shape) > 1 and v.name != "alpha":
+                    value *= (1.5 * shape[-1] / value.size) ** 0.5
+                if v.name.endswith(("gamma", "variance", "stddev")):
+                    value = rng.uniform(0.5, 1.5, shape)
+                if not v.name.endswith(("variance", "mean", "stddev")):
+                    axis = int(rng.integers(max(len(shape) - 2, 0), len(shape)))
+                    alive = rng.random(shape[axis]) >= dead
+                    others = [i for i in range(len(shape)) if i != axis]
+                    value = value * np.expand_dims(alive, others)
+                v.assign(value)
+
+    def _some(self, low, high):
+        return int(self.rng.integers(low, high + 1))
+
+    def _chance(self, probability):
+        return self.rng.random() < probability
+
+    def _one(self, things):
+        return things[int(self.rng.integers(len(things)))]
+
+    def _input(self):
+        shape = [5] * (self.rank - 2)
+        place = 0 if self.first else len(shape)
+        shape.insert(place, self._some(2, 4))
+        return keras.Input(shape, dtype=self._dtype)
+
+    def _values(self, x):
+        shape = (3, *x.shape[1:])
+        if x.dtype == "int32":
+            return self.rng.integers(0, 6, shape)
+        return self.rng.normal(size=shape).astype(x.dtype)
+
+    @property
+    def axis(self):
+        return 1 if self.first else -1
+
+    def channels(self, x):
+        return x.shape[self.axis]
+
+    def spatial(self, x):
+        return x.shape[2:] if self.first else x.shape[1:-1]
+
+    def _step(self):
+        x = self._one(self.pool[-4:])
+        kinds = [self._kernel] * 4 + [self._channelwise] * 3
+        kinds += [self._merge] * 2 + [self._concatenate, self._residual]
+        kinds += [self._shared, self._inner, self._excite, self._rare]
+        self.pool.append(self._one(kinds)(x))
+
+    def _layer(self, name):
+        """Returns a layer class of the rank of the tensors."""
+        return getattr(layers, f"{name}{self.rank - 2}D", None)
+
+    def kernel(self, x, channels=None):
+        """Returns a layer that makes channels, all of the same sizes of x."""
+        units = channels or self._some(2, 7)
+        options = {
+            "activation": self._one(ACTIVATIONS),
+            "use_bias": self._chance(0.8),
+        }
+        if self.rank == 2 or (not self.first and self._chance(0.15)):
+            return layers.Dense(units, **options)
+        options["padding"] = "same"
+        size = self._some(1, 3)
+        kinds = [self._layer("Conv")] * 3
+        if self.rank < 5:
+            kinds.append(self._layer("SeparableConv"))
+        kinds.append(self._transpose())
+        return self._one(kinds)(units, size, **options)
+
+    def _transpose(self):
+        return getattr(layers, f"Conv{self.rank - 2}DTranspose")
+
+    def _kernel(self, x):
+        if self.rank == 2 or self._chance(0.5) or min(self.spatial(x)) < 3:
+            return self.kernel(x)(x)
+        options = {"activation": self._one(ACTIVATIONS)}
+        if self.rank < 5 and self._chance(0.3):
+            depthwise = self._layer("DepthwiseConv")
+            options["padding"] = self._one(("same", "valid"))
+            return depthwise(2, depth_multiplier=self._some(1, 2), **options)(x)
+        strides = self._some(1, 2)
+        kind = self._one((self._layer("Conv"), self._transpose()))
+        return kind(self._some(2, 7), 2, strides=strides, **options)(x)
+
+    def _channelwise(self, x):
+        known = {
+            "norm": lambda: layers.BatchNormalization(
+                axis=self.axis,
+                center=self._chance(0.8),
+                scale=self._chance(0.8),
+            ),
+            "activation": lambda: layers.Activation(self._one(ACTIVATIONS[1:])),
+            "relu": lambda: layers.ReLU(),
+            "leaky": lambda: layers.LeakyReLU(0.2),
+            "dropout": lambda: layers.Dropout(0.3),
+            "entrywise": lambda: self._one(ENTRYWISE),
+        }
+        if not self.first:
+            known["prelu"] = lambda: layers.PReLU(
+                shared_axes=list(range(1, self.rank - 1)) or None
+            )
+            known["rescaling"] = lambda: layers.Rescaling(0.7, -0.2)
+        if self.rank > 2:
+            known |= {
+                "groups": lambda: layers.GroupNormalization(-1, axis=self.axis),
+                "up": lambda: self._layer("UpSampling")(2),
+                "pad": lambda: self._layer("ZeroPadding")(1),
+                "spatial": lambda: self._layer("SpatialDropout")(0.3),
+            }
+            if self.first and self.rank == 3:
+                known.pop("up"), known.pop("pad"), known.pop("spatial")
+            if min(self.spatial(x)) > 8:
+                known.pop("up", None), known.pop("pad", None)
+            if min(self.spatial(x)) > 2:
+                pool = self._one(("MaxPooling", "AveragePooling"))
+                padding = self._one(("same", "valid"))
+                known["pool"] = lambda: self._layer(pool)(2, padding=padding)
+                if not (self.first and self.rank == 3):
+                    known["crop"] = lambda: self._layer("Cropping")(1)
+        return known[self._one(sorted(known))]()(x)
+
+    def _partner(self, x):
+        """Returns a tensor of the shape of x, made for it if need be."""
+        same = [y for y in self.pool if y.shape == x.shape]
+        if len(same) > 1 and self._chance(0.6):
+            return self._one(same)
+        like = [y for y in self.pool if self.spatial(y) == self.spatial(x)]
+        return self.kernel(x, self.channels(x))(self._one(like))
+
+    def _merge(self, x):
+        return self._one(MERGES)()([x, self._partner(x)])
+
+    def _concatenate(self, x):
+        if self.rank > 2 and self._chance(0.25):
+            axis = 2 if self.first else 1
+            return layers.Concatenate(axis=axis)([x, self._partner(x)])
+        like = [y for y in self.pool if self.spatial(y) == self.spatial(x)]
+        several = [x, *(self._one(like) for _ in range(self._some(1, 2)))]
+        return layers.Concatenate(axis=self.axis)(several)
+
+    def _residual(self, x):
+        y = self.kernel(x, self._some(2, 6))(x)
+        y = layers.BatchNormalization(axis=self.axis)(y)
+        return layers.Add()([x, self.kernel(y, self.channels(x))(y)])
+
+    def _shared(self, x):
+        layer = self.kernel(x)
+        return layers.Add()([layer(x), layer(self._partner(x))])
+
+    def _inner(self, x):
+        y = inputs = keras.Input(x.shape[1:], dtype=x.dtype)
+        outer, self.pool = self.pool, [y]
+        for _ in range(self._some(1, 3)):
+            y = self._one([self._kernel, self._channelwise, self._residual])(y)
+            self.pool = [inputs, y]
+        self.pool = outer
+        return keras.Model(inputs, y)(x)
+
+    def _excite(self, x):
+        if self.rank == 2:
+            return layers.Multiply()([x, self._partner(x)])
+        y = self._layer("GlobalAveragePooling")()(x)
+        y = layers.Dense(self._some(2, 5), "relu")(y)
+        y = layers.Dense(self.channels(x), "sigmoid")(y)
+        shape = [1] * (self.rank - 2)
+        shape.insert(0 if self.first else len(shape), self.channels(x))
+        return layers.Multiply()([x, layers.Reshape(shape)(y)])
+
+    def _rare(self, x):
+        """Returns what is kept whole."""
+        kinds = [lambda: layers.Softmax(axis=self.axis)]
+        if not self.first:  # Keras on PyTorch fails
+            kinds.append(layers.LayerNormalization)
+        kinds += [lambda: layers.Lambda(lambda z: 2.0 * z)]
+        if self.rank > 2 and self.channels(x) % 2 == 0:
+            kinds.append(lambda: self._layer("Conv")(4, 1, groups=2))
+        return self._one(kinds)()(x)
+
+    def _outputs(self):
+        results = []
+        for x in self.pool[-self._some(1, 3) :]:
+            if self.rank > 2:
+                kind = self._one(("Flatten", "Average", "Max"))
+                if kind == "Flatten":
+                    x = layers.Flatten()(x)
+                else:
+                    x = self._layer(f"Global{kind}Pooling")()(x)
+            if self._chance(0.9):
+                x = layers.Dense(2)(x)
+            results.append(x)
+        return results
+
+
+_RANKS = (0.2, 0.25, 0.25, 0.2, 0.1)
