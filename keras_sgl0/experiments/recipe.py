@@ -10,7 +10,6 @@ from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS
 from keras_sgl0.experiments.penalties import (
     PENALTIES,
     all_trainings,
-    penalty_class,
     trainings_of,
 )
 from keras_sgl0.experiments.recipe_fields import (
@@ -30,6 +29,7 @@ from keras_sgl0.experiments.recipe_fields import (
     number_or_none,
     numbers,
     optimized_by,
+    penalty_name,
     rising_shares,
     setting,
     trained_by,
@@ -41,17 +41,6 @@ from keras_sgl0.gates.hard_concrete import TEST_GATES
 from keras_sgl0.groups import Axis
 from keras_sgl0.models.gated_layers import FANS
 from keras_sgl0.utils.validation import invalid, require
-
-OPTIMIZERS = ("adam", "sgd")
-GROUPS = ("kernel", "coupled")
-GROWING = ("all", "convolutions")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
-JIT_COMPILE = ("auto", "on", "off")
-
-
-def _penalty_name(name, value):
-    penalty_class(value)  # raises
-    return value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,14 +108,14 @@ class Recipe:
         "sgl0",
         f"Penalty on the kernels: one of {', '.join(PENALTIES)}, or your own "
         "as package.module:Class.",
-        check=_penalty_name,
+        check=penalty_name,
     )
     groups: str = setting(
         "kernel",
         "Groups of the penalty, each with a gate for l0_gates: kernel, the "
         "neurons of each prunable kernel; or coupled, all channels that can be "
         "cut together, over all layers that they run through.",
-        GROUPS,
+        ("kernel", "coupled"),
         used_by=(PENALTY,),
     )
     factor: float = setting(
@@ -185,7 +174,7 @@ class Recipe:
         "all",
         "Kernels whose beta grows: all as in the paper, or convolutions as in "
         "the authors' code.",
-        GROWING,
+        ("all", "convolutions"),
         used_by=(trained_by("splitting"), GROWTH),
     )
     refresh: str = setting(
@@ -262,7 +251,7 @@ class Recipe:
         "pixels, and random mirroring.",
         AUGMENTATIONS,
     )
-    optimizer: str = setting("adam", "Optimizer.", OPTIMIZERS)
+    optimizer: str = setting("adam", "Optimizer.", ("adam", "sgd"))
     momentum: float = setting(
         0.0,
         "Nesterov momentum.",
@@ -300,12 +289,12 @@ class Recipe:
     precision: str = setting(
         "float32",
         "Floating-point type of the layers; float64 is for comparing runs.",
-        PRECISIONS,
+        ("float32", "mixed_bfloat16", "mixed_float16", "float64"),
     )
     jit_compile: str = setting(
         "auto",
         "Whether to compile the steps with XLA; auto: on a single GPU or TPU.",
-        JIT_COMPILE,
+        ("auto", "on", "off"),
     )
     steps_per_execution: int = setting(
         1,

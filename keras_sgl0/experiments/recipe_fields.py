@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from keras_sgl0 import models
+from keras_sgl0.experiments.penalties import penalty_class
 from keras_sgl0.groups import validate_axis
 from keras_sgl0.utils.validation import choice, finite_float, integer, require
 
@@ -186,6 +187,17 @@ def group_axis(name: str, value: Any) -> Any:
         value: Its value.
     """
     return validate_axis(value)
+
+
+def penalty_name(name: str, value: Any) -> Any:
+    """Returns the name of a penalty after checking that there is one.
+
+    Args:
+        name: The field's name.
+        value: Its value.
+    """
+    penalty_class(value)  # raises
+    return value
 
 
 PENALTY = Use(
