@@ -53,7 +53,7 @@ def main(words):
         bases = "none", "arrays"
     else:
         raise app.UsageError("Expected one command: overhead, pipeline.")
-    console = rich.console.Console(width=90)
+    console = rich.console.Console(width=100)
     console.print(benchmark.table(times, bases, values.batch_size))
     console.print(benchmark.peak_memory(), end="")
 
