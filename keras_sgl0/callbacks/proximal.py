@@ -82,8 +82,9 @@ class ProximalStep(LendingCallback):
             not built or has no optimizer, if no trainable variable has a
             penalty with a proximal operator, if that operator is not known or
             not defined at the learning rate, if a kernel has a constraint
-            already, or if the optimizer accumulates gradients; when the first
-            epoch ends, if the optimizer took no step.
+            already, or if the optimizer accumulates gradients; when an epoch
+            begins, if the operator is not defined at its learning rate; when
+            the first epoch ends, if the optimizer took no step.
 
     Example:
         >>> layer = keras.layers.Dense(10, kernel_regularizer=GroupLasso(1e-3))
@@ -121,6 +122,13 @@ class ProximalStep(LendingCallback):
         self._optimizers: list[tuple] = []
         self._steps_before = self._steps()
         super().on_train_begin(logs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Refuses a learning rate that has become too large for a penalty."""
+        for penalty, optimizer in self._optimizers:
+            rate = float(ops.convert_to_numpy(optimizer.learning_rate))
+            if penalty.element is not None:
+                penalty.element.validate_step(rate)
 
     def on_epoch_end(self, epoch, logs=None):
         """Refuses an optimizer that took no step: its rate is not the one."""

@@ -341,3 +341,24 @@ def test_another_optimizer_than_that_of_the_model(images, compiled, message):
 def test_an_optimizer_that_is_none():
     with pytest.raises(ValueError, match="Expected a Keras optimizer, or"):
         ks.ProximalStep("sgd")
+
+
+@pytest.mark.parametrize(
+    "penalty", [ks.MCP(0.01, gamma=0.5), ks.SCAD(0.01, a=2.5)]
+)
+def test_a_rate_that_rises_beyond_the_operator_is_refused(images, penalty):
+    def rate(epoch, before):
+        epochs.append(epoch)
+        return [0.1, 0.2, 3.0][epoch]
+
+    epochs = []
+    model = two_layers(penalty, keras.optimizers.SGD(0.1))
+    scheduler = keras.callbacks.LearningRateScheduler(rate)
+    with pytest.raises(ValueError, match="needs `step` less than"):
+        model.fit(
+            *images,
+            epochs=3,
+            verbose=0,
+            callbacks=[scheduler, ks.ProximalStep()],
+        )
+    assert epochs == [0, 1, 2]
