@@ -230,6 +230,23 @@ class L0Constraint(LendingCallback):
         """Returns the error message for a model whose gates are all frozen."""
         return "`L0Constraint` found no trainable gates in the model."
 
+    def survey(self):
+        """Refuses gates that another constraint rules in this `fit`."""
+        own = {id(g): g for c in self.constraints for g in c.gates}
+        for variable in self.model.trainable_variables:
+            other = variable.regularizer
+            if not isinstance(other, _Lagrangian):
+                continue
+            taken = [g for c in other.constraints for g in c.gates]
+            both = sorted(own[id(g)].name for g in taken if id(g) in own)
+            if both:
+                raise InputError(
+                    "Two `L0Constraint` cannot rule the same gates, which "
+                    "have one multiplier each. Give each its own layers: "
+                    'scope="layer" and densities by name. Received: '
+                    f"constraints that both rule {both}"
+                )
+
     def lend(self, variable, original):
         """Returns the Lagrangian for the first gate of all, nothing else."""
         if variable is not self.constraints[0].gates[0].log_alpha:

@@ -494,3 +494,16 @@ def test_a_model_that_is_not_built_is_refused_and_not_spoilt(images):
     model(images[0])
     logs = model.fit(*images, verbose=0, callbacks=[ks.L0Constraint(0.5)])
     assert 0.5 < logs.history["density"][0] < 1
+
+
+def test_two_constraints_on_the_same_gates_are_refused(images):
+    model = two_gated_layers()
+    both = [ks.L0Constraint(0.5), ks.L0Constraint(0.3, scope="layer")]
+    with pytest.raises(ValueError, match="cannot rule the same gates"):
+        model.fit(*images, verbose=0, callbacks=both)
+    apart = [
+        ks.L0Constraint({name: 0.5}, scope="layer")
+        for name in ("first", "second")
+    ]
+    logs = model.fit(*images, verbose=0, callbacks=apart).history
+    assert {"density_first", "density_second"} <= set(logs)
