@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from keras import ops
-
 from keras_sgl0.callbacks.steering import Steering
 from keras_sgl0.utils.validation import finite_float, require
 
@@ -49,9 +47,3 @@ class FactorScheduler(Steering):
         """Sets the multiplier of the epoch."""
         strength = self.schedule(epoch)
         self.set_strength(finite_float("schedule", strength, at_least=0))
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Adds the multiplier to `logs`."""
-        super().on_epoch_end(epoch, logs)
-        if logs is not None:
-            logs["strength"] = float(ops.convert_to_numpy(self.strength))

@@ -161,8 +161,7 @@ class JointPenalty:
             own = self.members.owners(family)
             kinds = [
                 id(part.variable) in self._kernels
-                for part in self.members.parts
-                if family in part.places
+                for part in self.members.parts_of(family)
             ]
             pairs = list(zip(rows, kinds, strict=True))
             counted = [ops.abs(r) for r, is_kernel in pairs if is_kernel]
@@ -195,9 +194,7 @@ class JointPenalty:
             matrix = ops.concatenate(rows, axis=1)
             new = self._group.prox(matrix, step * self._weights[family])
             ends = np.cumsum([own.shape[1] for own in rows])[:-1].tolist()
-            parts = [
-                part for part in self.members.parts if family in part.places
-            ]
+            parts = self.members.parts_of(family)
             for part, own in zip(parts, ops.split(new, ends, 1), strict=True):
                 found[id(part.owners)][family] = own
         return found

@@ -21,9 +21,7 @@ class _Masked(LentConstraint):
         self.kept = kept
 
     def stand_in(self, w):
-        if self.original is not None:
-            w = self.original(w)
-        return w * ops.cast(self.kept, w.dtype)
+        return self.otherwise(w) * ops.cast(self.kept, w.dtype)
 
 
 class KeepZeros(LendingCallback):

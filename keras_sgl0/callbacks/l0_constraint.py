@@ -85,7 +85,7 @@ class _Lagrangian(LentRegularizer):
         self.restart = restart
 
     def stand_in(self, log_alpha):
-        loss = 0.0 if self.original is None else self.original(log_alpha)
+        loss = self.otherwise(log_alpha)
         for constraint in self.constraints:
             violation = constraint.density() - constraint.target
             multiplier = ops.copy(ops.convert_to_tensor(constraint.multiplier))

@@ -18,7 +18,22 @@ from keras_sgl0.network.loans import Lent, LentConstraint
 from keras_sgl0.utils.validation import InputError
 
 
-class SteeredPenalty(LentPenalty):
+class Steered(Lent):
+    """What the current strength for a variable changes.
+
+    Args:
+        original: What it stands in for, or `None`.
+        steering: The callback that has the strength.
+        variable: The variable.
+    """
+
+    def __init__(self, original, steering: "Steering", variable):
+        super().__init__(original)
+        self.steering = steering
+        self.variable = variable
+
+
+class SteeredPenalty(Steered, LentPenalty):
     """A penalty times the current strength for its variable.
 
     Args:
@@ -28,9 +43,7 @@ class SteeredPenalty(LentPenalty):
     """
 
     def __init__(self, original, steering: "Steering", variable):
-        super().__init__(original)
-        self.steering = steering
-        self.variable = variable
+        super().__init__(original, steering, variable)
         self.is_needed = getattr(original, "is_needed", True)
 
     def value(self, w):
@@ -41,7 +54,7 @@ class SteeredPenalty(LentPenalty):
         return strength * value_of(self.original, w)
 
 
-class SteeredStep(LentConstraint):
+class SteeredStep(Steered, LentConstraint):
     """A proximal step with the current strength, then what the callback does.
 
     Args:
@@ -49,11 +62,6 @@ class SteeredStep(LentConstraint):
         steering: The callback that has the strength.
         variable: The variable.
     """
-
-    def __init__(self, original, steering: "Steering", variable):
-        super().__init__(original)
-        self.steering = steering
-        self.variable = variable
 
     def stand_in(self, w):
         """Returns `w` after the step."""
@@ -115,6 +123,12 @@ class Steering(LendingCallback):
             self.strength = keras.Variable(
                 1.0, trainable=False, dtype="float32", name="strength"
             )
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the strength to `logs`."""
+        super().on_epoch_end(epoch, logs)
+        if logs is not None:
+            logs["strength"] = float(ops.convert_to_numpy(self.strength))
 
     def changes(self, variable) -> bool:
         """Returns whether `after_step` changes a variable without a penalty.

@@ -3,7 +3,6 @@
 from typing import Any, cast
 
 import keras
-from keras import ops
 
 from keras_sgl0.callbacks.coupling import CoupledPart
 from keras_sgl0.callbacks.density_measures import COUNTED
@@ -197,7 +196,6 @@ class TargetDensity(Steering):
             self._steer((epoch + 1) / self.params["epochs"])
         if logs is not None:
             logs["density"] = self.cut.density()
-            logs["strength"] = float(ops.convert_to_numpy(self.strength))
         super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs=None):

@@ -121,6 +121,14 @@ class Members:
         """
         return self._by_variable.get(id(variable), [])
 
+    def parts_of(self, family: int) -> list[Part]:
+        """Returns the parts that hold members of a family.
+
+        Args:
+            family: The number of the family.
+        """
+        return [part for part in self.parts if family in part.places]
+
     def owners(self, family: int) -> np.ndarray:
         """Returns the structures of a family that have members, in order.
 
@@ -129,7 +137,7 @@ class Members:
         Args:
             family: The number of the family.
         """
-        part = next(p for p in self.parts if family in p.places)
+        part = self.parts_of(family)[0]
         return part.owners[part.places[family][:, 0]]
 
     def among(self, variables: Iterable[keras.Variable]) -> np.ndarray:
