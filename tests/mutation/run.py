@@ -1,0 +1,181 @@
+"""Counts the mutants of modules that their tests kill.
+
+    python tests/mutation/run.py keras_sgl0/groups.py
+
+runs the tests that `modules.toml` gives for the module, once as it is and once
+for every mutant: those that reach the changed line, until one fails. Each run
+is a fork of this process, so that Keras is imported once. Random tests draw
+the same numbers in every run. What survives is printed; what is equivalent is
+listed in `modules.toml` with the reason.
+"""
+
+import argparse
+import ast
+import contextlib
+import importlib.machinery
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import tempfile
+import time
+import tomllib
+
+import coverage
+import keras  # noqa: F401, imported before any fork
+import pytest
+from hypothesis import Phase, settings
+from mutants import find_mutants
+
+ROOT = pathlib.Path(__file__).parents[2]
+LISTED = pathlib.Path(__file__).with_name("modules.toml")
+PYTEST = (
+    "-q -x -p no:xdist -p no:warnings -p no:cacheprovider -o addopts= "
+    "--tb=no --no-header"
+).split()
+SKIPPED_PHASES = (Phase.reuse, Phase.shrink, Phase.explain)
+
+
+class Chosen:
+    """Runs some tests only, the quickest first."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items):
+        items[:] = [item for item in items if item.nodeid in self.seconds]
+        items.sort(key=lambda item: self.seconds[item.nodeid])
+
+
+class Watcher:
+    """Notes how long each test takes and which lines of a file it reaches."""
+
+    def __init__(self, path):
+        self.coverage = coverage.Coverage(
+            include=[str(path)], data_file=None, config_file=False
+        )
+        self.seconds = {}
+
+    def pytest_collection_modifyitems(self):
+        self.coverage.start()
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item):
+        self.coverage.switch_context(item.nodeid)
+        start = time.monotonic()
+        yield
+        self.seconds[item.nodeid] = time.monotonic() - start
+
+    def reached(self, path):
+        """Returns, by line, the tests that reach it."""
+        self.coverage.stop()
+        data = self.coverage.get_data()
+        return data.contexts_by_lineno(str(path))
+
+
+def in_fork(work, seconds):
+    """Returns the exit status of a function that runs in a fork."""
+    child = os.fork()
+    if not child:
+        signal.alarm(seconds)  # ends the process, a mutant may never end
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        status = 1
+        with contextlib.suppress(BaseException):
+            status = work()
+        os._exit(status)
+    return os.waitpid(child, 0)[1]
+
+
+def run_tests(tests, plugin):
+    settings.register_profile(
+        "mutation",
+        derandomize=True,
+        database=None,
+        phases=[p for p in Phase if p not in SKIPPED_PHASES],
+    )
+    settings.load_profile("mutation")
+    return int(pytest.main([*PYTEST, *tests], plugins=[plugin]))
+
+
+def watch(path, tests):
+    """Returns how long the tests take, and by line which tests reach it."""
+    with tempfile.NamedTemporaryFile("r") as file:
+
+        def work():
+            watcher = Watcher(path)
+            status = run_tests(tests, watcher)
+            content = [watcher.seconds, watcher.reached(path)]
+            pathlib.Path(file.name).write_text(json.dumps(content))
+            return status
+
+        if in_fork(work, 3600):
+            sys.exit(f"The tests of {path} fail as it is.")
+        seconds, reached = json.load(file)
+    if not reached:
+        sys.exit(f"The tests do not import {path}, but an installed one.")
+    return seconds, {int(line): set(who) for line, who in reached.items()}
+
+
+def survives(mutant, tree, path, tests, seconds):
+    """Returns whether all tests pass in spite of a mutant."""
+    get_code = importlib.machinery.SourceFileLoader.get_code
+
+    def get_mutated(loader, name):
+        if loader.path == str(path):
+            return compile(tree, path, "exec")
+        return get_code(loader, name)
+
+    def work():
+        mutant.apply()
+        importlib.machinery.SourceFileLoader.get_code = get_mutated
+        return run_tests(tests, Chosen(seconds))
+
+    return not in_fork(work, 30 + int(5 * sum(seconds.values())))
+
+
+def main(module, listed, sample, only):
+    path = ROOT / module
+    tree = ast.parse(path.read_text())
+    mutants = find_mutants(tree)
+    total = len(mutants)
+    if sample and sample < total:
+        mutants = random.Random(0).sample(mutants, sample)
+    equivalent = [m for m in mutants if m.name in listed["equivalent"]]
+    tested = [
+        m
+        for m in mutants
+        if m.name not in listed["equivalent"] and only in m.name
+    ]
+    seconds, reached = watch(path, listed["tests"])
+    survivors = 0
+    for mutant in sorted(tested, key=lambda m: m.lines):
+        first, last = mutant.lines
+        own = set().union(*(reached.get(i, ()) for i in range(first, last + 1)))
+        own = (own & set(seconds)) or set(seconds)  # run at import: all tests
+        chosen = {name: seconds[name] for name in own}
+        if survives(mutant, tree, path, listed["tests"], chosen):
+            survivors += 1
+            print(f"{module}:{first}: {mutant.name}", flush=True)
+    print(
+        f"| `{module}` | {len(mutants)} of {total} | "
+        f"{len(tested) - survivors} | {len(equivalent)} |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("modules", nargs="*", help="default: all listed ones")
+    parser.add_argument("--sample", type=int, help="that many random mutants")
+    parser.add_argument("--only", default="", help="part of their names")
+    arguments = parser.parse_args()
+    os.chdir(ROOT)
+    everything = tomllib.loads(LISTED.read_text())
+    for module in arguments.modules or everything:
+        entry = {"equivalent": {}} | everything[module]
+        main(module, entry, arguments.sample, arguments.only)
