@@ -1,15 +1,12 @@
 """How large the factor of a group penalty has to be to leave nothing."""
 
-import contextlib
-import functools
-import inspect
-from collections.abc import Callable, Iterable, Iterator
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_sgl0.groups import Axis, group_size, other_axes
+from keras_sgl0.network.batches import batches
+from keras_sgl0.network.gradients import copy, loss_gradients, without_penalties
 from keras_sgl0.network.sparsity import kernels, penalty_axis
 from keras_sgl0.utils.validation import InputError, integer, require
 
@@ -103,10 +100,10 @@ def factor_max(model: keras.Model, data, batch_size: int = 128) -> float:
     shrunk = 2.0**-10 if model.compute_dtype == "float16" else 2.0**-20
     sums = [np.zeros(kernel.shape) for kernel in grouped]
     examples = 0
-    with _without_regularizers(model):
-        gradients = _gradients(model, grouped)
-        values = [_copy(kernel) for kernel in grouped]
-        for batch in _batches(data, batch_size):
+    with without_penalties(model):
+        gradients = loss_gradients(model, grouped)
+        values = [copy(kernel) for kernel in grouped]
+        for batch in batches(data, batch_size):
             size = len(keras.tree.flatten(batch[0])[0])
             examples += size
             for k, value in enumerate(values):
@@ -132,122 +129,3 @@ def _largest(gradient: np.ndarray, axis: Axis) -> float:
     """Returns `max_g ||gradient_g|| / sqrt(|g|)`."""
     norms = np.sqrt(np.square(gradient).sum(other_axes(gradient.shape, axis)))
     return float(norms.max() / group_size(gradient.shape, axis) ** 0.5)
-
-
-@contextlib.contextmanager
-def _without_regularizers(model: keras.Model) -> Iterator[None]:
-    """Takes the penalties out of the model's loss, and puts them back."""
-    penalties = [(v, v.regularizer) for v in model.variables]
-    try:
-        for variable, _ in penalties:
-            variable.regularizer = None
-        yield
-    finally:
-        for variable, penalty in penalties:
-            variable.regularizer = penalty
-
-
-def _batches(data, batch_size: int) -> Iterator[tuple]:
-    """Yields `(x, y, sample_weight)` in tensors of this backend."""
-    if isinstance(data, tuple):
-        size = len(keras.tree.flatten(data)[0])
-        batches = (
-            keras.tree.map_structure(
-                functools.partial(_rows, start, start + batch_size), data
-            )
-            for start in range(0, size, batch_size)
-        )
-    elif isinstance(data, keras.utils.PyDataset):
-        batches = (data[i] for i in range(data.num_batches))
-    else:
-        # A list of arrays is a tuple that was meant otherwise.
-        arrays = isinstance(data, list) and any(
-            hasattr(part, "shape") for part in data
-        )
-        is_batches = isinstance(data, Iterable) and not (
-            hasattr(data, "shape") or arrays
-        )
-        expected = "a tuple (x, y) of arrays or a finite iterable of batches"
-        require(is_batches, "data", expected, data)
-        batches = data
-    for batch in batches:
-        yield keras.tree.map_structure(
-            _tensor, keras.utils.unpack_x_y_sample_weight(batch)
-        )
-
-
-def _rows(start: int, stop: int, array):
-    return None if array is None else array[start:stop]
-
-
-def _tensor(leaf):
-    """Returns an array of any library as a tensor of this backend."""
-    if leaf is None or ops.is_tensor(leaf):
-        return leaf
-    array = np.asarray(leaf)
-    is_float = np.issubdtype(array.dtype, np.floating)
-    return ops.convert_to_tensor(
-        array, dtype=keras.config.floatx() if is_float else None
-    )
-
-
-def _copy(variable):
-    return ops.copy(ops.convert_to_tensor(variable))
-
-
-def _gradients(model: keras.Model, variables: list) -> Callable:
-    """Returns `gradients(values, batch)`: of the mean loss, at given values.
-
-    The variables themselves are not assigned. This is the one place where the
-    backends differ.
-    """
-    inside = {id(v) for v in variables}
-    others = [v for v in model.variables if id(v) not in inside]
-    fixed = [_copy(v) for v in others]
-    takes_training = "training" in inspect.signature(model.call).parameters
-    inference = {"training": False} if takes_training else {}
-
-    def loss(values, fixed, batch):
-        x, y, weight = batch
-        state = zip([*variables, *others], [*values, *fixed], strict=True)
-        with keras.StatelessScope(state, collect_losses=True):
-            y_pred = model(x, **inference)
-            return model.compute_loss(x, y, y_pred, sample_weight=weight)
-
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        def gradients(values, fixed, batch):
-            with tf.GradientTape() as tape:
-                tape.watch(values)
-                value = loss(values, fixed, batch)
-            found = tape.gradient(
-                value,
-                values,
-                unconnected_gradients=tf.UnconnectedGradients.ZERO,
-            )
-            return [tf.convert_to_tensor(g) for g in found]
-
-        if not model.run_eagerly:
-            gradients = tf.function(gradients, autograph=False)
-    elif backend == "jax":
-        import jax
-
-        gradients = jax.grad(loss)
-        if not model.run_eagerly:
-            gradients = jax.jit(gradients)
-    else:
-        import torch
-
-        def gradients(values, fixed, batch):
-            values = [v.detach().requires_grad_() for v in values]
-            found = torch.autograd.grad(
-                loss(values, fixed, batch), values, allow_unused=True
-            )
-            return [
-                torch.zeros_like(v) if g is None else g
-                for v, g in zip(values, found, strict=True)
-            ]
-
-    return lambda values, batch: gradients(values, fixed, batch)

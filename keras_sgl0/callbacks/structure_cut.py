@@ -10,11 +10,8 @@ from keras import ops
 from keras_sgl0.network.compilation import scope_of
 from keras_sgl0.structures.families import Measure
 from keras_sgl0.structures.members import Members
-from keras_sgl0.structures.selection import Floor, select
+from keras_sgl0.structures.selection import PRECISION, Floor, select
 from keras_sgl0.utils.validation import InputError
-
-# How far below its target a density may end, as a share of it.
-_PRECISION = 0.01
 
 
 class StructureCut:
@@ -62,7 +59,13 @@ class StructureCut:
         if penalised is not None:
             self._removable = members.removable & penalised
         self._floor = Floor(self._removable, minimum, round_to)
-        self._require_reach()
+        self._floor.require_reach(
+            self._structures,
+            measure,
+            target,
+            "density",
+            "have no penalty, are frozen, or make the model's outputs",
+        )
         with scope_of(model):
             # The last one is for what is in no structure.
             self._kept: Any = keras.Variable(
@@ -155,7 +158,7 @@ class StructureCut:
     def finish(self):
         """Keeps the largest structures that the target pays for."""
         most = self._target * self._total
-        self._keep(self._largest(most, (1 - _PRECISION) * most))
+        self._keep(self._largest(most, (1 - PRECISION) * most))
 
     def _largest(self, most, least):
         """Returns what is kept for a cost between two."""
@@ -184,20 +187,3 @@ class StructureCut:
         self._kept.assign(np.append(alive, True).astype("float32"))
         # Not left to the next step: there may be none.
         self._members.zero(~alive)
-
-    def _require_reach(self):
-        """Refuses a target that is below what must stay."""
-        least = self._floor.counts(self._structures)
-        cost = self._structures.cost_of(least).of(self._measure)
-        if cost <= self._target * self._total:
-            return
-        stay = self._structures.makers(~self._removable)
-        more = f" and {len(stay) - 5} more" if len(stay) > 5 else ""
-        layers = ", ".join(f"`{name}`" for name in stay[:5]) + more
-        raise InputError(
-            "Invalid value for argument `density`. Expected at least "
-            f"{cost / self._total:.4f}, the share of the {self._measure} that "
-            f"cannot be cut: {self._floor.minimum} or more channels a family "
-            f"stay, and all of {layers}, which have no penalty, are frozen, or "
-            f"make the model's outputs. Received: density={self._target!r}"
-        )

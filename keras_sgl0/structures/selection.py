@@ -5,6 +5,10 @@ import dataclasses
 import numpy as np
 
 from keras_sgl0.structures.families import Measure, Structures
+from keras_sgl0.utils.validation import InputError
+
+# How far below its target a cost may end, as a share of it.
+PRECISION = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,12 +17,13 @@ class Floor:
 
     Attributes:
         removable: Flags, which structures may be cut.
-        minimum: How many structures every family keeps.
+        minimum: How many structures every family keeps: a number for all, or
+            one a family.
         round_to: Families that are cut keep a multiple of this many.
     """
 
     removable: np.ndarray
-    minimum: int = 1
+    minimum: int | np.ndarray = 1
     round_to: int = 1
 
     def counts(self, structures: Structures) -> np.ndarray:
@@ -33,6 +38,41 @@ class Floor:
         stay = np.bincount(families, minlength=number)
         return np.minimum(np.maximum(stay, least), structures.counts)
 
+    def require_reach(
+        self,
+        structures: Structures,
+        measure: Measure,
+        share: float,
+        name: str,
+        why: str,
+    ):
+        """Raises where what must stay costs more than a share of the model.
+
+        Args:
+            structures: The structures of the model.
+            measure: What is counted.
+            share: The share of the model's cost.
+            name: The argument that gives the share.
+            why: Why whole layers stay, for the message.
+
+        Raises:
+            ValueError: If it does.
+        """
+        least = structures.cost_of(self.counts(structures)).of(measure)
+        total = structures.cost().of(measure)
+        if least <= share * total:
+            return
+        stay = structures.makers(~self.removable)
+        more = f" and {len(stay) - 5} more" if len(stay) > 5 else ""
+        layers = ", ".join(f"`{layer}`" for layer in stay[:5]) + more
+        minimum = int(np.min(self.minimum))
+        raise InputError(
+            f"Invalid value for argument `{name}`. Expected at least "
+            f"{least / total:.4f}, the share of the {measure} that cannot be "
+            f"cut: {minimum} or more channels a family stay, and all of "
+            f"{layers}, which {why}. Received: {name}={share!r}"
+        )
+
 
 def select(
     structures: Structures,
@@ -41,12 +81,13 @@ def select(
     costs: tuple[float, float],
     measure: Measure,
     floor: Floor,
+    relative: bool = True,
 ) -> np.ndarray:
     """Returns which structures to keep for a cost between two numbers.
 
     The smallest go first, by their size as a share of the mean size of what
     is alive in their family; over the whole network, without that, whole
-    layers would go. A structure that would save too much is passed over. If
+    layers may go. A structure that would save too much is passed over. If
     no choice of this kind costs so much, the smallest go until the cost is
     not above, and the largest of these come back as far as it allows.
 
@@ -58,10 +99,13 @@ def select(
             not below the cost of what must stay.
         measure: What is counted.
         floor: What must stay.
+        relative: Whether sizes are compared relative to their family.
 
     Returns:
         Flags, a subset of `alive`.
     """
+    if relative:
+        sizes = _relative(structures, sizes, alive)
     search = _Search(structures, sizes, alive, costs, measure, floor)
     kept = alive.copy()
     for block in search.without_too_much() or search.from_below():
@@ -145,6 +189,16 @@ class _Search:
         return [self._blocks[i][1] for i in numbers]
 
 
+def _relative(structures, sizes, alive):
+    """Returns sizes as shares of the mean over what is alive in a family."""
+    number = len(structures.counts)
+    families = structures.families
+    totals = np.bincount(families[alive], sizes[alive], number)
+    counts = np.bincount(families[alive], minlength=number)
+    means = totals / np.maximum(counts, 1)
+    return sizes / np.maximum(means, np.finfo(float).tiny)[families]
+
+
 def _blocks(structures, sizes, alive, floor):
     """Returns what can be cut, piece by piece, the least first.
 
@@ -157,13 +211,11 @@ def _blocks(structures, sizes, alive, floor):
         own = np.flatnonzero((structures.families == family) & alive)
         if len(own) <= minimum:
             continue
-        relative = sizes[own] / max(sizes[own].mean(), np.finfo(float).tiny)
-        own = own[np.argsort(relative, kind="stable")]
-        relative = np.sort(relative, kind="stable")
+        own = own[np.argsort(sizes[own], kind="stable")]
         start, end = 0, len(own) % floor.round_to or floor.round_to
         while len(own) - end >= minimum:
             blocks.append((family, own[start:end]))
-            scores.append(relative[start:end].mean())
+            scores.append(sizes[own[start:end]].mean())
             start, end = end, end + floor.round_to
     order = np.argsort(np.array(scores), kind="stable")
     return [blocks[i] for i in order]

@@ -1,0 +1,65 @@
+"""Data as `fit` takes it, batch by batch."""
+
+import functools
+from collections.abc import Iterable, Iterator
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sgl0.utils.validation import require
+
+
+def batches(data, batch_size: int, name: str = "data") -> Iterator[tuple]:
+    """Yields `(x, y, sample_weight)` in tensors of this backend.
+
+    Args:
+        data: A tuple `(x, y)` or `(x, y, sample_weight)` of arrays, a
+            `tf.data.Dataset`, a `keras.utils.PyDataset` or another finite
+            iterable of batches.
+        batch_size: How many examples of arrays to take at a time.
+        name: What the argument is called in errors.
+
+    Raises:
+        ValueError: If it is of another kind.
+    """
+    if isinstance(data, tuple):
+        size = len(keras.tree.flatten(data)[0])
+        found = (
+            keras.tree.map_structure(
+                functools.partial(_rows, start, start + batch_size), data
+            )
+            for start in range(0, size, batch_size)
+        )
+    elif isinstance(data, keras.utils.PyDataset):
+        found = (data[i] for i in range(data.num_batches))
+    else:
+        # A list of arrays is a tuple that was meant otherwise.
+        arrays = isinstance(data, list) and any(
+            hasattr(part, "shape") for part in data
+        )
+        is_batches = isinstance(data, Iterable) and not (
+            hasattr(data, "shape") or arrays
+        )
+        expected = "a tuple (x, y) of arrays or a finite iterable of batches"
+        require(is_batches, name, expected, data)
+        found = data
+    for batch in found:
+        yield keras.tree.map_structure(
+            _tensor, keras.utils.unpack_x_y_sample_weight(batch)
+        )
+
+
+def _rows(start: int, stop: int, array):
+    return None if array is None else array[start:stop]
+
+
+def _tensor(leaf):
+    """Returns an array of any library as a tensor of this backend."""
+    if leaf is None or ops.is_tensor(leaf):
+        return leaf
+    array = np.asarray(leaf)
+    is_float = np.issubdtype(array.dtype, np.floating)
+    return ops.convert_to_tensor(
+        array, dtype=keras.config.floatx() if is_float else None
+    )
