@@ -4,6 +4,7 @@ import importlib
 
 from keras_sgl0 import (
     callbacks,
+    compression,
     deployment,
     gates,
     groups,
@@ -21,6 +22,7 @@ from keras_sgl0.callbacks import (
     TargetDensity,
     VariableSplitting,
 )
+from keras_sgl0.compression import PruneReport, prune
 from keras_sgl0.deployment.export import export
 from keras_sgl0.deployment.report import Comparison, ExportReport
 from keras_sgl0.factor_max import factor_max
@@ -61,7 +63,7 @@ from keras_sgl0.regularizers import (
     SparseGroupTransformedL1,
     TransformedL1,
 )
-from keras_sgl0.shrinking import shrink
+from keras_sgl0.shrinking import delete_channels, shrink
 from keras_sgl0.shrinking.report import ShrinkReport
 from keras_sgl0.structures.families import Structures, structures
 from keras_sgl0.structures.report import StructureReport
@@ -105,6 +107,7 @@ __all__ = [
     "LHalf",
     "Penalty",
     "ProximalStep",
+    "PruneReport",
     "RegularizationReport",
     "ShrinkReport",
     "SparseGroup",
@@ -122,7 +125,9 @@ __all__ = [
     "add_gates",
     "apply_threshold",
     "callbacks",
+    "compression",
     "count_macs",
+    "delete_channels",
     "deployment",
     "export",
     "factor_max",
@@ -134,6 +139,7 @@ __all__ = [
     "macs_per_weight",
     "models",
     "neuron_sparsity",
+    "prune",
     "regularize",
     "regularizers",
     "release",

@@ -1,5 +1,6 @@
-"""A smaller model with the same outputs, and the report on it."""
+"""A smaller model: without what is zero, or without channels that are named."""
 
+from keras_sgl0.shrinking.deletion import delete_channels
 from keras_sgl0.shrinking.shrink import shrink
 
-__all__ = ["shrink"]
+__all__ = ["delete_channels", "shrink"]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import keras
@@ -66,6 +66,7 @@ class Structures:
             one family follow each other.
         size: The number of structures.
         fixed: The channels that cannot be cut, with the reason.
+        name: The model's name.
         discovery: What of the model's graph they were found in.
 
     Example:
@@ -82,7 +83,7 @@ class Structures:
         self.fixed = found.fixed
         self.discovery = found
         self._sized = found.sized
-        self._name = model.name
+        self.name = model.name
 
     def __len__(self) -> int:
         return self.size
@@ -157,7 +158,7 @@ class Structures:
             gone = self.cost_of(without)
             entries.append(
                 Family(
-                    made_by=self._layers(family, True, "member"),
+                    made_by=self.made_by(family),
                     through=self._layers(
                         family, False, "member", "statistic", "follower"
                     ),
@@ -169,7 +170,7 @@ class Structures:
                 )
             )
         return StructureReport(
-            model=self._name,
+            model=self.name,
             families=tuple(entries),
             fixed=self.fixed,
             parameters=whole.parameters,
@@ -185,9 +186,17 @@ class Structures:
             structures: Flags, one a structure.
         """
         families = np.unique(self.families[structures]).tolist()
-        found = [self._layers(f, True, "member") for f in families]
+        found = [self.made_by(f) for f in families]
         found.append(tuple(entry.layer for entry in self.fixed))
         return list(dict.fromkeys(name for names in found for name in names))
+
+    def made_by(self, family: int) -> tuple[str, ...]:
+        """Returns the layers whose kernels make the structures of a family.
+
+        Args:
+            family: Its number.
+        """
+        return self._layers(family, True, "member")
 
     def to_dict(self) -> dict:
         """Returns the report as plain values, ready for JSON."""
@@ -205,16 +214,30 @@ class Structures:
             dead: Flags, one a structure.
             roles: What to set to zero.
         """
+        for variable, value in self.without(dead, roles):
+            variable.assign(value)
+
+    def without(
+        self, dead: np.ndarray, roles: Iterable[Role] = ("member", "statistic")
+    ) -> Iterator[tuple[keras.Variable, np.ndarray]]:
+        """Yields the variables with members of structures, those set to zero.
+
+        Args:
+            dead: Flags, one a structure.
+            roles: What is zero.
+        """
         keep = np.append(~dead, True)  # the last one is for -1
         for entry in self.variables:
-            for sliced in entry.along(*roles):
-                if not keep[sliced.structures].all():
-                    own = np.expand_dims(
-                        keep[sliced.structures],
-                        other_axes(entry.variable.shape, sliced.axis),
-                    )
-                    value = keras.ops.convert_to_numpy(entry.variable)
-                    entry.variable.assign(value * own)
+            axes = [
+                x for x in entry.along(*roles) if not keep[x.structures].all()
+            ]
+            if not axes:
+                continue
+            value = keras.ops.convert_to_numpy(entry.variable)
+            for sliced in axes:
+                others = other_axes(entry.variable.shape, sliced.axis)
+                value = value * np.expand_dims(keep[sliced.structures], others)
+            yield entry.variable, value
 
     @functools.cached_property
     def _factors(self):

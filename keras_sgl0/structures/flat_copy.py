@@ -38,6 +38,7 @@ class FlatCopy:
     Attributes:
         model: The copy. It is not compiled.
         layers: For each call the layer or operation of the copy.
+        made: The tensors of the copy, by those of the model.
         shared: The calls whose layers are in both models.
 
     Raises:
@@ -56,7 +57,8 @@ class FlatCopy:
         self._outer = outer - self._names
         self.layers: dict[Node, keras.Operation] = {}
         self.shared: list[Node] = []
-        made: dict[Tensor, Any] = {
+        self.made: dict[Tensor, Any]
+        self.made = made = {
             x: keras.Input(
                 batch_shape=x.shape,
                 dtype=x.spec.dtype,

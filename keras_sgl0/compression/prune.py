@@ -1,0 +1,171 @@
+"""Cuts the least important structures of a trained network."""
+
+import math
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from keras_sgl0.compression.budget import Budget
+from keras_sgl0.compression.importance import Importance, Sources, scores
+from keras_sgl0.compression.report import FamilyCut, PruneReport
+from keras_sgl0.shrinking.deletion import remove
+from keras_sgl0.structures.families import Structures, structures
+from keras_sgl0.structures.selection import PRECISION, Floor, select
+from keras_sgl0.utils.validation import choice, finite_float, integer, require
+
+
+def prune(
+    model: keras.Model,
+    *,
+    macs: float | None = None,
+    parameters: float | None = None,
+    channels: float | None = None,
+    importance: Importance = "l2",
+    data: object = None,
+    scope: str = "family",
+    limits: float | Mapping[str, float] = 1.0,
+    minimum: int = 1,
+    round_to: int = 1,
+    batch_size: int = 32,
+    seed: int = 0,
+    verify: bool = True,
+    inputs: object = None,
+) -> tuple[keras.Model, PruneReport]:
+    r"""Returns a model without its least important channels, and what went.
+
+    What is cut are structures: channels with all channels that can only be
+    cut with them, see `structures`. The smaller model computes what the model
+    would compute if they were zero, so it needs training afterwards: call
+    `fit`, or let `compress` do both. To prune in steps, call `prune` and `fit`
+    in turn. The model passed in is not changed. Frozen layers are cut too.
+
+    How important a structure is:
+
+    | name | score | source |
+    |---|---|---|
+    | `"l1"` | `sum |w|` over its members | Li et al., 2017 |
+    | `"l2"` | `sqrt(sum w^2)` over its members | Han et al., 2015 |
+    | `"bn_scale"` | `sum |gamma|` | Liu et al., 2017, network slimming |
+    | `"fpgm"` | `sum_j ||w - w_j||`, the distance of its filters to all
+      others of the family | He et al., 2019, geometric median |
+    | `"taylor"` | `mean (sum w * dL/dw)^2` over batches, the sum over what
+      reads it: the first-order change of the loss | Molchanov et al., 2019 |
+    | `"apoz"` | how often what is read of it is not zero: 1 - APoZ | Hu et
+      al., 2016 |
+    | `"random"` | a random number | |
+
+    A function gets the members of one family: a list of matrices, one for each
+    variable, in which each row is the slice of one structure. It returns one
+    score for each row.
+
+    Args:
+        model: A built Sequential or Functional model, models in it allowed.
+        macs: The share of its multiply-adds to keep, in (0, 1]. Give exactly
+            one of `macs`, `parameters` and `channels`.
+        parameters: The share of its parameters to keep, likewise.
+        channels: The share of the output channels of its layers to keep,
+            likewise.
+        importance: A name in the table, or a function.
+        data: What `fit` takes, for `"taylor"` (inputs and labels) and
+            `"apoz"`: a tuple of arrays, a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or another finite iterable of batches. Some
+            hundred examples will do.
+        scope: `"family"` compares scores relative to the mean of their family,
+            so that all families shrink alike. `"global"` compares them over
+            the whole network, which can nearly remove a layer.
+        limits: The largest share of the channels of a layer that may be cut,
+            in [0, 1], for all layers or by the name of a layer. 0 spares it.
+        minimum: How many structures of each family are kept at least.
+        round_to: Families that are cut keep a multiple of this many
+            structures.
+        batch_size: How many examples of arrays `data` to take at a time.
+        seed: The seed of `"random"`.
+        verify: Whether to compare the outputs of the smaller model with those
+            of the model with the same structures set to zero.
+        inputs: Inputs to compare on, structured as the model wants them;
+            `None` for two random examples.
+
+    Returns:
+        The smaller model, Functional and not compiled, and a `PruneReport`.
+        It costs at most the budget, and at least 99 % of it where the
+        structures are fine enough.
+
+    Raises:
+        ValueError: If an argument is out of range, if not exactly one budget
+            is given, if the budget is below what cannot be cut (the message
+            names its share and its layers), or if a score is not finite or
+            cannot be computed.
+
+    Example:
+        >>> small, report = prune(model, macs=0.5, importance="l2")
+        >>> print(report)
+        >>> small.compile("adam", "mse")
+        >>> small.fit(x, y)
+    """
+    budget = Budget.one_of(macs=macs, parameters=parameters, channels=channels)
+    choice("scope", scope, ("family", "global"))
+    integer("minimum", minimum, at_least=1)
+    integer("round_to", round_to, at_least=1)
+    integer("batch_size", batch_size, at_least=1)
+    integer("seed", seed, at_least=0)
+    found = structures(model)
+    budget.require_counts(found, model)
+    floor = _floor(found, limits, minimum, round_to)
+    floor.require_reach(
+        found,
+        budget.measure,
+        budget.share,
+        budget.measure,
+        "are spared by `limits`, cannot be cut, or make the model's outputs",
+    )
+    kept = np.ones(found.size, bool)
+    most = budget.share * found.cost().of(budget.measure)
+    if budget.share < 1:
+        sources = Sources(model, found, data, batch_size, seed)
+        kept = select(
+            found,
+            scores(importance, sources),
+            kept,
+            ((1 - PRECISION) * most, most),
+            budget.measure,
+            floor,
+            relative=scope == "family",
+        )
+    small, shrunk = remove(found, ~kept, verify, inputs)
+    after = np.bincount(found.families[kept], minlength=len(found.counts))
+    families = tuple(
+        FamilyCut(found.made_by(family), before, left)
+        for family, (before, left) in enumerate(
+            zip(found.counts.tolist(), after.tolist(), strict=True)
+        )
+    )
+    name = importance if isinstance(importance, str) else "a function"
+    return small, PruneReport(families, name, shrunk)
+
+
+def _floor(found: Structures, limits, minimum, round_to) -> Floor:
+    """Returns what must stay, by the limits of layers."""
+    by_layer = limits if isinstance(limits, Mapping) else {}
+    everywhere = 1.0
+    if not isinstance(limits, Mapping):
+        everywhere = finite_float("limits", limits, at_least=0, at_most=1)
+    makers = [found.made_by(family) for family in range(len(found.counts))]
+    known = {name for names in makers for name in names}
+    for layer, limit in by_layer.items():
+        require(
+            layer in known,
+            "limits",
+            "names of layers that make channels that can be cut, such as "
+            f"{sorted(known)[:3]}",
+            layer,
+        )
+        finite_float(f"limits[{layer!r}]", limit, at_least=0, at_most=1)
+    least = np.zeros(len(found.counts), int)
+    for family, count in enumerate(found.counts.tolist()):
+        own = [by_layer.get(name, everywhere) for name in makers[family]]
+        # Rounded first: .9 of 10 channels is 9.000000000000002 otherwise.
+        stay = math.ceil(round((1 - min(own, default=1.0)) * count, 6))
+        least[family] = max(stay, minimum)
+    spared = least >= found.counts
+    return Floor(~spared[found.families], least, round_to)

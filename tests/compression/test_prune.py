@@ -1,0 +1,315 @@
+import keras
+import networks
+import numpy as np
+import pytest
+from helpers import to_numpy
+from keras import layers, ops
+
+import keras_sgl0 as ks
+from keras_sgl0.compression.importance import Sources, scores
+from keras_sgl0.structures.flat_copy import FlatCopy
+
+RNG = np.random.default_rng(3)
+
+
+def data(shape=(12,), classes=3, number=20):
+    x = RNG.normal(size=(number, *shape)).astype("float32")
+    return x, RNG.integers(0, classes, number)
+
+
+def compiled(model):
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy())
+    return model
+
+
+@pytest.fixture(scope="module")
+def mlp():
+    keras.utils.set_random_seed(0)
+    return compiled(networks.mlp())
+
+
+@pytest.fixture(scope="module")
+def residual():
+    keras.utils.set_random_seed(1)
+    model = networks.residual(8, stream=6, inner=8, outputs=5)
+    for v in model.weights:
+        if v.name == "gamma":
+            v.assign(RNG.uniform(0.5, 1.5, v.shape))
+        if v.name == "beta":
+            v.assign(RNG.normal(size=v.shape))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    return model
+
+
+def score(model, importance, **options):
+    found = ks.structures(model)
+    return scores(importance, Sources(model, found, **options))
+
+
+@pytest.mark.parametrize(("name", "order"), [("l1", 1), ("l2", 2)])
+def test_magnitudes(mlp, name, order):
+    expected = [
+        np.linalg.norm(np.concatenate([w[:, i], b[i : i + 1]]), order)
+        for w, b in (layer.get_weights() for layer in mlp.layers[:2])
+        for i in range(len(b))
+    ]
+    np.testing.assert_allclose(score(mlp, name), expected, rtol=1e-5)
+
+
+def test_scales_of_batch_normalization(residual):
+    found = ks.structures(residual)
+    gammas = {}
+    for entry in found.variables:
+        if entry.variable.name == "gamma":
+            own = np.abs(to_numpy(entry.variable))
+            for s, value in zip(entry.axes[0].structures, own, strict=True):
+                gammas[int(s)] = gammas.get(int(s), 0) + value
+    expected = [gammas[s] for s in range(found.size)]
+    np.testing.assert_allclose(score(residual, "bn_scale"), expected, rtol=1e-5)
+
+
+def test_geometric_median(mlp):
+    expected = []
+    for layer in mlp.layers[:2]:
+        w = layer.get_weights()[0].T
+        expected += [
+            sum(np.linalg.norm(a - b) for b in w) for a in w.astype("float64")
+        ]
+    np.testing.assert_allclose(score(mlp, "fpgm"), expected, rtol=1e-3)
+
+
+def test_taylor_is_the_derivative_by_what_is_read(residual):
+    x, y = data((8, 8, 3), 5)
+    found = ks.structures(residual)
+    received = score(residual, "taylor", data=(x, y), batch_size=10)
+    readers = [e for e in found.variables if e.along("reader")]
+    step = 1e-2
+
+    def change(structure, rows):
+        """The slope of the loss as all that is read fades."""
+        losses = []
+        for sign in (1, -1):
+            saved = [to_numpy(e.variable) for e in readers]
+            for entry, w in zip(readers, saved, strict=True):
+                for sliced in entry.along("reader"):
+                    own = sliced.structures == structure
+                    shape = np.ones(w.ndim, int)
+                    shape[sliced.axis] = -1
+                    w = w * (1 + sign * step * own.reshape(shape))
+                entry.variable.assign(w)
+            y_pred = residual(x[rows], training=False)
+            loss = residual.compute_loss(x[rows], y[rows], y_pred)
+            losses.append(float(to_numpy(loss)))
+            for entry, w in zip(readers, saved, strict=True):
+                entry.variable.assign(w)
+        return (losses[0] - losses[1]) / (2 * step)
+
+    halves = (slice(0, 10), slice(10, 20))
+    for structure in range(0, found.size, 3):
+        expected = np.mean([change(structure, rows) ** 2 for rows in halves])
+        assert received[structure] == pytest.approx(expected, 0.02, 1e-8)
+
+
+def test_zeros_of_what_is_read(mlp):
+    x, _ = data()
+    hidden = np.maximum(x @ mlp.layers[0].kernel + mlp.layers[0].bias, 0)
+    received = score(mlp, "apoz", data=(x, None), batch_size=7)
+    expected = (to_numpy(hidden) > 0).mean(0)
+    np.testing.assert_allclose(received[:16], expected, atol=1e-6)
+    np.testing.assert_allclose(received[16:], 1)  # tanh is never zero
+
+
+def test_zeros_of_a_map_are_counted_where_it_is_read(residual):
+    x, _ = data((8, 8, 3))
+    found = ks.structures(residual)
+    received = score(residual, "apoz", data=(x, None))
+    flat = FlatCopy(found.discovery.graph, "copy")
+    nodes = {node.path: node for node in found.discovery.graph.nodes}
+    maps = nodes["outer"].inputs[0]
+    view = keras.Model(flat.model.inputs, flat.made[maps])
+    expected = (to_numpy(view(x)) != 0).mean((0, 1, 2))
+    own = found.discovery.channels[maps]
+    np.testing.assert_allclose(received[own], expected, rtol=1e-6)
+    assert expected.min() < 1
+
+
+def test_random_scores_follow_the_seed(mlp):
+    one, same = (score(mlp, "random", seed=4) for _ in range(2))
+    np.testing.assert_array_equal(one, same)
+    assert (one != score(mlp, "random", seed=5)).any()
+
+
+def test_a_function_gets_the_members_of_a_family(mlp):
+    shapes = []
+
+    def largest(members):
+        shapes.append([rows.shape for rows in members])
+        return np.max(np.concatenate(members, axis=1), axis=1)
+
+    received = score(mlp, largest)
+    assert shapes == [[(16, 12), (16, 1)], [(9, 16), (9, 1)]]
+    w, b = mlp.layers[1].get_weights()
+    np.testing.assert_allclose(received[16:], np.maximum(w.max(0), b))
+
+
+@pytest.mark.parametrize("importance", ["l1", "taylor", "apoz"])
+def test_data_of_every_kind_give_the_same(mlp, importance):
+    x, y = data()
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, i):
+            return x[5 * i : 5 * i + 5], y[5 * i : 5 * i + 5]
+
+    given = [(x, y), Batches(), [Batches()[i] for i in range(4)]]
+    one, *others = (score(mlp, importance, data=d, batch_size=5) for d in given)
+    for other in others:
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_the_least_important_go(mlp):
+    importance = score(mlp, "l2")[:16]
+    small, report = ks.prune(
+        mlp, channels=0.68, limits={"second": 0.0}, importance="l2"
+    )
+    keep = np.sort(np.argsort(importance)[-7:])
+    w, b = mlp.layers[0].get_weights()
+    np.testing.assert_array_equal(small.layers[1].kernel, w[:, keep])
+    np.testing.assert_array_equal(small.layers[1].bias, b[keep])
+    assert [f.structures_after for f in report.families] == [7, 9]
+
+
+@pytest.mark.parametrize("measure", ["macs", "parameters", "channels"])
+@pytest.mark.parametrize("scope", ["family", "global"])
+@pytest.mark.parametrize("share", [0.7, 0.4])
+def test_budgets_are_met(residual, measure, scope, share):
+    small, report = ks.prune(residual, **{measure: share}, scope=scope)
+    before, after = (ks.structures(m).cost() for m in (residual, small))
+    left = after.of(measure) / before.of(measure)
+    assert share * 0.85 < left <= share  # so small a network is coarse
+    assert report.shrunk.relative_difference < 1e-5
+    assert report.macs_after == after.macs
+    assert report.parameters_after == after.parameters
+    if measure == "parameters":
+        assert small.count_params() <= share * residual.count_params()
+
+
+@pytest.mark.parametrize("network", ["ResNet", "MobileNetV2", "WideResNet"])
+def test_networks_meet_half_of_their_work_within_one_percent(network):
+    options = {"depth": 16, "width": 1} if network == "WideResNet" else {}
+    model = getattr(ks.models, network)(**options)
+    small, report = ks.prune(model, macs=0.5, importance="random")
+    assert 0.495 <= report.macs_after / report.macs <= 0.5
+    assert report.shrunk.relative_difference < 1e-5
+    assert ks.count_macs(small).macs == report.macs_after
+
+
+def test_nothing_goes_for_the_whole_budget(residual):
+    small, report = ks.prune(residual, macs=1.0)
+    assert small.count_params() == residual.count_params()
+    assert report.macs == report.macs_after
+
+
+def test_frozen_layers_are_cut_and_stay_frozen():
+    model = networks.mlp()
+    model.get_layer("first").trainable = False
+    small, report = ks.prune(model, parameters=0.5)
+    first = report.families[0]
+    assert first.structures_after < first.structures
+    assert not small.get_layer("first").trainable
+
+
+def test_in_steps_with_fit_between(mlp):
+    model, x, y = mlp, *data()
+    for share in (0.8, 0.8):
+        model, _ = ks.prune(model, macs=share)
+        compiled(model).fit(x, y, verbose=0)
+    assert ks.count_macs(model).macs <= 0.64 * ks.count_macs(mlp).macs
+
+
+def test_multiples_minimum_and_limits(residual):
+    _, report = ks.prune(residual, macs=0.6, round_to=2)
+    assert all(f.structures_after % 2 == 0 for f in report.families)
+    _, report = ks.prune(residual, macs=0.35, minimum=3, scope="global")
+    assert min(f.structures_after for f in report.families) >= 3
+    _, report = ks.prune(residual, macs=0.75, limits=0.25)
+    assert all(
+        f.structures_after >= 0.75 * f.structures for f in report.families
+    )
+    _, report = ks.prune(residual, macs=0.6, limits={"stem": 0.0})
+    stem = next(f for f in report.families if "stem" in f.made_by)
+    assert stem.structures_after == stem.structures
+
+
+def test_an_inner_model():
+    inner = networks.residual(8, stream=6, inner=8, outputs=5)
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Dense(2)(inner(inputs)))
+    small, report = ks.prune(model, macs=0.5)
+    assert report.shrunk.relative_difference < 1e-5
+    x = ops.ones((1, 8, 8, 3))
+    assert small(x).shape == (1, 2)
+
+
+def test_the_report(residual):
+    _, report = ks.prune(residual, macs=0.5, importance="l1")
+    text = str(report)
+    assert (
+        "stem" in text and "By l1: " in text and " multiply-adds (" in text
+    )
+    values = report.to_dict()
+    assert values["families"][0]["structures"] == 6
+    assert values["shrunk"]["macs_after"] == report.macs_after
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "exactly one budget of `macs`, `parameters`, `channels`"),
+        ({"macs": 0.5, "channels": 0.5}, "exactly one budget"),
+        ({"macs": 0.0}, "`macs`"),
+        ({"macs": 1.5}, "`macs`"),
+        ({"macs": 0.01}, "`macs`. Expected at least .*the share of the macs"),
+        ({"macs": 0.5, "importance": "l3"}, "`importance`"),
+        ({"macs": 0.5, "importance": "taylor"}, "`data`"),
+        ({"macs": 0.5, "importance": "apoz"}, "`data`"),
+        ({"macs": 0.5, "importance": "apoz", "data": []}, "`data`"),
+        ({"macs": 0.5, "importance": "bn_scale"}, "has no normalization"),
+        ({"macs": 0.5, "importance": lambda m: np.ones(3)}, "`importance`"),
+        ({"macs": 0.5, "importance": lambda m: m[0][:, 0] / 0}, "not finite"),
+        ({"macs": 0.5, "scope": "layer"}, "`scope`"),
+        ({"macs": 0.5, "limits": 2.0}, "`limits`"),
+        ({"macs": 0.5, "limits": {"third": 0.5}}, "`limits`"),
+        ({"macs": 0.5, "limits": {"first": -1}}, "limits"),
+        ({"macs": 0.5, "limits": {"last": 0.5}}, "`limits`"),
+        ({"macs": 0.5, "limits": 0.0}, "`macs`. Expected at least 1.0"),
+        ({"macs": 0.5, "minimum": 0}, "`minimum`"),
+        ({"macs": 0.5, "round_to": 0}, "`round_to`"),
+        ({"macs": 0.5, "batch_size": 0}, "`batch_size`"),
+        ({"macs": 0.5, "seed": -1}, "`seed`"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_refusals(mlp, options, words):
+    with pytest.raises(ValueError, match=words):
+        ks.prune(mlp, **options)
+
+
+def test_models_that_cannot_be_pruned():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    with pytest.raises(ValueError, match="channels that can be cut"):
+        ks.prune(model, macs=0.5)
+    with pytest.raises(ValueError, match=r"`macs`.*no known sizes"):
+        model = keras.Sequential(
+            [
+                keras.Input((None, None, 3)),
+                layers.Conv2D(4, 3),
+                layers.Conv2D(2, 3),
+            ]
+        )
+        ks.prune(model, macs=0.5)
+    with pytest.raises(ValueError, match="a compiled model"):
+        ks.prune(networks.mlp(), macs=0.5, importance="taylor", data=data())
