@@ -33,6 +33,7 @@ from keras_sgl0.gates.report import GateReport, gate_report
 from keras_sgl0.network.cost import count_macs, macs_per_weight
 from keras_sgl0.network.cost_report import CostReport
 from keras_sgl0.network.loans import release
+from keras_sgl0.network.penalty_report import RegularizationReport
 from keras_sgl0.network.sparsity import (
     apply_threshold,
     neuron_sparsity,
@@ -40,7 +41,7 @@ from keras_sgl0.network.sparsity import (
     weight_sparsity,
 )
 from keras_sgl0.network.sparsity_report import SparsityReport
-from keras_sgl0.regularize import RegularizationReport, regularize
+from keras_sgl0.regularize import regularize
 from keras_sgl0.regularizers import (
     CGES,
     L0,

@@ -19,7 +19,7 @@ import numbers
 import keras
 from keras import ops
 
-from keras_sgl0.utils.validation import require
+from keras_sgl0.utils.validation import require, sizes
 
 Axis = int | str
 
@@ -60,6 +60,7 @@ def resolve_axis(shape: tuple[int, ...], axis: Axis = -1) -> int:
         >>> resolve_axis((800, 500)), resolve_axis((800, 500), "auto")
         (1, 0)
     """
+    shape = sizes("shape", shape, at_least=1)
     rank = len(shape)
     axis = validate_axis(axis)
     if isinstance(axis, str):
@@ -69,7 +70,7 @@ def resolve_axis(shape: tuple[int, ...], axis: Axis = -1) -> int:
         -rank <= axis < rank,
         "axis",
         f'an integer in [{-rank}, {rank}) or "auto" for a kernel of shape '
-        f"{tuple(shape)}",
+        f"{shape}",
         axis,
     )
     return axis % rank
@@ -89,7 +90,8 @@ def num_groups(shape: tuple[int, ...], axis: Axis = -1) -> int:
         >>> num_groups((5, 5, 20, 50)), num_groups((800, 500), "auto")
         (50, 800)
     """
-    return shape[resolve_axis(shape, axis)]
+    resolved = resolve_axis(shape, axis)
+    return tuple(shape)[resolved]
 
 
 def group_size(shape: tuple[int, ...], axis: Axis = -1) -> int:
@@ -106,7 +108,8 @@ def group_size(shape: tuple[int, ...], axis: Axis = -1) -> int:
         >>> group_size((5, 5, 20, 50)), group_size((800, 500), "auto")
         (500, 500)
     """
-    return math.prod(shape) // num_groups(shape, axis)
+    number = num_groups(shape, axis)
+    return math.prod(shape) // number
 
 
 def other_axes(shape: tuple[int, ...], axis: Axis = -1) -> tuple[int, ...]:
@@ -189,7 +192,7 @@ def group_norms(kernel, axis: Axis = -1):
         >>> group_norms(keras.ops.array([[3.0, 0.0], [4.0, 0.0]]))
         [5., 0.]
     """
-    return safe_norm(kernel, other_axes(kernel.shape, axis))
+    return safe_norm(kernel, other_axes(_shape(kernel), axis))
 
 
 def group_means(kernel, axis: Axis = -1):
@@ -208,9 +211,8 @@ def group_means(kernel, axis: Axis = -1):
     Raises:
         ValueError: If the kernel has no such axis.
     """
-    return ops.mean(
-        ops.abs(upcast(kernel)), axis=other_axes(kernel.shape, axis)
-    )
+    reduced = other_axes(_shape(kernel), axis)
+    return ops.mean(ops.abs(upcast(kernel)), axis=reduced)
 
 
 def by_group(kernel, axis: Axis = -1):
@@ -223,8 +225,15 @@ def by_group(kernel, axis: Axis = -1):
     Raises:
         ValueError: If the kernel has no such axis.
     """
-    first = ops.moveaxis(upcast(kernel), resolve_axis(kernel.shape, axis), 0)
-    return ops.reshape(first, (num_groups(kernel.shape, axis), -1))
+    shape = _shape(kernel)
+    first = ops.moveaxis(upcast(kernel), resolve_axis(shape, axis), 0)
+    return ops.reshape(first, (num_groups(shape, axis), -1))
+
+
+def _shape(kernel):
+    is_tensor = hasattr(kernel, "shape") and hasattr(kernel, "dtype")
+    require(is_tensor, "kernel", "a tensor or variable", kernel)
+    return kernel.shape
 
 
 def per_weight(values, shape: tuple[int, ...], axis: Axis = -1):

@@ -30,89 +30,13 @@ from keras_sgl0.network.penalties import (
     set_penalty,
     with_axis_of,
 )
-from keras_sgl0.utils.tables import as_text, counted, new_table
+from keras_sgl0.network.penalty_report import LayerEntry, RegularizationReport
 from keras_sgl0.utils.validation import require, require_built
 
 _Penalty: TypeAlias = keras.regularizers.Regularizer
 _Selection: TypeAlias = Iterable[str | keras.layers.Layer] | Callable | None
 _MAKES_OUTPUTS = "makes the model's outputs: each group would be one of them"
 _MAY_MAKE_OUTPUTS = "may make the model's outputs: its calls are not known"
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerEntry:
-    """What `regularize` did to one kernel, or to one layer without any.
-
-    Attributes:
-        layer: The layer's name, after those of the layers it is part of.
-        type: The layer's class.
-        kernel: The name of the kernel, empty where the layer has none.
-        shape: The kernel's shape.
-        penalty: The penalty it carries now, empty where it was left alone.
-        axis: The group axis of that penalty, `None` where it has none.
-        note: Why the layer was left alone, or what to know about the penalty.
-    """
-
-    layer: str
-    type: str
-    kernel: str = ""
-    shape: tuple[int, ...] = ()
-    penalty: str = ""
-    axis: int | None = None
-    note: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class RegularizationReport:
-    """What carries a penalty in a model after `regularize`, and what does not.
-
-    `print(report)` shows a table, `to_dict()` gives plain values.
-
-    Attributes:
-        entries: One entry a kernel, and one a layer without kernel, for every
-            layer of the model, those of nested models and layers too.
-    """
-
-    entries: tuple[LayerEntry, ...]
-
-    @property
-    def regularized(self) -> tuple[LayerEntry, ...]:
-        """The kernels that got the penalty."""
-        return tuple(e for e in self.entries if e.penalty)
-
-    @property
-    def left_alone(self) -> tuple[LayerEntry, ...]:
-        """The layers and kernels that did not, each with the reason."""
-        return tuple(e for e in self.entries if not e.penalty)
-
-    def to_dict(self) -> dict:
-        """Returns the report as plain values, ready for JSON."""
-        return {
-            "layers": [
-                {**dataclasses.asdict(entry), "shape": list(entry.shape)}
-                for entry in self.entries
-            ],
-            "regularized": len(self.regularized),
-            "left_alone": len(self.left_alone),
-        }
-
-    def __str__(self) -> str:
-        table = new_table()
-        for header in ("layer", "type", "kernel", "axis", "penalty", "note"):
-            table.add_column(header, overflow="fold", no_wrap=header != "note")
-        for e in self.entries:
-            table.add_row(
-                e.layer,
-                e.type,
-                f"{e.kernel} {'x'.join(map(str, e.shape))}".strip(),
-                "" if e.axis is None else str(e.axis),
-                e.penalty,
-                e.note,
-            )
-        alone = counted(len(self.left_alone), "other")
-        kernels = counted(len(self.regularized), "kernel")
-        summary = f" {kernels} with a penalty, {alone} left alone"
-        return f"{as_text(table, width=160)}\n{summary}"
 
 
 def regularize(
@@ -207,6 +131,8 @@ def regularize(
                 slots.append((len(entries), slot))
             shared.setdefault(id(kernel), place.path)
             entries.append(slot.entry(note=note))
+    if layers is None:
+        require(slots, "model", "a model with a kernel", model)
     require(slots, "layers", "a selection of layers with a kernel", layers)
     penalties = _penalties([slot for _, slot in slots], penalty)
     outputs = OutputKernels(set(), set())
@@ -350,7 +276,9 @@ def _selector(places: list[_Place], layers: _Selection) -> Callable:
     # A layer is callable and a name is iterable, but neither is a selection.
     single = isinstance(layers, str | keras.layers.Layer)
     require(
-        not single and (callable(layers) or isinstance(layers, Iterable)),
+        not single
+        and (callable(layers) or isinstance(layers, Iterable))
+        and getattr(layers, "ndim", 1) == 1,
         "layers",
         "None, a list of layers or of their names, or a function of a layer",
         layers,
@@ -379,7 +307,8 @@ def _penalties(slots: list[_Slot], penalty) -> list[_Penalty | None]:
     if penalty is None:
         return [None] * len(slots)
     expected = "a regularizer, or a function of the depth that returns one"
-    is_function = callable(penalty) and not isinstance(penalty, type)
+    others = type | keras.layers.Layer  # they can be called, too
+    is_function = callable(penalty) and not isinstance(penalty, others)
     require(is_function, "penalty", expected, penalty)
     units = list(dict.fromkeys(slot.unit for slot in slots))
     own = {}

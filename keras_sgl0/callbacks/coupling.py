@@ -14,7 +14,7 @@ from keras_sgl0.callbacks.lending import (
 from keras_sgl0.regularizers import Penalty
 from keras_sgl0.structures.families import Structures, structures
 from keras_sgl0.structures.members import Members
-from keras_sgl0.utils.validation import InputError, choice, require
+from keras_sgl0.utils.validation import InputError, boolean, choice, require
 
 Weight = Literal["size", "macs", "parameters"]
 
@@ -146,9 +146,8 @@ class CoupledGroups(LendingCallback):
             "a penalty with a part on groups, such as `GroupLasso` or `SGL0`",
             penalty,
         )
-        require(isinstance(readers, bool), "readers", "a bool", readers)
         self.penalty = penalty
-        self.readers = readers
+        self.readers = boolean("readers", readers)
         self.weight = choice("weight", weight, ("size", "macs", "parameters"))
         # Made when `fit` begins.
         self.structures: Structures | None = None

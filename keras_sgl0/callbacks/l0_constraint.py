@@ -14,6 +14,7 @@ from keras_sgl0.network.compilation import require_no_accumulation
 from keras_sgl0.network.loans import LentRegularizer
 from keras_sgl0.utils.validation import (
     InputError,
+    boolean,
     choice,
     finite_float,
     require,
@@ -223,7 +224,7 @@ class L0Constraint(LendingCallback):
         self.learning_rate = finite_float(
             "learning_rate", learning_rate, above=0
         )
-        self.restart = restart
+        self.restart = boolean("restart", restart)
         self.constraints: tuple[Constraint, ...] = ()
 
     def refuse(self, originals):

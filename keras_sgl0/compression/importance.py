@@ -222,7 +222,7 @@ def _by_family(
             raise InputError(
                 f"A family of channels has no {what}: "
                 f"{', '.join(found.made_by(family))}. Spare these layers with "
-                "`limits`, or choose another importance."
+                "`limits`, or choose another `importance`."
             )
         given = np.asarray(function(own), "float64")
         number = len(own[0])

@@ -14,6 +14,13 @@ from keras_sgl0.deployment.runtimes import SUFFIXES, Run, running, running_file
 from keras_sgl0.network.cost import count_macs, has_sizes
 from keras_sgl0.network.graph import functional, trace
 from keras_sgl0.network.probing import random_inputs
+from keras_sgl0.utils.validation import (
+    choice,
+    file_path,
+    integer,
+    require,
+    sizes,
+)
 
 
 def compare(
@@ -44,10 +51,23 @@ def compare(
     Returns:
         A `Comparison`, and a report for each file.
 
+    Raises:
+        ValueError: If an argument is something else, or as in `export`.
+
     Example:
         >>> small, report = shrink(model)
         >>> print(compare(model, small, "files")[0])
     """
+    functional(before, "before")
+    functional(after, "after")
+    folder = file_path("folder", folder)
+    is_list = isinstance(formats, list | tuple)
+    require(is_list, "formats", "a list of formats", formats)
+    for format in formats:
+        choice("formats", format, tuple(SUFFIXES))
+    require(error is None or callable(error), "error", "a function", error)
+    batch_sizes = sizes("batch_sizes", batch_sizes, at_least=0)
+    rounds = integer("rounds", rounds, at_least=1)
     changes = [
         Change.between(
             "parameters", before.count_params(), after.count_params()
@@ -62,7 +82,7 @@ def compare(
     new = _Exported(after, [])
     with tempfile.TemporaryDirectory() as other:
         for format in formats:
-            name = f"shrunk{SUFFIXES.get(format, '')}"
+            name = f"shrunk{SUFFIXES[format]}"
             one = export(before, os.path.join(other, name), format)
             two = export(after, os.path.join(folder, name), format)
             old.files.append(one)

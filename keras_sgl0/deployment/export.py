@@ -19,7 +19,13 @@ from keras_sgl0.network.probing import (
     outputs,
     probe,
 )
-from keras_sgl0.utils.validation import InputError, choice, require
+from keras_sgl0.utils.validation import (
+    InputError,
+    boolean,
+    choice,
+    file_path,
+    require,
+)
 
 # What Keras needs for a format on a backend, beyond this package's own needs.
 _PACKAGES = {
@@ -77,7 +83,9 @@ def export(
         >>> small, report = shrink(model)
         >>> print(export(small, "small.tflite"))
     """
-    path = os.path.expanduser(os.fspath(path))
+    path = file_path("path", path)
+    require(path, "path", "the name of a file or folder", path)
+    verify = boolean("verify", verify)
     functional(model)
     format = _format(path, format)
     options = _options(format, quantize, model, inputs)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from keras_sgl0.deployment.report import Change
-from keras_sgl0.utils.validation import integer
+from keras_sgl0.utils.validation import integer, require
 
 # Short, so that most turns are not interrupted by other processes.
 _SECONDS_PER_TURN = 0.001
@@ -29,10 +29,19 @@ def take_turns(
     Returns:
         The seconds a call took in each of a function's turns, their mean.
 
+    Raises:
+        ValueError: If an argument is something else.
+
     Example:
         >>> times = take_turns({"before": before, "after": after})
         >>> statistics.median(times["after"])
     """
+    require(
+        isinstance(functions, dict) and all(map(callable, functions.values())),
+        "functions",
+        "a dictionary of functions",
+        functions,
+    )
     integer("rounds", rounds, at_least=1)
     if calls is not None:
         integer("calls", calls, at_least=1)
@@ -75,10 +84,16 @@ def compare_latency(
         after: What runs the model after.
         rounds: How many turns each gets.
 
+    Raises:
+        ValueError: If an argument is something else.
+
     Example:
         >>> runs = running(model, x), running(small, x)
         >>> compare_latency("as they are", *runs)
     """
+    require(isinstance(name, str), "name", "a string", name)
+    for argument, function in (("before", before), ("after", after)):
+        require(callable(function), argument, "a function", function)
     times = take_turns({"before": before, "after": after}, rounds)
     ratios = [
         b / a for b, a in zip(times["before"], times["after"], strict=True)

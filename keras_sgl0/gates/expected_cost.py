@@ -25,7 +25,7 @@ from keras import ops
 from keras_sgl0.gates.dependence import Dependence
 from keras_sgl0.gates.hard_concrete import LOG_ALPHA_RANGE, probability_active
 from keras_sgl0.network.cost import has_sizes
-from keras_sgl0.utils.validation import InputError
+from keras_sgl0.utils.validation import InputError, choice
 
 Counted = Literal["macs", "parameters"]
 COUNTED: tuple[Counted, ...] = ("macs", "parameters")
@@ -57,6 +57,7 @@ class ExpectedCost:
     """
 
     def __init__(self, model: keras.Model, counted: Counted):
+        choice("counted", counted, COUNTED)
         self.dependence = Dependence(model)
         if counted == "macs" and not has_sizes(self.dependence.graph):
             raise InputError(

@@ -22,6 +22,7 @@ from keras_sgl0.utils.validation import (
     InputError,
     choice,
     finite_float,
+    get_regularizer,
     integer,
     require,
 )
@@ -211,7 +212,7 @@ class HardConcrete(keras.layers.Layer):
         self.test_gate = choice("test_gate", test_gate, TEST_GATES)
         self.temperature = finite_float("temperature", temperature, above=0)
         self.stretch = _stretch(stretch)
-        self.regularizer = keras.regularizers.get(regularizer)
+        self.regularizer = get_regularizer("regularizer", regularizer)
         if isinstance(self.regularizer, ExpectedL0):
             own = (self.temperature, self.stretch)
             its = (self.regularizer.temperature, self.regularizer.stretch)
@@ -224,6 +225,8 @@ class HardConcrete(keras.layers.Layer):
         if group_size is not None:
             group_size = integer("group_size", group_size, at_least=1)
         self.group_size = group_size
+        if seed is not None:
+            seed = integer("seed", seed, at_least=0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
@@ -329,7 +332,7 @@ class HardConcrete(keras.layers.Layer):
                 "weights are not to be found. Put them directly behind a "
                 "convolution or before a dense layer."
             )
-        decay = 0.5 * self.regularizer.weight_decay
+        decay = 0.5 * getattr(self.regularizer, "weight_decay", 0)
         self.add_loss(
             decay * ops.sum(self.probability_active() * gated.squares())
         )

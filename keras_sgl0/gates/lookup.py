@@ -33,6 +33,7 @@ def ruled_by(gate: HardConcrete) -> keras.layers.Layer:
     Args:
         gate: A gate layer of a model.
     """
+    _require_gate(gate)
     gated = gated_by(gate)
     return gate if gated is None else gated.layer
 
@@ -57,6 +58,7 @@ def gate_group_size(gate: HardConcrete) -> int:
     Raises:
         ValueError: If the graph does not say it.
     """
+    _require_gate(gate)
     if gate.group_size is not None:
         return gate.group_size
     gated = gated_by(gate)
@@ -76,3 +78,8 @@ def test_values(gate: HardConcrete) -> np.ndarray:
         gate: A gate layer of a model.
     """
     return ops.convert_to_numpy(gate.test_gates())
+
+
+def _require_gate(gate):
+    is_gate = isinstance(gate, HardConcrete)
+    require(is_gate, "gate", "a `HardConcrete` layer", gate)

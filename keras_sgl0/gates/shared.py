@@ -93,9 +93,11 @@ class GateChannels(keras.layers.Layer):
 
     def __init__(self, places: list[int], axis: int = -1, **kwargs):
         super().__init__(**kwargs)
+        expected = "a list with a number for each channel"
+        is_list = isinstance(places, list | tuple) and places
+        require(is_list, "places", expected, places)
         self.places = [integer("places", i, at_least=0) for i in places]
-        require(self.places, "places", "a number for each channel", places)
-        self.axis = axis
+        self.axis = integer("axis", axis)
         self.supports_masking = True
 
     def call(self, inputs):

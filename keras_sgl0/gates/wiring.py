@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_sgl0.groups import by_group, group_size, upcast
 from keras_sgl0.network.graph import parents, readers
+from keras_sgl0.utils.validation import require
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -78,7 +79,11 @@ def gated_by(gate: keras.layers.Layer) -> GatedWeights | None:
 
     Args:
         gate: A layer of a Functional or Sequential model.
+
+    Raises:
+        ValueError: If it is something else.
     """
+    require(isinstance(gate, keras.layers.Layer), "gate", "a layer", gate)
     after, before = readers(gate), parents(gate)
     if len(after) == 1 and isinstance(after[0], keras.layers.Dense):
         return GatedWeights(after[0], 0, biases=False)

@@ -5,7 +5,12 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
-from keras_sgl0.utils.validation import choice, finite_float
+from keras_sgl0.utils.validation import (
+    choice,
+    finite_float,
+    get_regularizer,
+    require,
+)
 
 Gate = Callable[[str, int], keras.layers.Layer]
 FANS = ("fan_in", "fan_out")
@@ -31,7 +36,7 @@ class GatedLayers:
         names: The names of the layers added so far.
 
     Raises:
-        ValueError: If `dense_fan` is another word.
+        ValueError: If an argument is something else.
     """
 
     def __init__(
@@ -40,7 +45,10 @@ class GatedLayers:
         gate: Gate | None = None,
         dense_fan: str = "fan_in",
     ):
-        self.kernel_regularizer = kernel_regularizer
+        self.kernel_regularizer = get_regularizer(
+            "kernel_regularizer", kernel_regularizer
+        )
+        require(gate is None or callable(gate), "gate", "a function", gate)
         self.gate = gate
         self.dense_fan = choice("dense_fan", dense_fan, FANS)
         self.names: list[str] = []
@@ -90,13 +98,36 @@ class GatedLayers:
         )(gate(x) if gate else x)
 
     def _gate(self, name, group_size):
-        return self.gate(name, group_size) if self.gate else None
+        if self.gate is None:
+            return None
+        made = self.gate(name, group_size)
+        is_layer = isinstance(made, keras.layers.Layer | None)
+        require(is_layer, "gate", "a function that returns a layer", made)
+        return made
 
     def _kernel(self, open_share, fan):
         return {
             "kernel_regularizer": self.kernel_regularizer,
             "kernel_initializer": he_normal(2.0 / open_share**2, fan),
         }
+
+
+def prunable_layers(
+    kernel_regularizer: keras.regularizers.Regularizer | None,
+    gate: Gate | None,
+    decay: keras.regularizers.Regularizer | None,
+) -> GatedLayers:
+    """Returns what adds layers with a penalty or gates, else a weight decay.
+
+    Args:
+        kernel_regularizer: As in `GatedLayers`.
+        gate: As in `GatedLayers`.
+        decay: The weight decay that all else has.
+    """
+    add = GatedLayers(kernel_regularizer, gate)
+    if add.kernel_regularizer is None and gate is None:
+        add.kernel_regularizer = decay
+    return add
 
 
 def network(inputs, outputs, name: str, prunable: GatedLayers) -> keras.Model:

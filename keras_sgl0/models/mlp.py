@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_sgl0.models.gated_layers import Gate, GatedLayers, network
-from keras_sgl0.utils.validation import integer, require
+from keras_sgl0.utils.validation import integer, sizes
 
 
 def MLP(  # noqa: N802
@@ -47,21 +47,11 @@ def MLP(  # noqa: N802
     Reference:
         Louizos et al., arXiv 1712.01312, section 4.1.
     """
-    for name, sizes, least in (
-        ("input_shape", input_shape, 1),
-        ("widths", widths, 0),
-    ):
-        require(
-            isinstance(sizes, list | tuple)
-            and len(sizes) >= least
-            and all(isinstance(n, int) and n >= 1 for n in sizes),
-            name,
-            "a tuple of integers of at least 1",
-            sizes,
-        )
+    input_shape = sizes("input_shape", input_shape, at_least=1)
+    widths = sizes("widths", widths, at_least=0)
     integer("num_classes", num_classes, at_least=1)
     add = GatedLayers(kernel_regularizer, gate)
-    x = inputs = keras.Input(tuple(input_shape))
+    x = inputs = keras.Input(input_shape)
     if len(input_shape) > 1:
         x = layers.Flatten(name="flatten")(x)
     for number, units in enumerate(widths, 1):

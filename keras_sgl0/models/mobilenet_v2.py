@@ -8,6 +8,7 @@ from keras_sgl0.models.gated_layers import (
     GatedLayers,
     he_normal,
     network,
+    prunable_layers,
     weight_decay_penalty,
 )
 from keras_sgl0.utils.validation import finite_float, image_shape, integer
@@ -95,8 +96,7 @@ def MobileNetV2(  # noqa: N802
     dropout = finite_float("dropout", dropout, at_least=0, below=1)
     decay = weight_decay_penalty(weight_decay)
     plain = GatedLayers(decay)
-    # The weight decay takes the place of a penalty, but not that of gates.
-    pruned = GatedLayers(kernel_regularizer or (None if gate else decay), gate)
+    pruned = prunable_layers(kernel_regularizer, gate, decay)
     bare = {"use_bias": False, "padding": "same"}
     first_stride, *strides = _strides(min(input_shape[:2]))
 

@@ -8,6 +8,7 @@ from keras_sgl0.models.gated_layers import (
     GatedLayers,
     batch_norm,
     network,
+    prunable_layers,
     weight_decay_penalty,
 )
 from keras_sgl0.utils.validation import (
@@ -98,8 +99,7 @@ def ResNet(  # noqa: N802
     width = finite_float("width", width, above=0)
     decay = weight_decay_penalty(weight_decay)
     plain = GatedLayers(decay)
-    # The weight decay takes the place of a penalty, but not that of gates.
-    pruned = GatedLayers(kernel_regularizer or (None if gate else decay), gate)
+    pruned = prunable_layers(kernel_regularizer, gate, decay)
 
     def relu(x, name):
         return layers.ReLU(name=f"{name}_relu")(x)

@@ -8,6 +8,7 @@ from keras_sgl0.models.gated_layers import (
     GatedLayers,
     batch_norm,
     network,
+    prunable_layers,
     weight_decay_penalty,
 )
 from keras_sgl0.utils.validation import (
@@ -101,12 +102,11 @@ def WideResNet(  # noqa: N802
         width,
     )
     if dropout is None:
-        dropout = 0.0 if gate else 0.3
+        dropout = 0.3 if gate is None else 0.0
     dropout = finite_float("dropout", dropout, at_least=0, below=1)
     decay = weight_decay_penalty(weight_decay)
     plain = GatedLayers(decay)
-    # The weight decay takes the place of a penalty, but not that of gates.
-    pruned = GatedLayers(kernel_regularizer or (None if gate else decay), gate)
+    pruned = prunable_layers(kernel_regularizer, gate, decay)
     bare = {"use_bias": False, "padding": "same"}
 
     def rectified(x, name):

@@ -1,7 +1,7 @@
 """Data as `fit` takes it, batch by batch."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -24,7 +24,11 @@ def batches(data, batch_size: int, name: str = "data") -> Iterator[tuple]:
         ValueError: If it is of another kind.
     """
     if isinstance(data, tuple):
-        size = len(keras.tree.flatten(data)[0])
+        arrays = [a for a in keras.tree.flatten(data) if a is not None]
+        lengths = {len(a) for a in arrays if np.ndim(a)}
+        same = len(lengths) == 1 and all(map(np.ndim, arrays))
+        require(same, name, "arrays of the same length", data)
+        (size,) = lengths
         found = (
             keras.tree.map_structure(
                 functools.partial(_rows, start, start + batch_size), data
@@ -35,16 +39,18 @@ def batches(data, batch_size: int, name: str = "data") -> Iterator[tuple]:
         found = (data[i] for i in range(data.num_batches))
     else:
         # A list of arrays is a tuple that was meant otherwise.
-        arrays = isinstance(data, list) and any(
+        is_arrays = isinstance(data, list) and any(
             hasattr(part, "shape") for part in data
         )
+        others = str | bytes | Mapping  # they are iterables, too
         is_batches = isinstance(data, Iterable) and not (
-            hasattr(data, "shape") or arrays
+            hasattr(data, "shape") or is_arrays or isinstance(data, others)
         )
         expected = "a tuple (x, y) of arrays or a finite iterable of batches"
         require(is_batches, name, expected, data)
         found = data
     for batch in found:
+        require(batch is not None, name, "batches (x, y)", data)
         yield keras.tree.map_structure(
             _tensor, keras.utils.unpack_x_y_sample_weight(batch)
         )

@@ -24,7 +24,7 @@ import keras
 from keras_sgl0.network.cost_report import CostReport, LayerCost
 from keras_sgl0.network.graph import Graph, Node, trace
 from keras_sgl0.network.positions import kernel_positions, product
-from keras_sgl0.utils.validation import require
+from keras_sgl0.utils.validation import boolean, require
 
 _POOLING = tuple(
     getattr(keras.layers, f"{kind}Pooling{rank}D")
@@ -73,6 +73,7 @@ def count_macs(
         >>> count_macs(models.LeNet5Caffe()).macs
         2293000
     """
+    elementwise = boolean("elementwise", elementwise)
     graph = trace(model, input_shapes)
     _require_sizes(graph, elementwise)
     calls_of_layers = graph.by_operation().values()

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 import keras
 from keras import ops
 
+from keras_sgl0.utils.validation import InputError
+
 
 @contextlib.contextmanager
 def without_penalties(model: keras.Model) -> Iterator[None]:
@@ -43,6 +45,9 @@ def loss_gradients(model: keras.Model, variables: list) -> Callable:
     Args:
         model: A built and compiled model.
         variables: What to differentiate by.
+
+    Raises:
+        ValueError: When called, if the model or its loss cannot take a batch.
     """
     inside = {id(v) for v in variables}
     others = [v for v in model.variables if id(v) not in inside]
@@ -93,4 +98,13 @@ def loss_gradients(model: keras.Model, variables: list) -> Callable:
                 for v, g in zip(values, found, strict=True)
             ]
 
-    return lambda values, batch: gradients(values, fixed, batch)
+    def checked(values, batch):
+        try:
+            return gradients(values, fixed, batch)
+        except Exception as error:
+            raise InputError(
+                "Invalid value for argument `data`. Expected what the model "
+                f"and its loss can take: {error}"
+            ) from error
+
+    return checked

@@ -155,20 +155,21 @@ def trace(model: keras.Model, input_shapes: object = None) -> Graph:
     return graph
 
 
-def functional(model: keras.Model) -> keras.Model:
+def functional(model: keras.Model, name: str = "model") -> keras.Model:
     """Returns a model as a Functional one, which shows its inputs and calls.
 
     Args:
         model: A built Sequential or Functional model.
+        name: The name of the argument that it is.
 
     Raises:
         ValueError: If the model is not built, or is subclassed.
     """
-    require_built(model)
+    require_built(model, name)
     view = _functional(model)
     require(
         view is not None,
-        "model",
+        name,
         "a Sequential or Functional model (of a subclassed one, pass the "
         "Functional part, or build `keras.Model(x, model.call(x))` on a "
         "`keras.Input` x)",

@@ -6,7 +6,7 @@ import keras
 
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.compilation import retrace, surround_steps
-from keras_sgl0.utils.validation import InputError
+from keras_sgl0.utils.validation import InputError, require
 
 _FIT = "_keras_sgl0_fit"
 _ATTRIBUTES = ("regularizer", "constraint")
@@ -155,7 +155,7 @@ def release(model: keras.Model) -> None:
         model: A model.
 
     Raises:
-        ValueError: If it is called inside the model's `fit`.
+        ValueError: If `model` is none, or inside the model's `fit`.
 
     Example:
         >>> try:
@@ -163,6 +163,8 @@ def release(model: keras.Model) -> None:
         ... except KeyboardInterrupt:
         ...     ks.release(model)
     """
+    is_model = isinstance(model, keras.Model)
+    require(is_model, "model", "a Keras model", model)
     require_no_fit(model, "release")
     give_back(model)
 

@@ -127,18 +127,21 @@ def probe(
         inputs: Its inputs, structured as it wants them; `None` for random ones.
 
     Raises:
-        ValueError: If the model cannot be called on random inputs.
+        ValueError: If the model cannot be called on them.
     """
-    if inputs is not None:
-        return inputs, outputs(model, inputs)
-    inputs = random_inputs(functional(model).input)
+    expected = "inputs to compare on, as the model wants them"
+    given = inputs
+    if inputs is None:
+        expected = (
+            "inputs to compare on, as the model cannot be called on random ones"
+        )
+        given = random_inputs(functional(model).input)
     try:
-        return inputs, outputs(model, inputs)
+        return given, outputs(model, given)
     except Exception as error:
         raise InputError(
-            "Invalid value for argument `inputs`. Expected inputs to "
-            "compare on, as the model cannot be called on random ones: "
-            f"{error}. Received: inputs=None"
+            f"Invalid value for argument `inputs`. Expected {expected}: "
+            f"{error}. Received: inputs={inputs!r}"
         ) from error
 
 

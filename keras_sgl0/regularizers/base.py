@@ -10,7 +10,7 @@ from typing import Literal
 import keras
 
 from keras_sgl0.groups import Axis
-from keras_sgl0.utils.validation import InputError
+from keras_sgl0.utils.validation import InputError, require
 
 Ranking = Literal["weight", "group", "both"]
 Training = Literal["subgradient", "splitting", "admm", "proximal"]
@@ -98,10 +98,15 @@ def trainings(penalty: Penalty) -> tuple[Training, ...]:
     Args:
         penalty: A penalty.
 
+    Raises:
+        ValueError: If it is something else.
+
     Example:
         >>> trainings(SGL0(1e-5))
         ('splitting', 'admm', 'proximal')
     """
+    is_penalty = isinstance(penalty, Penalty)
+    require(is_penalty, "penalty", "a `Penalty` such as `SGL0`", penalty)
     ways: list[Training] = []
     if penalty.has_subgradient:
         ways.append("subgradient")

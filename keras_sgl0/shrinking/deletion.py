@@ -100,6 +100,8 @@ def _chosen(found: Structures, channels) -> np.ndarray:
             f"names of layers, such as {sorted(tensors)[:3]}",
             layer,
         )
+        several = isinstance(indices, Iterable)
+        require(several, "channels", f"indices for `{layer}`", indices)
         own = found.discovery.channels[tensors[layer]]
         chosen = np.asarray(list(indices))
         require(

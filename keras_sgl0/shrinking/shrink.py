@@ -16,7 +16,7 @@ from keras_sgl0.shrinking.rewrite import Rebuilt
 from keras_sgl0.structures.flat_copy import NotCopied
 from keras_sgl0.structures.liveness import Cuts, analyse
 from keras_sgl0.structures.rules import Opaque
-from keras_sgl0.utils.validation import choice, integer
+from keras_sgl0.utils.validation import boolean, choice, integer
 
 
 def shrink(
@@ -82,6 +82,7 @@ def shrink(
         >>> print(report)
         >>> small.save("small.keras")
     """
+    verify = boolean("verify", verify)
     choice("on_constant", on_constant, ("keep", "fold", "drop"))
     integer("minimum", minimum, at_least=0)
     if round_to is not None:

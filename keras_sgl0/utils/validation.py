@@ -2,9 +2,12 @@
 
 import math
 import numbers
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 
 class InputError(ValueError):
@@ -54,18 +57,19 @@ def require(condition: object, name: str, expected: str, received: object):
         raise invalid(name, expected, received)
 
 
-def require_built(model: object):
+def require_built(model: object, name: str = "model"):
     """Raises unless a model is one of Keras's and has its weights.
 
     Args:
         model: What the caller passed.
+        name: The argument's name.
 
     Raises:
         ValueError: If it is something else, or not built.
     """
     require(
         isinstance(model, keras.Model) and model.built,
-        "model",
+        name,
         "a built model, which begins with a `keras.Input` or was called once",
         model,
     )
@@ -119,7 +123,7 @@ def finite_float(
     return float(value)
 
 
-def integer(name: str, value: Any, *, at_least: int) -> int:
+def integer(name: str, value: Any, *, at_least: float = -math.inf) -> int:
     """Returns `value` as a Python int after checking its range.
 
     Args:
@@ -139,8 +143,101 @@ def integer(name: str, value: Any, *, at_least: int) -> int:
         and not isinstance(value, bool)
         and int(value) >= at_least
     )
-    require(valid, name, f"an integer of at least {at_least}", value)
+    bound = f" of at least {at_least}" if math.isfinite(at_least) else ""
+    require(valid, name, f"an integer{bound}", value)
     return int(value)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Returns `value` as a Python bool after checking that it is one.
+
+    Args:
+        name: The argument's name.
+        value: What the caller passed.
+
+    Raises:
+        ValueError: If `value` is no bool.
+
+    Example:
+        >>> boolean("verify", True)
+        True
+    """
+    require(isinstance(value, bool | np.bool_), name, "True or False", value)
+    return bool(value)
+
+
+def sizes(name: str, value: Any, *, at_least: int) -> tuple[int, ...]:
+    """Returns `value` as a tuple after checking that it holds sizes.
+
+    Args:
+        name: The argument's name.
+        value: What the caller passed: an iterable of integers of at least 1.
+        at_least: It must not have fewer of them.
+
+    Raises:
+        ValueError: If `value` is no such iterable.
+
+    Example:
+        >>> sizes("widths", [300, 100], at_least=0)
+        (300, 100)
+    """
+    others = str | bytes | Mapping  # they are iterables, too
+    several = isinstance(value, Iterable) and not isinstance(value, others)
+    if several and getattr(value, "ndim", 1) == 1:
+        found = tuple(value)
+        if len(found) >= at_least and all(map(_is_size, found)):
+            return found
+    raise invalid(name, "a tuple of integers of at least 1", value)
+
+
+def _is_size(value) -> bool:
+    is_integer = isinstance(value, numbers.Integral)
+    return is_integer and not isinstance(value, bool) and int(value) >= 1
+
+
+def file_path(name: str, value: Any) -> str:
+    """Returns `value` as a string after checking that it is a path.
+
+    Args:
+        name: The argument's name.
+        value: What the caller passed: a string or a path.
+
+    Raises:
+        ValueError: If `value` is neither.
+
+    Example:
+        >>> file_path("folder", pathlib.Path("files"))
+        'files'
+    """
+    require(isinstance(value, str | os.PathLike), name, "a path", value)
+    return os.path.expanduser(os.fspath(value))
+
+
+def get_regularizer(
+    name: str, value: Any
+) -> keras.regularizers.Regularizer | None:
+    """Returns a regularizer from what Keras has for one.
+
+    Args:
+        name: The argument's name.
+        value: What the caller passed: a regularizer, its config, the name of
+            one of Keras's, or `None`.
+
+    Raises:
+        ValueError: If `value` is none of them.
+
+    Example:
+        >>> get_regularizer("kernel_regularizer", "l2")
+    """
+    expected = "a Keras regularizer or None"
+    try:
+        found = keras.regularizers.get(value)
+    except (TypeError, ValueError) as error:
+        raise invalid(name, expected, value) from error
+    # Keras takes any function of a variable; a layer is not meant as one.
+    is_function = callable(found) and not isinstance(found, keras.layers.Layer)
+    require(found is None or is_function, name, expected, value)
+    return found
 
 
 def image_shape(value: Any, *, at_least: int) -> tuple[int, int, int]:
@@ -157,15 +254,11 @@ def image_shape(value: Any, *, at_least: int) -> tuple[int, int, int]:
         >>> image_shape([28, 28, 1], at_least=16)
         (28, 28, 1)
     """
-    valid = (
-        isinstance(value, list | tuple)
-        and len(value) == 3
-        and all(isinstance(n, int) and n >= 1 for n in value)
-        and min(value[:2]) >= at_least
-    )
+    shape = sizes("input_shape", value, at_least=1)
+    valid = len(shape) == 3 and min(shape[:2]) >= at_least
     expected = f"(height, width, channels), both sides at least {at_least}"
     require(valid, "input_shape", expected, value)
-    height, width, channels = value
+    height, width, channels = shape
     return height, width, channels
 
 

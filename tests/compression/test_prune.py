@@ -257,9 +257,7 @@ def test_an_inner_model():
 def test_the_report(residual):
     _, report = ks.prune(residual, macs=0.5, importance="l1")
     text = str(report)
-    assert (
-        "stem" in text and "By l1: " in text and " multiply-adds (" in text
-    )
+    assert "stem" in text and "By l1: " in text and " multiply-adds (" in text
     values = report.to_dict()
     assert values["families"][0]["structures"] == 6
     assert values["shrunk"]["macs_after"] == report.macs_after
