@@ -13,7 +13,9 @@ import argparse
 import ast
 import contextlib
 import importlib.machinery
+import itertools
 import json
+import math
 import os
 import pathlib
 import random
@@ -39,15 +41,15 @@ SKIPPED_PHASES = (Phase.reuse, Phase.shrink, Phase.explain)
 
 
 class Chosen:
-    """Runs some tests only, the quickest first."""
+    """Runs some tests only, in a given order."""
 
-    def __init__(self, seconds):
-        self.seconds = seconds
+    def __init__(self, names):
+        self.names = names
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items):
-        items[:] = [item for item in items if item.nodeid in self.seconds]
-        items.sort(key=lambda item: self.seconds[item.nodeid])
+        found = {item.nodeid: item for item in items}
+        items[:] = [found[name] for name in self.names]
 
 
 class Watcher:
@@ -59,8 +61,9 @@ class Watcher:
         )
         self.seconds = {}
 
-    def pytest_collection_modifyitems(self):
-        self.coverage.start()
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self):
+        self.coverage.start()  # what is reached now has no test as context
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item):
@@ -99,7 +102,9 @@ def run_tests(tests, plugin):
         phases=[p for p in Phase if p not in SKIPPED_PHASES],
     )
     settings.load_profile("mutation")
-    return int(pytest.main([*PYTEST, *tests], plugins=[plugin]))
+    return int(
+        pytest.main([*PYTEST, "-m", "not slow", *tests], plugins=[plugin])
+    )
 
 
 def watch(path, tests):
@@ -121,7 +126,7 @@ def watch(path, tests):
     return seconds, {int(line): set(who) for line, who in reached.items()}
 
 
-def survives(mutant, tree, path, tests, seconds):
+def survives(mutant, tree, path, tests, names, timeout):
     """Returns whether all tests pass in spite of a mutant."""
     get_code = importlib.machinery.SourceFileLoader.get_code
 
@@ -133,12 +138,33 @@ def survives(mutant, tree, path, tests, seconds):
     def work():
         mutant.apply()
         importlib.machinery.SourceFileLoader.get_code = get_mutated
-        return run_tests(tests, Chosen(seconds))
+        return run_tests(tests, Chosen(names))
 
-    return not in_fork(work, 30 + int(5 * sum(seconds.values())))
+    return not in_fork(work, timeout)
 
 
-def main(module, listed, sample, only):
+def choose(mutant, seconds, reached, limit):
+    """Returns the tests that can kill a mutant, those likely to at first.
+
+    Args:
+        mutant: The mutant.
+        seconds: How long each test takes.
+        reached: By line, the tests that reach it.
+        limit: Not more tests than take this long altogether.
+    """
+    first, last = mutant.lines
+    direct = set().union(*(reached.get(i, ()) for i in range(first, last + 1)))
+    # A line that is run as tests are collected may matter in each of them.
+    others = set(seconds) if "" in direct or not direct else set()
+    direct &= set(seconds)
+    ordered = sorted(direct, key=seconds.get)
+    ordered += sorted(others - direct, key=seconds.get)
+    sums = itertools.accumulate(seconds[name] for name in ordered)
+    number = sum(total <= limit for total in sums)
+    return ordered[: max(number, 1)]
+
+
+def main(module, listed, sample, again, limit):
     path = ROOT / module
     tree = ast.parse(path.read_text())
     mutants = find_mutants(tree)
@@ -146,21 +172,17 @@ def main(module, listed, sample, only):
     if sample and sample < total:
         mutants = random.Random(0).sample(mutants, sample)
     equivalent = [m for m in mutants if m.name in listed["equivalent"]]
-    tested = [
-        m
-        for m in mutants
-        if m.name not in listed["equivalent"] and only in m.name
-    ]
+    tested = [m for m in mutants if m not in equivalent]
+    if again is not None:
+        tested = [m for m in tested if m.name in again]
     seconds, reached = watch(path, listed["tests"])
     survivors = 0
     for mutant in sorted(tested, key=lambda m: m.lines):
-        first, last = mutant.lines
-        own = set().union(*(reached.get(i, ()) for i in range(first, last + 1)))
-        own = (own & set(seconds)) or set(seconds)  # run at import: all tests
-        chosen = {name: seconds[name] for name in own}
-        if survives(mutant, tree, path, listed["tests"], chosen):
+        names = choose(mutant, seconds, reached, limit)
+        timeout = 30 + int(5 * sum(seconds[name] for name in names))
+        if survives(mutant, tree, path, listed["tests"], names, timeout):
             survivors += 1
-            print(f"{module}:{first}: {mutant.name}", flush=True)
+            print(f"{module}:{mutant.lines[0]}: {mutant.name}", flush=True)
     print(
         f"| `{module}` | {len(mutants)} of {total} | "
         f"{len(tested) - survivors} | {len(equivalent)} |",
@@ -172,10 +194,21 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("modules", nargs="*", help="default: all listed ones")
     parser.add_argument("--sample", type=int, help="that many random mutants")
-    parser.add_argument("--only", default="", help="part of their names")
+    parser.add_argument("--again", help="those that this output names")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=math.inf,
+        help="for each mutant, the quickest tests that take this long",
+    )
     arguments = parser.parse_args()
+    again = None
+    if arguments.again:
+        lines = pathlib.Path(arguments.again).read_text().splitlines()
+        again = {line.split(": ", 1)[-1] for line in lines}
     os.chdir(ROOT)
     everything = tomllib.loads(LISTED.read_text())
     for module in arguments.modules or everything:
         entry = {"equivalent": {}} | everything[module]
-        main(module, entry, arguments.sample, arguments.only)
+        options = arguments.sample, again, arguments.seconds
+        main(module, entry, *options)

@@ -192,3 +192,93 @@ def test_a_penalty_of_the_users_trains(images, penalty, training, target):
             for kernel in report.kernels:
                 size = kernel.weights // kernel.groups
                 assert kernel.weights_alive == kernel.groups_alive * size
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("L0", {}),
+        ("L1", {}),
+        ("TransformedL1", {"a": 1.0}),
+        ("LHalf", {}),
+        ("SCAD", {"a": 3.7}),
+        ("MCP", {"gamma": 3.0}),
+        ("L1MinusL2", {"alpha": 1.0}),
+        ("GroupLasso", {"axis": -1}),
+        ("ExclusiveLasso", {"axis": -1}),
+        ("CGES", {"mu": 0.5, "axis": -1}),
+        ("SparseGroupLasso", {"axis": -1}),
+        ("SGL0", {"axis": -1}),
+        ("SparseGroupTransformedL1", {"axis": -1, "a": 1.0}),
+        ("SparseGroupLHalf", {"axis": -1}),
+        ("SparseGroupL1MinusL2", {"axis": -1, "alpha": 1.0}),
+        ("IntegratedTransformedL1", {"mu": 0.5, "a": 1.0, "axis": -1}),
+    ],
+)
+def test_defaults_and_the_name_in_a_file(name, arguments):
+    kind = getattr(ks, name)
+    assert kind(2).get_config() == {"factor": 2.0} | arguments
+    # What a saved model calls it: another name would not load it.
+    assert keras.saving.get_registered_name(kind) == f"keras_sgl0>{name}"
+
+
+def test_the_name_of_a_sum_in_a_file():
+    name = keras.saving.get_registered_name(ks.SparseGroup)
+    assert name == "keras_sgl0>SparseGroup"
+
+
+@pytest.mark.parametrize(
+    ("names", "ranks_by"),
+    [
+        (("L0", "L1", "TransformedL1", "LHalf", "SCAD", "MCP"), "weight"),
+        (("L1MinusL2", "ExclusiveLasso", "CGES"), "weight"),
+        (("GroupLasso", "GroupPenalty"), "group"),
+        (("SparseGroup", "SGL0", "SparseGroupLasso"), "both"),
+    ],
+)
+def test_what_says_which_weights_matter_least(names, ranks_by):
+    assert {getattr(ks, name).ranks_by for name in names} == {ranks_by}
+
+
+def test_cges_takes_its_depth_as_mu():
+    assert ks.CGES.depth_argument == "mu"
+    assert ks.GroupLasso.depth_argument is None
+
+
+def test_the_factor_of_a_sum_is_that_of_both_parts():
+    assert ks.SparseGroup(ks.GroupLasso(0.1), ks.L1(0.1)).factor == 0.1
+    assert ks.SparseGroup(ks.GroupLasso(0.1), ks.L1(0.2)).factor is None
+    assert ks.IntegratedTransformedL1(0.3, mu=0.2).factor == 0.3
+
+
+def test_which_penalties_go_before_groups_and_rank_in_them():
+    elements = [ks.L0(1), ks.L1(1), ks.MCP(1), ScaledL1(1)]
+    assert [e.precedes_groups for e in elements] == [False, True, False, True]
+    assert [e.ranks_with_groups for e in elements] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert ks.MCP(1).joint_prox(ks.GroupLasso(1)) is None
+    with pytest.raises(NotImplementedError):
+        ks.L1(1).smallest_kept(W, 0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("changed", ["__call__", "prox"])
+def test_one_other_method_makes_another_penalty(changed):
+    def of(base):
+        return type("Own", (base,), {changed: lambda self, *x: None})(1.0)
+
+    assert not of(ks.GroupLasso).is_norm
+    assert not of(ks.L1).precedes_groups
+    assert not of(ks.L0).ranks_with_groups
+
+
+@pytest.mark.parametrize(
+    "penalty", [ks.L0(1), ks.SCAD(1, a=3), ks.MCP(1, gamma=2)]
+)
+def test_a_step_in_the_domain_is_returned(penalty):
+    assert penalty.validate_step(1.9) == 1.9
+    tensor = ops.convert_to_tensor(99.0)  # not known before it is run
+    assert penalty.validate_step(tensor) is tensor
