@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import layers, ops
 
 from keras_sgl0 import HardConcrete
@@ -34,6 +35,30 @@ def gradient(function, x):
     x = x.clone().requires_grad_(True)
     function(x).backward()
     return to_numpy(x.grad)
+
+
+def take_step(optimizer, loss, variables):
+    """Trains variables as a `train_step` of one's own does; not on JAX."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = loss()
+        gradients = tape.gradient(value, variables)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return value
+    import torch
+
+    value = loss()
+    gradients = torch.autograd.grad(value, [v.value for v in variables])
+    with torch.no_grad():
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    return value.detach()
+
+
+not_jax = pytest.mark.skipif(
+    BACKEND == "jax", reason="a train step of one's own is another one on JAX"
+)
 
 
 def compile_quickly(model, optimizer, loss, **arguments):

@@ -224,8 +224,9 @@ class JointPenalty:
             return None
         found = self.members.structures
         sizes = self.members.sizes()
+        # Structures without members have norms of 0, whatever these count.
         weights = [
-            self._group.weight((int(found.counts[family]), int(size)))
+            self._group.weight((int(found.counts[family]), max(int(size), 1)))
             for family, size in zip(found.families, sizes, strict=True)
         ]
         return np.array(weights) * self._weights[found.families]

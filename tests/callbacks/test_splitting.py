@@ -105,20 +105,6 @@ def test_growing_beta_reaches_the_compiled_step(images):
     assert abs(constant[2:] - growing[2:]).min() > 1e-3
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="no steps_per_execution there")
-def test_batch_refresh_refuses_several_steps_a_call(images):
-    splitting = ks.VariableSplitting(BETA, refresh="batch")
-    with pytest.raises(ValueError, match='Use `refresh="step"`'):
-        train(images, ks.SGL0(FACTOR), [splitting], steps_per_execution=4)
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="JAX alone cannot hold V")
-def test_batch_refresh_refuses_jax(images):
-    with pytest.raises(ValueError, match="JAX"):
-        splitting = ks.VariableSplitting(BETA, refresh="batch")
-        train(images, ks.SGL0(FACTOR), [splitting])
-
-
 def test_beta_and_threshold_in_the_logs(images):
     splitting = ks.VariableSplitting(BETA, growth=1.25, every=2)
     model = two_layers(ks.SGL0(FACTOR))
@@ -301,14 +287,6 @@ def test_an_elementwise_penalty_alone_is_split(images):
     assert (split > plain).all()
 
 
-def test_a_model_without_such_a_penalty_is_refused(images):
-    with pytest.raises(ValueError) as caught:
-        train(images, ks.GroupLasso(FACTOR), [ks.VariableSplitting(BETA)])
-    assert str(caught.value).endswith(
-        "Received a model with the regularizers: ['GroupLasso']"
-    )
-
-
 def test_a_frozen_layer_is_left_alone(images):
     model = two_layers(ks.SGL0(FACTOR))
     model.layers[0].trainable = False
@@ -381,33 +359,6 @@ def test_low_precision_policies(images, policy):
     assert {v.dtype for v in splitting.v.values()} == {"float32"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "name"),
-    [
-        ({"beta": 0}, "beta"),
-        ({"beta": -1.0}, "beta"),
-        ({"beta": float("inf")}, "beta"),
-        ({"beta": 1, "growth": 0.9}, "growth"),
-        ({"beta": 1, "every": 0}, "every"),
-        ({"beta": 1, "every": 2.5}, "every"),
-        ({"beta": 1, "refresh": "epoch"}, "refresh"),
-        ({"beta": 1, "grows": True}, "grows"),
-    ],
-)
-def test_bad_arguments(arguments, name):
-    with pytest.raises(ValueError, match=f"argument `{name}`"):
-        ks.VariableSplitting(**arguments)
-
-
-def test_the_whole_message():
-    with pytest.raises(ValueError) as caught:
-        ks.VariableSplitting(beta=1, growth=0.5)
-    assert str(caught.value) == (
-        "Invalid value for argument `growth`. Expected a finite number at "
-        "least 1. Received: growth=0.5"
-    )
-
-
 def test_a_copy_of_the_callback_has_variables_of_its_own(images):
     for refresh in REFRESHES:
         original = ks.VariableSplitting(BETA, refresh=refresh)
@@ -422,17 +373,3 @@ def test_kernels_of_one_path_have_a_v_each(images):
     model.fit(*images, verbose=0, callbacks=[splitting])
     shapes = {name: tuple(v.shape) for name, v in splitting.v.items()}
     assert shapes == {"fc/kernel": (12, 5), "fc/kernel_1": (12, 7)}
-
-
-@pytest.mark.parametrize(
-    ("growth", "every", "epochs", "first"),
-    [(1.25, 1, 500, 408), (10.0, 2, 90, 80), (1e30, 1, 10**6, 2)],
-)
-def test_a_beta_beyond_the_floats_is_refused(
-    images, growth, every, epochs, first
-):
-    model = two_layers(ks.SGL0(0.01))
-    splitting = ks.VariableSplitting(0.1, growth, every)
-    assert splitting.beta_at(first - 1) < 3.4e38
-    with pytest.raises(ValueError, match=f"infinite from epoch {first} on"):
-        model.fit(*images, epochs=epochs, verbose=0, callbacks=[splitting])
