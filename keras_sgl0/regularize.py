@@ -11,14 +11,13 @@ from typing import TypeAlias
 
 import keras
 
-from keras_sgl0.network.compilation import retrace
 from keras_sgl0.network.layer_table import (
     Layout,
     layouts,
     parts,
     walk_layers,
 )
-from keras_sgl0.network.loans import give_back, require_no_fit
+from keras_sgl0.network.loans import give_back, require_no_fit, retrace
 from keras_sgl0.network.output_kernels import (
     OutputKernels,
     output_kernels,

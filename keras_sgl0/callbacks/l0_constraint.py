@@ -5,13 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from keras import ops
 
+from keras_sgl0.callbacks.lagrangian import (
+    Constraint,
+    EndOfStep,
+    Lagrangian,
+    constraints_on,
+)
 from keras_sgl0.callbacks.lending import LendingCallback, unique
 from keras_sgl0.gates.expected_cost import COUNTED, Counted, ExpectedCost
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.gates.lookup import gate_group_size, gates, ruled_by
 from keras_sgl0.gates.shared import is_shared
 from keras_sgl0.network.compilation import require_no_accumulation
-from keras_sgl0.network.loans import LentRegularizer
 from keras_sgl0.utils.validation import (
     InputError,
     boolean,
@@ -21,34 +26,6 @@ from keras_sgl0.utils.validation import (
 )
 
 SCOPES = ("model", "layer")
-
-
-class Constraint:
-    """A constraint `density <= target` on some gates, with its multiplier.
-
-    Args:
-        name: The name of the gated layer, empty for the whole model.
-        gates: The gate layers. Each has the multiplier as a weight.
-        target: The upper limit of the density.
-        density: Returns the expected density, with gradient.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        gates: list[HardConcrete],
-        target: float,
-        density: Callable,
-    ):
-        self.name = name
-        self.gates = gates
-        self.target = target
-        self.density = density
-
-    @property
-    def multiplier(self):
-        """The multiplier's variable; each gate has a copy of it."""
-        return self.gates[0].multiplier
 
 
 def gated_density(gates: list[HardConcrete]) -> Callable:
@@ -68,39 +45,6 @@ def gated_density(gates: list[HardConcrete]) -> Callable:
         (size / total) * ops.sum(gate.probability_active())
         for size, gate in pairs
     )
-
-
-class _Lagrangian(LentRegularizer):
-    """The term of the constraints in the loss, with the dual step.
-
-    Its value is `sum_i m_i * violation_i`. It also updates the multipliers,
-    `m_i <- max(0, m_i + rate * violation_i)`, so that primal and dual step use
-    the same violations. It is a regularizer of one of the gates, because there
-    all backends allow a train step to assign weights of the model.
-    """
-
-    def __init__(self, original, constraints, learning_rate, restart):
-        super().__init__(original)
-        self.constraints = constraints
-        self.learning_rate = learning_rate
-        self.restart = restart
-
-    def stand_in(self, log_alpha):
-        loss = self.otherwise(log_alpha)
-        for constraint in self.constraints:
-            violation = constraint.density() - constraint.target
-            multiplier = ops.copy(ops.convert_to_tensor(constraint.multiplier))
-            loss += ops.stop_gradient(multiplier) * violation
-            ascended = self._ascend(multiplier, ops.stop_gradient(violation))
-            for gate in constraint.gates:
-                gate.multiplier.assign(ascended)
-        return loss
-
-    def _ascend(self, multiplier, violation):
-        ascended = ops.maximum(multiplier + self.learning_rate * violation, 0.0)
-        if self.restart:
-            return ops.where(violation < 0, ops.zeros_like(ascended), ascended)
-        return ascended
 
 
 class L0Constraint(LendingCallback):
@@ -143,14 +87,22 @@ class L0Constraint(LendingCallback):
     multiply-adds or structures are counted; otherwise the multipliers grow
     without bound.
 
-    Evaluation takes no dual step, neither the validation in `fit` nor that of
-    other callbacks.
+    There is one dual step for each step of the optimizer, even if a
+    `train_step` of the model's own asks for its losses several times.
+    Evaluation takes none, neither the validation in `fit` nor that of other
+    callbacks.
+
+    Several of these callbacks may rule the same gates, each with multipliers of
+    its own, if they differ in `scope` or `of`: a budget of the model and a
+    limit for each layer, say. They need `restart=False`: where one is satisfied
+    only because of the other, a reset of its multiplier upsets both.
 
     The multipliers are weights of the gates: they are saved with the model,
-    and a second `fit` continues with them.
+    and a second `fit` with the same constraints continues with them.
 
     The `logs` of each epoch get `density`, `violation` and `multiplier`. With
-    `scope="layer"` the name of the layer is appended, as in `density_conv1`.
+    `scope="layer"` the name of the layer is appended, as in `density_conv1`;
+    of a second constraint on the model what it counts, as in `density_macs`.
 
     Args:
         density: The target, in (0, 1]. With `scope="layer"` it may also be a
@@ -169,7 +121,8 @@ class L0Constraint(LendingCallback):
         constraints: The constraints of the current or last `fit`.
 
     Raises:
-        ValueError: If an argument is out of range. When `fit` begins, if the
+        ValueError: If an argument is out of range. When `fit` begins, if
+            another constraint of the same kind rules the same gates, if the
             model has no trainable gates, if `density` does not match the gated
             layers or is below what cannot be gated, if the weights of a gate
             cannot be found, if the sizes of the inputs are not known
@@ -232,30 +185,33 @@ class L0Constraint(LendingCallback):
         return "`L0Constraint` found no trainable gates in the model."
 
     def survey(self):
-        """Refuses gates that another constraint rules in this `fit`."""
-        own = {id(g): g for c in self.constraints for g in c.gates}
-        for variable in self.model.trainable_variables:
-            other = variable.regularizer
-            if not isinstance(other, _Lagrangian):
-                continue
-            taken = [g for c in other.constraints for g in c.gates]
-            both = sorted(own[id(g)].name for g in taken if id(g) in own)
-            if both:
-                raise InputError(
-                    "Two `L0Constraint` cannot rule the same gates, which "
-                    "have one multiplier each. Give each its own layers: "
-                    'scope="layer" and densities by name. Received: '
-                    f"constraints that both rule {both}"
-                )
+        """Chooses multipliers that no other constraint of this `fit` has."""
+        others = list(constraints_on(self.model))
+        for own in self.constraints:
+            taken = set()
+            for other in others:
+                both = [g.name for g in own.gates if g in other.gates]
+                if both and own.kind == other.kind:
+                    raise InputError(
+                        "Two `L0Constraint` of one kind cannot rule the same "
+                        "gates, as only the smaller density would count. Leave "
+                        "out one, or give each its own layers: "
+                        'scope="layer" and densities by name. Received: '
+                        f"constraints that both rule {both}"
+                    )
+                taken |= {other.number} if both else set()
+            # There are as many as kinds: by layer, by macs, by parameters.
+            own.number = min({0, 1, 2} - taken)
 
     def lend(self, variable, original):
         """Returns the Lagrangian for the first gate of all, nothing else."""
         if variable is not self.constraints[0].gates[0].log_alpha:
             return {}
-        lagrangian = _Lagrangian(
+        lagrangian = Lagrangian(
             original, self.constraints, self.learning_rate, self.restart
         )
-        return {"regularizer": lagrangian}
+        end = EndOfStep(variable.constraint, lagrangian)
+        return {"regularizer": lagrangian, "constraint": end}
 
     def on_train_begin(self, logs=None):
         """Makes the constraints and lends the Lagrangian."""
@@ -275,6 +231,8 @@ class L0Constraint(LendingCallback):
         super().on_epoch_end(epoch, logs)
         for constraint in self.constraints if logs is not None else ():
             ending = f"_{constraint.name}" if constraint.name else ""
+            if not ending and "density" in logs:
+                ending = f"_{self.of}"  # another one is for the model, too
             density = float(ops.convert_to_numpy(constraint.density()))
             multiplier = ops.convert_to_numpy(constraint.multiplier)
             logs[f"density{ending}"] = density
@@ -282,10 +240,11 @@ class L0Constraint(LendingCallback):
             logs[f"multiplier{ending}"] = float(multiplier)
 
     def _constraints(self, trained):
+        kind = self.scope, self.of
         if self.scope == "model":
             assert isinstance(self.density, float)  # `__init__` checks it
             density = self._density_of_model(trained, self.density)
-            return [Constraint("", trained, self.density, density)]
+            return [Constraint("", trained, self.density, density, kind)]
         of_layers: dict[int, list[HardConcrete]] = {}
         for gate in trained:
             of_layers.setdefault(id(ruled_by(gate)), []).append(gate)
@@ -308,7 +267,7 @@ class L0Constraint(LendingCallback):
         else:
             targets = dict.fromkeys(layers, self.density)
         return [
-            Constraint(k, layers[k], d, gated_density(layers[k]))
+            Constraint(k, layers[k], d, gated_density(layers[k]), kind)
             for k, d in targets.items()
         ]
 

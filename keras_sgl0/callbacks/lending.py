@@ -9,9 +9,14 @@ from keras_sgl0.groups import upcast
 from keras_sgl0.network.compilation import (
     optimizers,
     require_strategy_can_train,
+)
+from keras_sgl0.network.loans import (
+    Lent,
+    LentRegularizer,
+    begin_fit,
+    give_back,
     retrace,
 )
-from keras_sgl0.network.loans import Lent, LentRegularizer, begin_fit, give_back
 from keras_sgl0.network.sparsity import TOLERANCE
 from keras_sgl0.regularizers import Penalty
 from keras_sgl0.utils.validation import InputError, require_built

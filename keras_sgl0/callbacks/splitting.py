@@ -14,7 +14,8 @@ from keras_sgl0.callbacks.lending import (
     by_path,
 )
 from keras_sgl0.groups import upcast, wide_dtype
-from keras_sgl0.network.compilation import compiled, retrace, scope_of
+from keras_sgl0.network.compilation import compiled, scope_of
+from keras_sgl0.network.loans import retrace
 from keras_sgl0.regularizers import ElementwisePenalty, Penalty
 from keras_sgl0.utils.validation import (
     InputError,

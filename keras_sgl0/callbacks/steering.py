@@ -13,8 +13,8 @@ from keras_sgl0.callbacks.lending import (
 )
 from keras_sgl0.callbacks.proximal import ProximalConstraint
 from keras_sgl0.groups import wide_dtype
-from keras_sgl0.network.compilation import retrace, scope_of
-from keras_sgl0.network.loans import Lent, LentConstraint
+from keras_sgl0.network.compilation import scope_of
+from keras_sgl0.network.loans import Lent, LentConstraint, retrace
 from keras_sgl0.utils.validation import InputError
 
 

@@ -32,7 +32,8 @@ from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import TEST_GATES
 from keras_sgl0.gates.lookup import gates
 from keras_sgl0.gates.report import gate_report
-from keras_sgl0.network.compilation import require_strategy_can_train, retrace
+from keras_sgl0.network.compilation import require_strategy_can_train
+from keras_sgl0.network.loans import retrace
 from keras_sgl0.network.sparsity import (
     apply_threshold,
     sparsity_report,

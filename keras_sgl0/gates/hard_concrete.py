@@ -175,9 +175,9 @@ class HardConcrete(keras.layers.Layer):
 
     Attributes:
         log_alpha: Trainable vector in at least float32.
-        multiplier: The Lagrange multiplier of the constraint these gates are
-            under (see `L0Constraint`), 0 without one. A weight that is not
-            trained, so that it is saved with the model.
+        multipliers: The Lagrange multipliers of the constraints these gates
+            are under (see `L0Constraint`), 0 without one. Weights that are
+            not trained, so that they are saved with the model.
 
     Raises:
         ValueError: If an argument is out of range or the regularizer's
@@ -232,7 +232,7 @@ class HardConcrete(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
-        """Makes `log_alpha` and `multiplier`."""
+        """Makes `log_alpha` and `multipliers`."""
         gates = input_shape[-1]
         require(
             gates is not None,
@@ -252,15 +252,23 @@ class HardConcrete(keras.layers.Layer):
             regularizer=self.regularizer,
             constraint=_Clamp(),
         )
-        self.multiplier = self.add_weight(
-            name="multiplier",
-            shape=(),
-            dtype=wide_dtype(self),
-            autocast=False,
-            initializer="zeros",
-            trainable=False,
-            aggregation="mean",  # the replicas agree
-        )
+        self.multipliers = [
+            self.add_weight(
+                name=name,
+                shape=(),
+                dtype=wide_dtype(self),
+                autocast=False,
+                initializer="zeros",
+                trainable=False,
+                aggregation="mean",  # the replicas agree
+            )
+            for name in ("multiplier", "multiplier_2", "multiplier_3")
+        ]
+
+    @property
+    def multiplier(self):
+        """The multiplier of the first constraint."""
+        return self.multipliers[0]
 
     def call(self, inputs, training=False):
         """Returns the inputs times the gates."""
@@ -302,6 +310,9 @@ class HardConcrete(keras.layers.Layer):
         """Loads what `save_own_variables` saved."""
         self.seed_generator.state.assign(store[_SEED])
         weights = {name: store[name] for name in store.keys() - {_SEED}}
+        # Before there were several constraints there was one multiplier.
+        for number in range(len(weights), len(self.weights)):
+            weights[str(number)] = 0.0
         super().load_own_variables(weights)
 
     def compute_output_shape(self, input_shape):

@@ -7,8 +7,6 @@ import keras
 
 from keras_sgl0.utils.validation import InputError
 
-_SURROUND = "_keras_sgl0_surround"
-
 
 def compiled(function: Callable) -> Callable:
     """Returns `function`, run as one compiled call where that is possible.
@@ -25,33 +23,6 @@ def compiled(function: Callable) -> Callable:
     import tensorflow as tf
 
     return tf.function(function, autograph=False)
-
-
-def retrace(model: keras.Model):
-    """Makes Keras trace its train step anew, with the regularizers of now.
-
-    Keras traces a step once and keeps it, with what it read then.
-
-    Args:
-        model: A compiled model.
-    """
-    model.make_train_function(force=True)
-    surround = getattr(model, _SURROUND, None)
-    if surround is not None:
-        model.train_function = surround(model.train_function)
-
-
-def surround_steps(
-    model: keras.Model, surround: Callable[[Callable], Callable] | None
-):
-    """Sets what surrounds each train step, from the next `retrace` on.
-
-    Args:
-        model: A compiled model.
-        surround: Takes the model's train function and returns another one;
-            `None` for nothing.
-    """
-    object.__setattr__(model, _SURROUND, surround)  # Keras need not know of it
 
 
 def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:

@@ -1,11 +1,12 @@
 """What stands in for regularizers and constraints while a train step runs."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from keras_sgl0.groups import wide_dtype
-from keras_sgl0.network.compilation import retrace, surround_steps
 from keras_sgl0.utils.validation import InputError, require
 
 _FIT = "_keras_sgl0_fit"
@@ -108,9 +109,15 @@ class Fit:
         self.in_step = False
         self._history = getattr(model, "history", None)
         self.has_stepped = False
-        surround_steps(model, lambda step: self._surrounded(model, step))
 
-    def _surrounded(self, model, step):
+    def surround(self, model: keras.Model, step: Any) -> Callable:
+        """Returns a train function that says when it runs.
+
+        Args:
+            model: The model.
+            step: Its train function.
+        """
+
         def run(*arguments):
             nonlocal step
             if getattr(model, "history", None) is not self._history:
@@ -143,6 +150,20 @@ def begin_fit(model: keras.Model, params) -> Fit:
         fit = Fit(model, params)
         object.__setattr__(model, _FIT, fit)  # Keras need not know of it
     return fit
+
+
+def retrace(model: keras.Model):
+    """Makes Keras trace its train step anew, with the regularizers of now.
+
+    Keras traces a step once and keeps it, with what it read then.
+
+    Args:
+        model: A compiled model.
+    """
+    model.make_train_function(force=True)
+    fit = getattr(model, _FIT, None)
+    if fit is not None:
+        model.train_function = fit.surround(model, model.train_function)
 
 
 def release(model: keras.Model) -> None:
@@ -181,7 +202,6 @@ def give_back(model: keras.Model) -> None:
                 setattr(variable, name, lent.original)
     if getattr(model, _FIT, None) is not None:
         object.__setattr__(model, _FIT, None)
-        surround_steps(model, None)
         retrace(model)
 
 

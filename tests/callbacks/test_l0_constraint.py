@@ -364,7 +364,7 @@ def test_gates_with_a_learning_rate_of_their_own(images):
         return logs["multiplier"], moved
 
     multipliers, moved = run(0.0)
-    assert moved[0] == 0 < moved[2]
+    assert moved[0] == 0 < moved[4]
     assert multipliers[0] < multipliers[1] < multipliers[2]
     multipliers, moved = run(1e6)
     lowest, highest = LOG_ALPHA_RANGE
@@ -496,14 +496,176 @@ def test_a_model_that_is_not_built_is_refused_and_not_spoilt(images):
     assert 0.5 < logs.history["density"][0] < 1
 
 
-def test_two_constraints_on_the_same_gates_are_refused(images):
+class TwoPasses(keras.Sequential):
+    """Asks for the losses in two forward passes of each step."""
+
+    def train_step(self, *arguments):
+        step = {
+            "tensorflow": self._tensorflow_step,
+            "jax": self._jax_step,
+            "torch": self._torch_step,
+        }
+        return step[BACKEND](*arguments)
+
+    def _loss(self, data):
+        x, y = data
+        return self.compute_loss(x, y, self(x, training=True))
+
+    def _tensorflow_step(self, data):
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = (self._loss(data) + self._loss(data)) / 2
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return {"loss": loss}
+
+    def _torch_step(self, data):
+        self.zero_grad()
+        loss = (self._loss(data) + self._loss(data)) / 2
+        loss.backward()
+        trained = self.trainable_weights
+        self.optimizer.apply([v.value.grad for v in trained], trained)
+        return {"loss": loss}
+
+    def _jax_step(self, state, data):
+        import jax
+
+        trained, others, of_optimizer, metrics = state
+        function = jax.value_and_grad(
+            self.compute_loss_and_updates, has_aux=True
+        )
+        several = []
+        for _ in range(2):
+            (loss, aux), gradients = function(
+                trained,
+                others,
+                metrics,
+                *data,
+                None,
+                training=True,
+                optimizer_variables=of_optimizer,
+            )
+            others = aux[2]
+            several.append(gradients)
+        mean = jax.tree.map(lambda a, b: (a + b) / 2, *several)
+        trained, of_optimizer = self.optimizer.stateless_apply(
+            of_optimizer, mean, trained
+        )
+        return {"loss": loss}, (trained, others, of_optimizer, metrics)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_two_forward_passes_make_one_dual_step(restart):
+    def game(kind):
+        model = kind([keras.Input((8,)), *toy(20.0).layers])
+        model.compile(keras.optimizers.SGD(20.0), "mse", **QUICK)
+        constraint = ks.L0Constraint(0.6, learning_rate=8, restart=restart)
+        return play(model, constraint, steps=2, epochs=6)
+
+    expected, found = game(keras.Sequential), game(TwoPasses)
+    assert max(expected["multiplier"]) > 0
+    for name in NAMES:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
+
+
+def test_evaluate_between_batches_takes_no_dual_step(images):
+    class Evaluate(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            plain = self.model.evaluate(*images, verbose=0)
+            assert plain == pytest.approx(
+                cross_entropy(self.model, images), rel=1e-5
+            )
+
+    expected = train(two_gated_layers(), images, constraint_of(), epochs=1)
+    found = train(
+        two_gated_layers(), images, constraint_of(), Evaluate(), epochs=1
+    )
+    assert expected["multiplier"][0] > 0
+    np.testing.assert_allclose(found["multiplier"], expected["multiplier"])
+
+
+def both_kinds():
+    return [
+        ks.L0Constraint(0.6, "model", 3.0, restart=False),
+        ks.L0Constraint({"first": 0.45}, "layer", 3.0, restart=False),
+    ]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_budget_and_a_limit_for_a_layer_both_act(reverse):
+    model = toy(names=("first", "second"))
+    several = both_kinds()[:: -1 if reverse else 1]
+    logs = model.fit(
+        np.zeros((300, 8), "float32"),
+        np.zeros((300, 8), "float32"),
+        batch_size=1,
+        epochs=2,
+        verbose=0,
+        callbacks=several,
+    ).history
+    assert logs["density"][-1] == pytest.approx(0.6, abs=1e-3)
+    assert logs["density_first"][-1] == pytest.approx(0.45, abs=1e-3)
+    # `1 - P_g = (m / 16 + m_first / 8) / (2 cost_g)`, by the layer's mean.
+    mean = np.mean(1 / COSTS)
+    multiplier = 32 * (1 - 0.75) / mean
+    first = 8 * (2 * (1 - 0.45) / mean - multiplier / 16)
+    assert logs["multiplier"][-1] == pytest.approx(multiplier, rel=0.01)
+    assert logs["multiplier_first"][-1] == pytest.approx(first, rel=0.01)
+
+
+def test_multipliers_of_two_constraints_are_saved(tmp_path):
+    whole, part = (toy(names=("first", "second")) for _ in range(2))
+    data = np.zeros((10, 8), "float32")
+
+    def go(model, **arguments):
+        return model.fit(
+            data,
+            data,
+            verbose=0,
+            callbacks=both_kinds(),
+            **({"batch_size": 1} | arguments),
+        ).history
+
+    expected = go(whole, epochs=4)
+    go(part, epochs=2)
+    for layer in part.layers:
+        layer.regularizer = None  # a function is not saved
+    part.save(tmp_path / "part.keras")
+    again = keras.saving.load_model(tmp_path / "part.keras")
+    for gate, before in zip(gates(again), gates(toy()), strict=False):
+        gate.log_alpha.regularizer = before.regularizer
+    gates(again)[1].log_alpha.regularizer = closing_cost
+    found = go(again, epochs=4, initial_epoch=2)
+    for name in ("multiplier", "multiplier_first", "density"):
+        assert len(set(expected[name])) == 4
+        np.testing.assert_allclose(found[name], expected[name][2:], rtol=1e-4)
+
+
+def test_two_constraints_of_one_kind_on_the_same_gates_are_refused(images):
     model = two_gated_layers()
-    both = [ks.L0Constraint(0.5), ks.L0Constraint(0.3, scope="layer")]
-    with pytest.raises(ValueError, match="cannot rule the same gates"):
-        model.fit(*images, verbose=0, callbacks=both)
+    for scope, first, second in (
+        ("model", 0.5, 0.3),
+        ("layer", 0.5, {"first": 0.3}),
+    ):
+        both = [ks.L0Constraint(d, scope) for d in (first, second)]
+        with pytest.raises(ValueError, match="cannot rule the same gates"):
+            model.fit(*images, verbose=0, callbacks=both)
     apart = [
         ks.L0Constraint({name: 0.5}, scope="layer")
         for name in ("first", "second")
     ]
     logs = model.fit(*images, verbose=0, callbacks=apart).history
     assert {"density_first", "density_second"} <= set(logs)
+
+
+def test_budgets_of_macs_and_of_parameters_both_act(images):
+    model = two_gated_layers()
+    several = [constraint_of(), constraint_of(of="macs")]
+    logs = train(model, images, several[0], several[1], epochs=1)
+    found = [logs["multiplier"][0], logs["multiplier_macs"][0]]
+    assert min(found) > 0
+    assert [c.number for s in several for c in s.constraints] == [0, 1]
+    for gate in gates(model):
+        own = [float(to_numpy(m)) for m in gate.multipliers]
+        assert own == [*found, 0]
