@@ -148,11 +148,13 @@ def test_the_split_penalty_by_hand():
 
 @pytest.mark.skipif(BACKEND == "jax", reason="no float64 by default there")
 def test_double_precision_keeps_its_own(images):
+    keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     try:
         splitting = ks.VariableSplitting(BETA)
         train(images, ks.SGL0(FACTOR), [splitting])
     finally:
+        keras.config.set_floatx("float32")
         keras.config.set_dtype_policy("float32")
     assert splitting.beta.dtype == "float64"
     assert {v.dtype for v in splitting.v.values()} == {"float64"}
