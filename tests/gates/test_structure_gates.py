@@ -382,4 +382,4 @@ def test_log_alpha_is_the_only_new_variable_that_is_trained():
     more = len(gated.trainable_variables) - len(model.trainable_variables)
     assert more == len(gates(gated)) == 2
     set_gates(gated, np.zeros(7))
-    assert gated.count_params() == model.count_params() + 7 + 2
+    assert gated.count_params() == model.count_params() + 7 + 2 * 3
