@@ -6,13 +6,15 @@ used as it is (`axis=0` makes every token of an embedding a group).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeAlias
 
 import keras
 
 from keras_sgl0.network.layer_table import (
+    WEIGHTS,
     Layout,
+    Weights,
     layouts,
     parts,
     walk_layers,
@@ -30,7 +32,7 @@ from keras_sgl0.network.penalties import (
     with_axis_of,
 )
 from keras_sgl0.network.penalty_report import LayerEntry, RegularizationReport
-from keras_sgl0.utils.validation import require, require_built
+from keras_sgl0.utils.validation import choice, require, require_built
 
 _Penalty: TypeAlias = keras.regularizers.Regularizer
 _Selection: TypeAlias = Iterable[str | keras.layers.Layer] | Callable | None
@@ -42,6 +44,7 @@ def regularize(
     model: keras.Model,
     penalty: _Penalty | Callable[[float], _Penalty] | None,
     layers: _Selection = None,
+    weights: Weights | Collection[Weights] = "kernel",
 ) -> RegularizationReport:
     """Puts a penalty on the kernels of an existing model, in place.
 
@@ -81,6 +84,10 @@ def regularize(
             `"outer/inner"` names a layer of a nested model. A list is taken at
             its word: what it names gets the penalty even if it makes the
             model's outputs.
+        weights: Which weights get it, one or several of: `"kernel"`, the
+            kernels of layers that are not recurrent; `"recurrent"`, both
+            kernels of SimpleRNN, GRU, LSTM and ConvLSTM layers; `"gamma"`, the
+            scales of normalizations, for which each entry is a group.
 
     Returns:
         A `RegularizationReport` on every layer of the model.
@@ -88,7 +95,8 @@ def regularize(
     Raises:
         ValueError: If the model is not built, `penalty` is not as described,
             `layers` names what has no kernel or selects nothing, the axis of
-            the penalty does not exist in a kernel, or all that is selected
+            the penalty does not exist in a kernel, `weights` are none of
+            those, or all that is selected
             makes the model's outputs, or inside the model's `fit`. The model
             is as it was then.
 
@@ -98,14 +106,16 @@ def regularize(
         >>> report = regularize(model, lambda depth: CGES(1e-6, mu=depth))
         >>> report = regularize(model, L1(1e-5), layers=["predictions"])
         >>> report = regularize(model, None)
+        >>> report = regularize(model, L1(1e-5), weights="gamma")
 
     Reference:
         Yoon, Hwang, ICML 2017, where mu varies with the depth of the layer.
     """
     require_built(model)
+    chosen = _kinds(weights)
     require_no_fit(model, "regularize")
     give_back(model)  # an exception may have ended the last `fit`
-    places = [_Place(line) for line in walk_layers(model)]
+    places = [_Place(line, chosen) for line in walk_layers(model)]
     selected = _selector(places, layers)
     trainable = {id(v) for v in model.trainable_variables}
     shared: dict[int, str] = {}
@@ -174,6 +184,7 @@ class _Place:
     """A layer and the line of its owners, the model first, itself last."""
 
     line: tuple[keras.layers.Layer, ...]
+    weights: tuple[Weights, ...]
 
     @property
     def layer(self):
@@ -193,8 +204,8 @@ class _Place:
         return keepers(self.line)
 
     def kernels(self):
-        """Yields each kernel and its layout."""
-        for layout in layouts(self.line):
+        """Yields each of the weights that are asked for and its layout."""
+        for layout in layouts(self.line, self.weights):
             yield getattr(self.layer, layout.kernel), layout
 
     def reason(self) -> str:
@@ -205,7 +216,9 @@ class _Place:
         own = [v for v in self.layer.weights if id(v) not in inner]
         wide = [v.name for v in own if len(v.shape) > 1]
         if wide:
-            return f"unknown layout: {', '.join(wide)}"
+            known = layouts(self.line, WEIGHTS)
+            why = "not among the `weights`" if known else "unknown layout"
+            return f"{why}: {', '.join(wide)}"
         return "no kernel of its own" if inner else "no kernel"
 
 
@@ -266,6 +279,14 @@ class _Slot:
             return [] if penalty else ["had no penalty"]
         does = "replaces" if penalty else "removes"
         return [f"{does} {describe(before)}"]
+
+
+def _kinds(weights) -> tuple[Weights, ...]:
+    """Returns the kinds of weights that are asked for."""
+    several = isinstance(weights, list | tuple | set) and weights
+    for kind in several or [weights]:
+        choice("weights", kind, WEIGHTS)
+    return tuple(several or [weights])
 
 
 def _selector(places: list[_Place], layers: _Selection) -> Callable:

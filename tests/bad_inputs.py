@@ -416,6 +416,10 @@ CALLS = [
         layers=optional(
             instance(["none"], "one", [0], [layers.Dense(2)], lambda x: False)
         ),
+        weights=lambda rng: [
+            *choice("kernel", "gamma")(rng)[:-1],
+            *(["kernels"], ["kernel", None], ()),
+        ],
     ),
     _call(ks.release, _model, model=instance(keras.Model, layers.Dense(2))),
     _call(

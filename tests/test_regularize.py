@@ -266,7 +266,7 @@ def test_the_report_names_every_layer_and_why():
         "mix": "unknown layout: mixer",
         "mix/inner": "lost when saved: not in the config of `mix`",
         "lstm": "no kernel of its own",
-        "lstm/lstm_cell": "unknown layout: kernel, recurrent_kernel",
+        "lstm/lstm_cell": "not among the `weights`: kernel, recurrent_kernel",
     }.items():
         assert found[name] == note, name
     assert len(found) == len(report.entries)

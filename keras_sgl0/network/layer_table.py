@@ -17,6 +17,10 @@ What a group axis of `-1` ("the output axis") or `"auto"` stands for:
 | MultiHeadAttention,        | of its EinsumDense parts | -1   | -1       |
 | GroupQueryAttention        |                          |      |          |
 | Embedding                  | `(tokens, dimension)`    | -1   | -1       |
+| SimpleRNN, GRU, LSTM       | `(in, units of gates)`,  | -1   | 0        |
+|                            | both kernels             |      |          |
+| ConvLSTM1D, 2D, 3D         | `(..., in, of gates)`    | -1   | -1       |
+| normalizations             | gamma, `(channels,)`     | -1   | -1       |
 
 (1) The last axis that is in the output and not in the input, or else the last.
 (2) The last axis that is summed over, or else that of (1).
@@ -40,10 +44,13 @@ positions at which the kernel is applied, once each:
 So a group of a depthwise kernel is one input channel with all its multipliers,
 a group of an embedding is one of its dimensions, a column, and a group of a
 query, key or value projection is one dimension of all heads.
+
+A kernel of a recurrent layer and gamma get a penalty only where `regularize`
+is asked for them, by its `weights`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal, NamedTuple
 
 import keras
@@ -52,6 +59,9 @@ from keras_sgl0.groups import Axis
 
 Line = tuple[keras.layers.Layer, ...]
 Positions = Literal["outputs", "inputs", "einsum", "lookup"]
+Weights = Literal["kernel", "recurrent", "gamma"]
+WEIGHTS: tuple[Weights, ...] = ("kernel", "recurrent", "gamma")
+KERNELS: tuple[Weights, ...] = ("kernel",)
 
 
 class Layout(NamedTuple):
@@ -106,6 +116,25 @@ class Layout(NamedTuple):
 ATTENTION = (
     keras.layers.MultiHeadAttention,
     keras.layers.GroupQueryAttention,
+)
+_NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+)
+_CELLS = (
+    keras.layers.SimpleRNNCell,
+    keras.layers.GRUCell,
+    keras.layers.LSTMCell,
+)
+# They make their cell from their own config.
+_RECURRENT = (
+    keras.layers.SimpleRNN,
+    keras.layers.GRU,
+    keras.layers.LSTM,
+    keras.layers.ConvLSTM1D,
+    keras.layers.ConvLSTM2D,
+    keras.layers.ConvLSTM3D,
 )
 _LAYOUTS = (
     (
@@ -200,6 +229,16 @@ _LAYOUTS = (
     ),
 )
 
+# Each of its entries is a group.
+_GAMMA = Layout(
+    kernel="gamma",
+    regularizer="gamma_regularizer",
+    output=-1,
+    auto=-1,
+    unsummed=(-1,),
+    applied="outputs",
+)
+
 
 def walk_layers(model: keras.layers.Layer) -> Iterator[Line]:
     """Yields every layer of a model once, with its owners before it.
@@ -245,30 +284,56 @@ def is_projection(line: Line) -> bool:
     )
 
 
-def layouts(line: Line) -> tuple[Layout, ...]:
+def is_cell(line: Line) -> bool:
+    """Returns whether a layer is the cell that a recurrent layer has made.
+
+    Args:
+        line: The layer and its owners.
+    """
+    return (
+        len(line) > 1
+        and isinstance(line[-2], _RECURRENT)
+        and line[-1] is line[-2].cell
+    )
+
+
+def layouts(
+    line: Line, weights: Collection[Weights] = KERNELS
+) -> tuple[Layout, ...]:
     """Returns the kernels of a built layer; none where they are not known.
 
     Args:
         line: The layer and its owners. Without owners the axis `"auto"` of a
             projection of an attention is that of any other `EinsumDense`.
+        weights: What to return: `"kernel"`; both kernels of a `"recurrent"`
+            layer; `"gamma"` of a normalization.
     """
     layer = line[-1]
     if not layer.built:
+        return ()
+    if "gamma" in weights and isinstance(layer, _NORMALIZATIONS):
+        return () if layer.gamma is None else (_GAMMA,)
+    if "recurrent" in weights and (isinstance(layer, _CELLS) or is_cell(line)):
+        return _cell_layouts(len(layer.kernel.shape))
+    if "kernel" not in weights:
         return ()
     if isinstance(layer, keras.layers.EinsumDense):
         return (_einsum_layout(layer.equation, is_projection(line)),)
     return next((rows for t, rows in _LAYOUTS if isinstance(layer, t)), ())
 
 
-def layouts_of(model: keras.Model) -> dict[int, Layout]:
+def layouts_of(
+    model: keras.Model, weights: Collection[Weights] = KERNELS
+) -> dict[int, Layout]:
     """Returns the layout of each kernel of a model, by the kernel's `id`.
 
     Args:
         model: A built model. Kernels whose layout is not known are left out.
+        weights: As in `layouts`.
     """
     found: dict[int, Layout] = {}
     for line in walk_layers(model):
-        for layout in layouts(line):
+        for layout in layouts(line, weights):
             kernel = getattr(line[-1], layout.kernel)
             found.setdefault(id(kernel), layout)
     return found
@@ -280,6 +345,24 @@ def _below(line: Line, visited: set[int]) -> Iterator[Line]:
             visited.add(id(layer))
             yield (*line, layer)
             yield from _below((*line, layer), visited)
+
+
+def _cell_layouts(rank: int) -> tuple[Layout, ...]:
+    """Returns the layouts of both kernels of the cell of a recurrent layer."""
+    return tuple(
+        Layout(
+            kernel=kernel,
+            regularizer=regularizer,
+            output=-1,
+            auto=0 if rank == 2 else -1,
+            unsummed=(-1,),
+            applied="outputs",
+        )
+        for kernel, regularizer in (
+            ("kernel", "kernel_regularizer"),
+            ("recurrent_kernel", "recurrent_regularizer"),
+        )
+    )
 
 
 def _einsum_layout(equation: str, projection: bool) -> Layout:

@@ -9,6 +9,7 @@ from keras_sgl0.network.layer_table import (
     Layout,
     Line,
     all_layers,
+    is_cell,
     is_projection,
 )
 from keras_sgl0.utils.validation import require
@@ -17,13 +18,13 @@ from keras_sgl0.utils.validation import require
 def keepers(line: Line) -> Line:
     """Returns the line down to the layer whose config keeps the penalty.
 
-    That is the layer itself, but for the projections of an attention layer,
-    which makes them from its own config.
+    That is the layer itself, but for the projections of an attention layer
+    and the cell of a recurrent one, which are made from the owner's config.
 
     Args:
         line: A layer and its owners, the model first.
     """
-    return line[:-1] if is_projection(line) else line
+    return line[:-1] if is_projection(line) or is_cell(line) else line
 
 
 def set_penalty(
@@ -39,15 +40,15 @@ def set_penalty(
         layout: The kernel.
         penalty: The penalty, with the axis of this kernel.
     """
-    layer, keeper = line[-1], keepers(line)[-1]
+    layer = line[-1]
     getattr(layer, layout.kernel).regularizer = penalty
     setattr(layer, layout.regularizer, penalty)
-    if keeper is layer:
+    if not is_projection(line):  # a recurrent layer asks its cell
         return
     # Attention layers differ in the name they keep it under.
     for name in ("kernel_regularizer", "_kernel_regularizer"):
-        if hasattr(keeper, name):
-            setattr(keeper, name, penalty)
+        if hasattr(line[-2], name):
+            setattr(line[-2], name, penalty)
 
 
 def with_axis_of(

@@ -31,7 +31,7 @@ from keras_sgl0.groups import (
     validate_axis,
 )
 from keras_sgl0.network.compilation import compiled
-from keras_sgl0.network.layer_table import layouts_of
+from keras_sgl0.network.layer_table import WEIGHTS, layouts_of
 from keras_sgl0.network.sparsity_report import KernelSparsity, SparsityReport
 from keras_sgl0.utils.validation import finite_float, require, require_built
 
@@ -43,7 +43,7 @@ def kernels(model: keras.Model) -> list:
     """Returns the trainable variables of a model that have groups.
 
     These are the kernels and embeddings of its layers, those of nested models
-    too, and any other variable of two or more axes with a group penalty.
+    too, and any other variable with a group penalty.
 
     Args:
         model: A built model.
@@ -92,7 +92,7 @@ def neuron_axes(model: keras.Model, axis: Axis | None = None) -> dict[int, int]:
     Raises:
         ValueError: If `axis` is unknown or out of range for a kernel.
     """
-    known, axes = layouts_of(model), {}
+    known, axes = layouts_of(model, WEIGHTS), {}
     for kernel in _kernels(model):
         own = penalty_axis(kernel) if axis is None else None
         if own is None:
@@ -337,8 +337,8 @@ def _kernels(model) -> list:
     return [
         v
         for v in model.trainable_variables
-        if len(v.shape) >= 2
-        and (v.name.endswith(_KERNEL_NAMES) or penalty_axis(v) is not None)
+        if (len(v.shape) >= 2 and v.name.endswith(_KERNEL_NAMES))
+        or penalty_axis(v) is not None
     ]
 
 
