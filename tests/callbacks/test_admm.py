@@ -112,6 +112,54 @@ def test_the_first_epoch_is_splitting_with_v_held(images):
     assert loss == [pytest.approx(plain + penalties, rel=1e-5)]
 
 
+def test_v_stays_from_the_end_of_an_epoch_to_the_next(images):
+    seen = []
+
+    def look(epoch, logs=None):
+        (v, _) = admm.v.values()
+        seen.append(to_numpy(v).copy())
+
+    looker = keras.callbacks.LambdaCallback(
+        on_epoch_begin=look, on_epoch_end=look
+    )
+    admm = ks.ADMM(beta=1.0)
+    model = two_layers(ks.SGL0(0.02))
+    model.fit(*images, epochs=3, verbose=0, callbacks=[admm, looker])
+    np.testing.assert_array_equal(seen[2], seen[1])
+    np.testing.assert_array_equal(seen[4], seen[3])
+    # Not only as V has not changed at all.
+    assert (seen[5] != seen[3]).any()
+
+
+def test_defaults_and_variables(images):
+    admm = ks.ADMM(beta=1.0)
+    assert [admm.beta_at(epoch) for epoch in (0, 40, 400)] == [1.0] * 3
+    growing = ks.ADMM(beta=1.0, growth=2.0)
+    assert [growing.beta_at(e) for e in (39, 40, 79, 80)] == [1, 2, 2, 4]
+    model = two_layers(ks.SGL0(0.02))
+    model.fit(*images, verbose=0, callbacks=[admm])
+    for w, u in zip(model.layers, admm.u.values(), strict=True):
+        assert (u.name, u.dtype) == ("splitting_u_kernel", "float32")
+        assert u.shape == w.kernel.shape
+        assert not u.trainable
+
+
+def test_what_is_kept_has_these_names(images):
+    admm, kept = ks.ADMM(beta=1.0), {}
+    admm.save_own_variables(kept)
+    assert kept == {}
+    model = two_layers(ks.SGL0(0.02))
+    model.fit(*images, verbose=0, callbacks=[admm])
+    admm.save_own_variables(kept)
+    values = {"beta": admm.beta}
+    values |= {f"v/{path}": v for path, v in admm.v.items()}
+    values |= {f"u/{path}": u for path, u in admm.u.items()}
+    assert len(values) == 5
+    assert set(kept) == set(values)
+    for name, variable in values.items():
+        np.testing.assert_array_equal(kept[name], to_numpy(variable))
+
+
 def test_growing_beta_scales_the_dual():
     images = np.zeros((16, 12), "float32"), np.zeros(16, "int64")
     model = two_layers(ks.SGL0(0.02), keras.optimizers.SGD(0.0))

@@ -81,10 +81,11 @@ def test_what_is_no_multiplier_is_refused(images, value):
 
 
 def test_what_cannot_be_scheduled(images):
-    with pytest.raises(ValueError, match="Expected a function"):
+    with pytest.raises(ValueError, match=r"`schedule`. Expected a function"):
         ks.FactorScheduler(0.5)
     model = two_layers(None)
     callback = ks.FactorScheduler(lambda epoch: 1.0)
+    assert (callback.strength, callback.model) == (None, None)
     with pytest.raises(ValueError, match="no trainable variable"):
         model.fit(*images, verbose=0, callbacks=[callback])
     model = two_layers(ks.GroupLasso(0.1))

@@ -36,6 +36,14 @@ def test_zeros_stay_and_all_else_trains(images, optimizer):
     assert (state(model)[zeros] != 0).any()
 
 
+def test_the_zeros_of_a_bias_stay_if_it_has_others(images):
+    model = two_layers(None)
+    bias = model.layers[1].bias
+    bias.assign([0.0, 0.1, 0.0])
+    model.fit(*images, epochs=2, verbose=0, callbacks=[ks.KeepZeros()])
+    assert (to_numpy(bias) != 0).tolist() == [False, True, False]
+
+
 def test_after_a_proximal_step(images):
     model = pruned(optimizer=sgd())
     zeros = state(model) == 0

@@ -26,7 +26,8 @@ import time
 import tomllib
 
 import coverage
-import keras  # noqa: F401, imported before any fork
+import keras
+import numpy as np
 import pytest
 from hypothesis import Phase, settings
 from mutants import find_mutants
@@ -77,6 +78,17 @@ class Watcher:
         self.coverage.stop()
         data = self.coverage.get_data()
         return data.contexts_by_lineno(str(path))
+
+
+def warm_up():
+    """Lets Keras import before the forks what it imports late.
+
+    Only PyTorch, with one thread, may be forked after it was used.
+    """
+    if keras.backend.backend() == "torch":
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        model.fit(np.zeros((2, 1)), np.zeros(2), verbose=0)
 
 
 def in_fork(work, seconds):
@@ -207,6 +219,7 @@ if __name__ == "__main__":
         lines = pathlib.Path(arguments.again).read_text().splitlines()
         again = {line.split(": ", 1)[-1] for line in lines}
     os.chdir(ROOT)
+    warm_up()
     everything = tomllib.loads(LISTED.read_text())
     for module in arguments.modules or everything:
         entry = {"equivalent": {}} | everything[module]
