@@ -340,6 +340,15 @@ CALLS = [
         of=choice("parameters", "macs"),
     ),
     _call(
+        ks.OnceMet,
+        {
+            "callback": keras.callbacks.EarlyStopping(),
+            "target": ks.TargetDensity(0.1),
+        },
+        callback=instance(keras.callbacks.EarlyStopping, layers.Dense(2)),
+        target=instance(ks.TargetDensity, ks.ProximalStep()),
+    ),
+    _call(
         ks.ProximalStep,
         {},
         optimizer=optional(instance(keras.optimizers.SGD, network)),

@@ -26,6 +26,8 @@ from keras_sgl0.utils.validation import (
 )
 
 SCOPES = ("model", "layer")
+# A satisfied constraint is met exactly in the limit only.
+_PRECISION = 0.01
 
 
 def gated_density(gates: list[HardConcrete]) -> Callable:
@@ -225,6 +227,14 @@ class L0Constraint(LendingCallback):
         )
         self.constraints = tuple(self._constraints(trained))
         super().on_train_begin(logs)
+
+    def is_met(self) -> bool:
+        """Returns whether all constraints are satisfied, within 1 %."""
+        densities = [(c.density(), c.target) for c in self.constraints]
+        return bool(densities) and all(
+            float(ops.convert_to_numpy(density)) <= (1 + _PRECISION) * target
+            for density, target in densities
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds densities, violations and multipliers to `logs`."""

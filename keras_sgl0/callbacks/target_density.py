@@ -85,6 +85,7 @@ class TargetDensity(Steering):
     List it after callbacks that restore weights at the end of `fit`, such as
     `EarlyStopping(restore_best_weights=True)`. It then cuts the restored
     weights; callbacks listed after it may bring back weights that were cut.
+    `OnceMet` lets such callbacks wait until the second phase.
 
     The `logs` of each epoch get `density`, the share of non-zero units, and
     `strength`.
@@ -143,6 +144,7 @@ class TargetDensity(Steering):
         self.round_to = integer("round_to", round_to, at_least=1)
         # Created when `fit` begins.
         self.cut: Any = None
+        self._settled_at_end = False
         # Not a method, since even an empty batch hook makes every step slower.
         if keras.backend.backend() != "jax":
             self.on_train_batch_end = self._between_batches
@@ -158,6 +160,10 @@ class TargetDensity(Steering):
                 f"model=model, epochs=10, steps=100)`. Received: {self.params}"
             )
         self.cut = self._make_cut()
+
+    def is_met(self) -> bool:
+        """Returns whether it was as the epoch was validated, see `OnceMet`."""
+        return self.settled and not self._settled_at_end
 
     def prepare(self, variables):
         """Makes the strength, and finds out what a weight of each costs."""
@@ -184,6 +190,7 @@ class TargetDensity(Steering):
     def on_epoch_begin(self, epoch, logs=None):
         """Sets the strength, or begins the second phase."""
         self._epoch, self._updates = epoch, 0
+        self._settled_at_end = False
         is_first, self._has_begun = not self._has_begun, True
         if self.cut.begin_epoch(resumed=is_first and epoch > 0):
             self._settle()
@@ -192,8 +199,10 @@ class TargetDensity(Steering):
 
     def on_epoch_end(self, epoch, logs=None):
         """Sets the strength again; adds density and strength to `logs`."""
+        was_settled = self.settled
         if self.fit.has_stepped:
             self._steer((epoch + 1) / self.params["epochs"])
+        self._settled_at_end = self.settled and not was_settled
         if logs is not None:
             logs["density"] = self.cut.density()
         super().on_epoch_end(epoch, logs)
