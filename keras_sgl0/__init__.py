@@ -23,7 +23,16 @@ from keras_sgl0.callbacks import (
     TargetDensity,
     VariableSplitting,
 )
-from keras_sgl0.compression import PruneReport, prune
+from keras_sgl0.compression import (
+    CompressReport,
+    Path,
+    PathReport,
+    PruneReport,
+    compress,
+    path,
+    prune,
+    reestimate_batch_norm,
+)
 from keras_sgl0.deployment.export import export
 from keras_sgl0.deployment.report import Comparison, ExportReport
 from keras_sgl0.factor_max import factor_max
@@ -91,6 +100,7 @@ __all__ = [
     "SCAD",
     "SGL0",
     "Comparison",
+    "CompressReport",
     "CostReport",
     "CoupledGroups",
     "ElementwisePenalty",
@@ -108,6 +118,8 @@ __all__ = [
     "L1MinusL2",
     "LHalf",
     "OnceMet",
+    "Path",
+    "PathReport",
     "Penalty",
     "ProximalStep",
     "PruneReport",
@@ -128,6 +140,7 @@ __all__ = [
     "add_gates",
     "apply_threshold",
     "callbacks",
+    "compress",
     "compression",
     "count_macs",
     "delete_channels",
@@ -142,7 +155,9 @@ __all__ = [
     "macs_per_weight",
     "models",
     "neuron_sparsity",
+    "path",
     "prune",
+    "reestimate_batch_norm",
     "regularize",
     "regularizers",
     "release",

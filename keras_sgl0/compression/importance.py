@@ -54,23 +54,36 @@ def scores(importance: Importance, sources: Sources) -> np.ndarray:
             structure, or needs data that are not given or layers that a
             family does not have.
     """
-    if callable(importance):
-        found = _by_family(sources.structures, importance)
-    else:
-        known = ", ".join(f'"{name}"' for name in IMPORTANCES)
-        require(
-            isinstance(importance, str) and importance in IMPORTANCES,
-            "importance",
-            f"one of {known}, or a function of the members of a family",
-            importance,
-        )
+    require_importance(importance)
+    if isinstance(importance, str):
         found = IMPORTANCES[importance](sources)
+    else:
+        found = _by_family(sources.structures, importance)
     if not np.isfinite(found).all():
         raise InputError(
             "A score of a structure is not finite. Look for values in the "
             f"weights or `data` that are not. Received: {importance=}"
         )
     return found
+
+
+def require_importance(importance: Importance):
+    """Raises where it is neither a known name nor a function.
+
+    Args:
+        importance: As in `prune`.
+
+    Raises:
+        ValueError: If so.
+    """
+    known = ", ".join(f'"{name}"' for name in IMPORTANCES)
+    require(
+        callable(importance)
+        or (isinstance(importance, str) and importance in IMPORTANCES),
+        "importance",
+        f"one of {known}, or a function of the members of a family",
+        importance,
+    )
 
 
 def magnitude_l1(members: Members) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Cuts the least important structures of a trained network."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -7,9 +8,16 @@ import keras
 import numpy as np
 
 from keras_sgl0.compression.budget import Budget
-from keras_sgl0.compression.importance import Importance, Sources, scores
+from keras_sgl0.compression.importance import (
+    Importance,
+    Sources,
+    require_importance,
+    scores,
+)
+from keras_sgl0.compression.repair import Repair
 from keras_sgl0.compression.report import FamilyCut, PruneReport
-from keras_sgl0.shrinking.deletion import remove
+from keras_sgl0.shrinking.deletion import WithZeros
+from keras_sgl0.shrinking.shrink import shrink
 from keras_sgl0.structures.families import Structures, structures
 from keras_sgl0.structures.selection import PRECISION, Floor, select
 from keras_sgl0.utils.validation import choice, finite_float, integer, require
@@ -27,6 +35,7 @@ def prune(
     limits: float | Mapping[str, float] = 1.0,
     minimum: int = 1,
     round_to: int = 1,
+    repair: object = None,
     batch_size: int = 32,
     seed: int = 0,
     verify: bool = True,
@@ -79,7 +88,13 @@ def prune(
         minimum: How many structures of each family are kept at least.
         round_to: Families that are cut keep a multiple of this many
             structures.
-        batch_size: How many examples of arrays `data` to take at a time.
+        repair: What `fit` takes, labels not used: the layers behind the cut
+            are then refit by least squares, so that on these examples their
+            outputs are as close as possible to those of the model. It takes
+            minutes and replaces some of the training. Some hundred examples
+            will do. Grouped and depthwise convolutions, and layers other than
+            dense ones and convolutions, keep their weights.
+        batch_size: How many examples of arrays to take at a time.
         seed: The seed of `"random"`.
         verify: Whether to compare the outputs of the smaller model with those
             of the model with the same structures set to zero.
@@ -104,35 +119,165 @@ def prune(
         >>> small.fit(x, y)
     """
     budget = Budget.one_of(macs=macs, parameters=parameters, channels=channels)
-    choice("scope", scope, ("family", "global"))
-    integer("minimum", minimum, at_least=1)
-    integer("round_to", round_to, at_least=1)
+    criteria = Criteria(importance, scope, limits, minimum, round_to, seed)
     integer("batch_size", batch_size, at_least=1)
-    integer("seed", seed, at_least=0)
     found = structures(model)
-    budget.require_counts(found, model)
-    floor = _floor(found, limits, minimum, round_to)
-    floor.require_reach(
+    criteria.require_reach(found, model, budget)
+    kept = criteria.kept(found, model, budget, data, batch_size)
+    return cut(
         found,
-        budget.measure,
-        budget.share,
-        budget.measure,
-        "are spared by `limits`, cannot be cut, or make the model's outputs",
+        kept,
+        criteria.name,
+        repair=repair,
+        batch_size=batch_size,
+        verify=verify,
+        inputs=inputs,
     )
-    kept = np.ones(found.size, bool)
-    most = budget.share * found.cost().of(budget.measure)
-    if budget.share < 1:
-        sources = Sources(model, found, data, batch_size, seed)
-        kept = select(
+
+
+@dataclasses.dataclass(frozen=True)
+class Criteria:
+    """By what structures are chosen; the arguments are those of `prune`.
+
+    Attributes:
+        importance: How important a structure is.
+        scope: What scores are relative to.
+        limits: The largest shares that may be cut.
+        minimum: How many structures of a family are kept at least.
+        round_to: Families that are cut keep a multiple of this many.
+        seed: The seed of random scores.
+    """
+
+    importance: Importance
+    scope: str
+    limits: float | Mapping[str, float]
+    minimum: int
+    round_to: int
+    seed: int
+
+    def __post_init__(self):
+        require_importance(self.importance)
+        choice("scope", self.scope, ("family", "global"))
+        integer("minimum", self.minimum, at_least=1)
+        integer("round_to", self.round_to, at_least=1)
+        integer("seed", self.seed, at_least=0)
+
+    @property
+    def name(self) -> str:
+        """What to call the importance in a report."""
+        own = self.importance
+        return own if isinstance(own, str) else "a function"
+
+    def require_reach(
+        self, found: Structures, model: keras.Model, budget: Budget
+    ):
+        """Raises where a budget cannot be counted or met.
+
+        Args:
+            found: The structures of the model.
+            model: The model.
+            budget: What it may cost.
+
+        Raises:
+            ValueError: If so.
+        """
+        budget.require_counts(found, model)
+        self._floor(found).require_reach(
             found,
-            scores(importance, sources),
-            kept,
+            budget.measure,
+            budget.share,
+            budget.measure,
+            "are spared by `limits`, cannot be cut, or make the model's "
+            "outputs",
+        )
+
+    def kept(
+        self,
+        found: Structures,
+        model: keras.Model,
+        budget: Budget,
+        data: object,
+        batch_size: int,
+    ) -> np.ndarray:
+        """Returns flags, which structures are kept.
+
+        Args:
+            found: The structures of the model.
+            model: The model.
+            budget: What it may cost.
+            data: What `fit` takes, for the scores that need it.
+            batch_size: How many examples of arrays to take at a time.
+        """
+        whole = np.ones(found.size, bool)
+        if budget.share == 1:
+            return whole
+        sources = Sources(model, found, data, batch_size, self.seed)
+        most = budget.share * found.cost().of(budget.measure)
+        return select(
+            found,
+            scores(self.importance, sources),
+            whole,
             ((1 - PRECISION) * most, most),
             budget.measure,
-            floor,
-            relative=scope == "family",
+            self._floor(found),
+            relative=self.scope == "family",
         )
-    small, shrunk = remove(found, ~kept, verify, inputs)
+
+    def _floor(self, found: Structures) -> Floor:
+        """Returns what must stay, by the limits of layers."""
+        by_layer = self.limits if isinstance(self.limits, Mapping) else {}
+        everywhere = 1.0
+        if not isinstance(self.limits, Mapping):
+            everywhere = finite_float(
+                "limits", self.limits, at_least=0, at_most=1
+            )
+        makers = [found.made_by(family) for family in range(len(found.counts))]
+        known = {name for names in makers for name in names}
+        for layer, limit in by_layer.items():
+            require(
+                layer in known,
+                "limits",
+                "names of layers that make channels that can be cut, such as "
+                f"{sorted(known)[:3]}",
+                layer,
+            )
+            finite_float(f"limits[{layer!r}]", limit, at_least=0, at_most=1)
+        least = np.zeros(len(found.counts), int)
+        for family, count in enumerate(found.counts.tolist()):
+            own = [by_layer.get(name, everywhere) for name in makers[family]]
+            # Rounded first: .9 of 10 channels is 9.000000000000002 otherwise.
+            stay = math.ceil(round((1 - min(own, default=1.0)) * count, 6))
+            least[family] = max(stay, self.minimum)
+        spared = least >= found.counts
+        return Floor(~spared[found.families], least, self.round_to)
+
+
+def cut(
+    found: Structures,
+    kept: np.ndarray,
+    importance: str,
+    repair: object = None,
+    batch_size: int = 32,
+    verify: bool = True,
+    inputs: object = None,
+) -> tuple[keras.Model, PruneReport]:
+    """Returns a model with some of its structures alone, and what went.
+
+    Args:
+        found: The structures of the model.
+        kept: Flags, which are kept.
+        importance: By what they were chosen, for the report.
+        repair: As in `prune`.
+        batch_size: As in `prune`.
+        verify: As in `prune`.
+        inputs: As in `prune`.
+    """
+    zeroed = WithZeros(found, ~kept)
+    if repair is not None:
+        Repair(found, ~kept, zeroed, repair, batch_size).run()
+    small, shrunk = shrink(
+        zeroed.model, tolerance=0, verify=verify, inputs=inputs
+    )
     after = np.bincount(found.families[kept], minlength=len(found.counts))
     families = tuple(
         FamilyCut(found.made_by(family), before, left)
@@ -140,32 +285,4 @@ def prune(
             zip(found.counts.tolist(), after.tolist(), strict=True)
         )
     )
-    name = importance if isinstance(importance, str) else "a function"
-    return small, PruneReport(families, name, shrunk)
-
-
-def _floor(found: Structures, limits, minimum, round_to) -> Floor:
-    """Returns what must stay, by the limits of layers."""
-    by_layer = limits if isinstance(limits, Mapping) else {}
-    everywhere = 1.0
-    if not isinstance(limits, Mapping):
-        everywhere = finite_float("limits", limits, at_least=0, at_most=1)
-    makers = [found.made_by(family) for family in range(len(found.counts))]
-    known = {name for names in makers for name in names}
-    for layer, limit in by_layer.items():
-        require(
-            layer in known,
-            "limits",
-            "names of layers that make channels that can be cut, such as "
-            f"{sorted(known)[:3]}",
-            layer,
-        )
-        finite_float(f"limits[{layer!r}]", limit, at_least=0, at_most=1)
-    least = np.zeros(len(found.counts), int)
-    for family, count in enumerate(found.counts.tolist()):
-        own = [by_layer.get(name, everywhere) for name in makers[family]]
-        # Rounded first: .9 of 10 channels is 9.000000000000002 otherwise.
-        stay = math.ceil(round((1 - min(own, default=1.0)) * count, 6))
-        least[family] = max(stay, minimum)
-    spared = least >= found.counts
-    return Floor(~spared[found.families], least, round_to)
+    return small, PruneReport(families, importance, shrunk)

@@ -1,8 +1,10 @@
-"""What was cut out of a model to meet a budget."""
+"""What was cut out of a model to meet a budget, and what that cost."""
 
 import dataclasses
 
+from keras_sgl0.deployment.report import Change
 from keras_sgl0.shrinking.report import ShrinkReport
+from keras_sgl0.structures.families import Measure
 from keras_sgl0.utils.tables import as_text, change, new_table, short_list
 
 
@@ -72,6 +74,143 @@ class PruneReport:
                 f"By {self.importance}: {costs(self)}.",
             ]
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a model is compressed.
+
+    Attributes:
+        measure: What the budget counts.
+        share: The share of the original that the model may cost.
+        importance: By what the structures are chosen.
+        epochs: How many epochs the model is trained after the cut.
+        learning_rate: The peak of the learning rate then.
+        distillation: The share of the distillation in the loss.
+        examples: On how many examples scores and repairs are computed.
+        batch_size: How many examples of arrays make a batch.
+        seed: The seed of all that is random.
+    """
+
+    measure: Measure
+    share: float
+    importance: str
+    epochs: int
+    learning_rate: float
+    distillation: float
+    examples: int
+    batch_size: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressReport:
+    """What `compress` did to a model.
+
+    `print(report)` shows tables, `to_dict()` gives plain values.
+
+    Attributes:
+        settings: How it was done, defaults included.
+        families: What was cut. Along a path, since the size before.
+        parameters: The number of parameters of the original.
+        parameters_after: That of the smaller model.
+        macs: The multiply-adds of the original for one example, `None` if
+            unknown.
+        macs_after: Those of the smaller model, likewise.
+        original: The loss and the metrics of the original, on the validation
+            data; empty without such data.
+        cut: The same after the cut, before training.
+        recovered: The same after training.
+        latency: The milliseconds of one example on this backend, before and
+            after.
+        history: The logs of each epoch.
+    """
+
+    settings: Settings
+    families: tuple[FamilyCut, ...]
+    parameters: int
+    parameters_after: int
+    macs: int | None
+    macs_after: int | None
+    original: dict[str, float]
+    cut: dict[str, float]
+    recovered: dict[str, float]
+    latency: Change
+    history: tuple[dict[str, float], ...]
+
+    def to_dict(self) -> dict:
+        """Returns the report as plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        lines = [
+            family_table(self.families),
+            f"By {self.settings.importance}: {costs(self)}.",
+        ]
+        if self.original:
+            table = new_table()
+            table.add_column("on the validation data")
+            columns = (self.original, self.cut, self.recovered)
+            for header in ("original", "after the cut", "after training"):
+                table.add_column(header, justify="right")
+            for name in self.original:
+                table.add_row(name, *(f"{own[name]:.4f}" for own in columns))
+            lines.append(as_text(table, width=80))
+        own = self.settings
+        lines += [
+            f"One example takes {self.latency.before:.3g} ms before and "
+            f"{self.latency.after:.3g} ms after ({self.latency.ratio:.2f} "
+            "times as fast).",
+            f"Budget: {own.share:.1%} of the {own.measure}. Trained for "
+            f"{own.epochs} epochs with a learning rate of "
+            f"{own.learning_rate:.3g}, falling to zero, and a share of "
+            f"{own.distillation:.0%} of distillation in the loss.",
+        ]
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class PathReport:
+    """The sizes along a path, from the largest to the smallest.
+
+    `print(report)` shows a table, `to_dict()` gives plain values.
+
+    Attributes:
+        sizes: What `compress` reports of each.
+    """
+
+    sizes: tuple[CompressReport, ...]
+
+    def to_dict(self) -> dict:
+        """Returns the report as plain values, ready for JSON."""
+        return {"sizes": [size.to_dict() for size in self.sizes]}
+
+    def __str__(self) -> str:
+        table = new_table()
+        first = self.sizes[0]
+        names = list(first.original)
+        for header in ("budget", "parameters", "macs", "ms", *names):
+            table.add_column(header, justify="right")
+        table.add_row(
+            "original",
+            f"{first.parameters:,}",
+            _number(first.macs),
+            f"{first.latency.before:.3g}",
+            *(f"{first.original[name]:.4f}" for name in names),
+        )
+        for size in self.sizes:
+            table.add_row(
+                f"{size.settings.share:.1%}",
+                f"{size.parameters_after:,}",
+                _number(size.macs_after),
+                f"{size.latency.after:.3g}",
+                *(f"{size.recovered[name]:.4f}" for name in names),
+            )
+        return as_text(table, width=100)
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"
 
 
 def family_table(families: tuple[FamilyCut, ...]) -> str:

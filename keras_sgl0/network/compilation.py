@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import keras
 
+from keras_sgl0.network.graph import functional
 from keras_sgl0.utils.validation import InputError
 
 
@@ -105,3 +106,59 @@ def require_strategy_can_train(model: keras.Model):
                 f"strategy of several devices. Expected {would_do}. Received: "
                 f"{name}={received}"
             )
+
+
+def compile_like(
+    model: keras.Model,
+    original: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+):
+    """Compiles a model as another one is, with an optimizer of its own.
+
+    Losses and metrics are those of the other one: the very objects, so that
+    nothing need be registered.
+
+    Args:
+        model: The model to compile.
+        original: A compiled model.
+        optimizer: The optimizer of the model.
+    """
+    # Private: `get_compile_config()` has them serialized, which fails for
+    # what a user did not register.
+    config = original._compile_config.config
+    model.compile(**{**config, "optimizer": optimizer})
+
+
+def losses_of_outputs(model: keras.Model) -> list:
+    """Returns the compiled loss of each output of a model, in order.
+
+    Args:
+        model: A compiled Functional or Sequential model.
+    """
+    names = functional(model).output_names
+    loss = model._compile_config.config["loss"]
+    if isinstance(loss, dict):
+        output = functional(model).output
+        keys = output if isinstance(output, dict) else names
+        return [loss.get(key) for key in keys]
+    if isinstance(loss, (list, tuple)):
+        return list(keras.tree.flatten(loss))
+    return [loss] * len(names)
+
+
+def is_higher_better(model: keras.Model, metric: str) -> bool | None:
+    """Returns whether a metric should be high, `None` where Keras cannot tell.
+
+    Args:
+        model: A compiled model that was evaluated once.
+        metric: The name of a loss or metric, as `evaluate` has it.
+    """
+    if metric == "loss" or metric.endswith("_loss"):
+        return False
+    for group in model.metrics:
+        for one in getattr(group, "metrics", [group]):
+            # With several outputs, the output's name comes first.
+            if metric == one.name or metric.endswith(f"_{one.name}"):
+                direction = getattr(one, "_direction", None)
+                return None if direction is None else direction == "up"
+    return None

@@ -46,29 +46,20 @@ def delete_channels(
         >>> small, report = delete_channels(model, {"conv2": [1, 5]})
     """
     found = structures(model)
-    return remove(found, _chosen(found, channels), verify, inputs)
-
-
-def remove(
-    found: Structures,
-    dead: np.ndarray,
-    verify: bool = True,
-    inputs: object = None,
-) -> tuple[keras.Model, ShrinkReport]:
-    """Returns a model without some of its structures, and what was cut.
-
-    Args:
-        found: The structures of the model.
-        dead: Flags, which go. Every family keeps at least one.
-        verify: As in `delete_channels`.
-        inputs: As in `delete_channels`.
-    """
-    zeroed = _WithZeros(found, dead).model
+    zeroed = WithZeros(found, _chosen(found, channels)).model
     return shrink(zeroed, tolerance=0, verify=verify, inputs=inputs)
 
 
-class _WithZeros(FlatCopy):
-    """A copy in which the members of some structures are zero."""
+class WithZeros(FlatCopy):
+    """A copy of a model in which the members of some structures are zero.
+
+    What `shrink(copy.model, tolerance=0)` leaves is the model without these
+    structures.
+
+    Args:
+        found: The structures of the model.
+        dead: Flags, which are zero.
+    """
 
     def __init__(self, found, dead):
         self._values = {id(v): value for v, value in found.without(dead)}

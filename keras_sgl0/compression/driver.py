@@ -1,0 +1,312 @@
+"""Cuts a trained model to a budget and trains it back, for `compress`."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sgl0.compression.budget import Budget
+from keras_sgl0.compression.prune import Criteria, cut
+from keras_sgl0.compression.recovery import (
+    first_batches,
+    number_of_batches,
+    recover,
+)
+from keras_sgl0.compression.report import CompressReport, PruneReport, Settings
+from keras_sgl0.compression.state import State, fingerprint, write
+from keras_sgl0.deployment.latency import compare_latency
+from keras_sgl0.deployment.runtimes import running
+from keras_sgl0.network.compilation import compile_like, is_higher_better
+from keras_sgl0.network.graph import functional
+from keras_sgl0.network.optimizers import peak_learning_rate, renewed
+from keras_sgl0.network.probing import random_inputs
+from keras_sgl0.structures.families import structures
+from keras_sgl0.utils.validation import (
+    finite_float,
+    integer,
+    require,
+    require_built,
+)
+
+_ROUNDS = 100
+# On how many examples scores and repairs are computed.
+_EXAMPLES = 1024
+# Epochs, where the optimizer does not tell how long the original was trained.
+_EPOCHS = 10
+_MOST_EPOCHS = 40
+# What a model that is nearly right is trained back with, as a share of what it
+# was trained with from scratch.
+_SHARE_OF_PEAK = 0.3
+# By default a size along a path is trained for this share of what the original
+# was.
+SHARE_OF_TRAINING = 0.25
+
+
+class Options(NamedTuple):
+    """How to train, as a caller gives it; see `compress`.
+
+    Args:
+        epochs: For how many epochs, `None` for a default.
+        learning_rate: The peak, `None` for a default.
+        distillation: The share of the distillation in the loss.
+        batch_size: How many examples of arrays make a batch.
+        share_of_training: How long to train by default, as a share of what the
+            optimizer has trained the model.
+    """
+
+    epochs: int | None
+    learning_rate: float | None
+    distillation: float
+    batch_size: int
+    share_of_training: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A model to compress, and the data to do it with.
+
+    Attributes:
+        model: The compiled model. It is the teacher, and is not changed.
+        train: What `fit` takes.
+        validation: What `fit` takes, `None` for none.
+        criteria: What tells which structures go.
+        verbose: As for `fit`.
+    """
+
+    model: keras.Model
+    train: Any
+    validation: Any
+    criteria: Criteria
+    verbose: Any
+
+    def compress(
+        self, settings: Settings, start: keras.Model, folder: str | None
+    ) -> tuple[keras.Model, CompressReport]:
+        """Returns a smaller model, or goes on with it where it was killed.
+
+        Args:
+            settings: How far, for how long and so on.
+            start: The model to cut: the task's, or one made from it.
+            folder: Where to keep the state, `None` for nowhere.
+        """
+        key = dataclasses.asdict(settings)
+        key["limits"] = str(self.criteria.limits)
+        key["model"] = [fingerprint(m) for m in (self.model, start)]
+        path = None
+        if folder is not None:
+            os.makedirs(folder, exist_ok=True)
+            path = os.path.join(folder, "state.npz")
+        state = State(path, key)
+        small, pruned = self._cut(settings, start, state)
+        history = recover(
+            small,
+            self.model,
+            self.train,
+            self.validation,
+            settings,
+            state,
+            self.verbose,
+        )
+        compile_like(small, self.model, renewed(self.model.optimizer))
+        report = self._report(settings, small, pruned, state, history)
+        if folder is not None:
+            small.save(os.path.join(folder, "model.keras"))
+            text = json.dumps(report.to_dict(), indent=2).encode()
+            write(
+                os.path.join(folder, "report.json"),
+                lambda file: file.write(text),
+            )
+        return small, report
+
+    def evaluate(self, model: keras.Model, batch_size: int) -> dict[str, float]:
+        """Returns the loss and the metrics on the validation data.
+
+        Args:
+            model: A compiled model.
+            batch_size: How many examples of arrays make a batch.
+        """
+        data = self.validation
+        if data is None:
+            return {}
+        options: dict[str, Any] = {"x": data}
+        if isinstance(data, tuple):
+            names = ("x", "y", "sample_weight")
+            options = dict(zip(names, data, strict=False))
+            options["batch_size"] = batch_size
+        found = model.evaluate(**options, verbose=0, return_dict=True)
+        return {key: float(value) for key, value in found.items()}
+
+    def _cut(
+        self, settings: Settings, start: keras.Model, state: State
+    ) -> tuple[keras.Model, PruneReport]:
+        """Returns the model after the cut.
+
+        Where the cut was made earlier, the state has its weights.
+        """
+        found = structures(start)
+        if state.kept is not None:
+            return cut(found, state.kept, settings.importance)
+        size = settings.batch_size
+        some = first_batches(self.train, settings.examples, size, settings.seed)
+        # The budget is a share of the task's model, not of the one to cut.
+        whole = structures(self.model).cost().of(settings.measure)
+        share = settings.share * whole / found.cost().of(settings.measure)
+        budget = Budget(settings.measure, min(share, 1.0))
+        # Scores by the loss need a compiled model.
+        if start is not self.model:
+            compile_like(start, self.model, renewed(self.model.optimizer))
+        kept = self.criteria.kept(found, start, budget, some, size)
+        small, pruned = cut(found, kept, settings.importance, some, size)
+        compile_like(small, self.model, renewed(self.model.optimizer))
+        state.kept = np.asarray(kept)
+        state.facts = {
+            "original": self.evaluate(self.model, size),
+            "cut": self.evaluate(small, size),
+        }
+        return small, pruned
+
+    def _report(self, settings, small, pruned, state, history):
+        before, after = (structures(m).cost() for m in (self.model, small))
+        inputs = random_inputs(functional(self.model).input, examples=1)
+        return CompressReport(
+            settings=settings,
+            families=pruned.families,
+            parameters=before.parameters,
+            parameters_after=after.parameters,
+            macs=before.macs,
+            macs_after=after.macs,
+            original=state.facts["original"],
+            cut=state.facts["cut"],
+            recovered=self.evaluate(small, settings.batch_size),
+            latency=compare_latency(
+                f"{keras.backend.backend()}, batch 1",
+                running(self.model, inputs),
+                running(small, inputs),
+                _ROUNDS,
+            ),
+            history=tuple(history),
+        )
+
+
+def require_compiled(model: keras.Model) -> keras.Model:
+    """Returns a model after checking that it is built and compiled.
+
+    Args:
+        model: What the caller passed.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    require_built(model)
+    require(
+        model.compiled and model.optimizer is not None,
+        "model",
+        "a compiled model, whose losses and optimizer are used",
+        model,
+    )
+    return model
+
+
+def resolve(task: Task, budget: Budget, options: Options) -> Settings:
+    """Returns the settings, with the defaults that come from the model.
+
+    Args:
+        task: What is compressed.
+        budget: What it may cost.
+        options: What the caller gave.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    epochs, learning_rate, distillation, batch_size, share = options
+    integer("batch_size", batch_size, at_least=1)
+    number = number_of_batches(task.train, batch_size, "train")
+    optimizer = task.model.optimizer
+    if epochs is None:
+        trained = int(ops.convert_to_numpy(optimizer.iterations)) / number
+        epochs = round(share * trained) if trained else _EPOCHS
+        epochs = min(max(epochs, 1), _MOST_EPOCHS)
+    if learning_rate is None:
+        learning_rate = _SHARE_OF_PEAK * peak_learning_rate(optimizer)
+    return Settings(
+        measure=budget.measure,
+        share=budget.share,
+        importance=task.criteria.name,
+        epochs=integer("epochs", epochs, at_least=0),
+        learning_rate=finite_float("learning_rate", learning_rate, above=0),
+        distillation=finite_float(
+            "distillation", distillation, at_least=0, below=1
+        ),
+        examples=_EXAMPLES,
+        batch_size=batch_size,
+        seed=task.criteria.seed,
+    )
+
+
+def walk(
+    task: Task,
+    budgets: Sequence[Budget],
+    options: Options,
+    workdir: str | os.PathLike | None,
+) -> Iterator[tuple[keras.Model, CompressReport]]:
+    """Yields one size after the other, each cut out of the one before.
+
+    Args:
+        task: What is compressed.
+        budgets: The sizes, falling.
+        options: How to train.
+        workdir: As in `path`.
+    """
+    start = task.model
+    for budget in budgets:
+        settings = resolve(task, budget, options)
+        folder = None
+        if workdir is not None:
+            name = f"{budget.measure}_{budget.share:.4g}"
+            folder = os.path.join(os.fspath(workdir), name)
+        start, report = task.compress(settings, start, folder)
+        yield start, report
+
+
+def drop(
+    original: keras.Model, report: CompressReport, metric: str | None
+) -> float:
+    """Returns by how much a model is worse than the original.
+
+    Args:
+        original: The original.
+        report: That of the smaller model.
+        metric: As in `Path.pick`.
+
+    Raises:
+        ValueError: As in `Path.pick`.
+    """
+    require(
+        report.original,
+        "validation",
+        "data to measure the drop on",
+        None,
+    )
+    if metric is None:
+        names = [n for n in report.original if not n.endswith("loss")]
+        metric = names[0] if len(names) == 1 else "loss"
+    require(
+        metric in report.original,
+        "metric",
+        f"one of {', '.join(report.original)}",
+        metric,
+    )
+    higher = is_higher_better(original, metric)
+    require(
+        higher is not None,
+        "metric",
+        "a metric of which Keras knows whether it should be high or low",
+        metric,
+    )
+    change = report.recovered[metric] - report.original[metric]
+    return -change if higher else change

@@ -1,0 +1,205 @@
+"""Trains a cut network back to the accuracy of the original."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_sgl0.compression.distillation import Distilled
+from keras_sgl0.compression.report import Settings
+from keras_sgl0.compression.state import State
+from keras_sgl0.network.batches import batches
+from keras_sgl0.network.compilation import (
+    compile_like,
+    losses_of_outputs,
+)
+from keras_sgl0.network.optimizers import renewed
+from keras_sgl0.utils.validation import InputError, RunError, require
+
+# The share of the steps in which the learning rate rises.
+_WARMUP = 0.05
+
+
+class Shuffled(keras.utils.PyDataset):
+    """Arrays in batches, in an order that the seed and the epoch tell.
+
+    So a training that was killed goes on with the batches it would have had.
+
+    Args:
+        arrays: A tuple `(x, y)` or `(x, y, sample_weight)`.
+        batch_size: The number of examples of a batch.
+        seed: The seed of the order.
+        epoch: The number of the first epoch.
+    """
+
+    def __init__(self, arrays: tuple, batch_size: int, seed: int, epoch: int):
+        super().__init__()
+        self._arrays = arrays
+        self._batch_size = batch_size
+        self._seed = seed
+        self._number = len(tree.flatten(arrays)[0])
+        self._start(epoch)
+
+    def __len__(self) -> int:
+        return math.ceil(self._number / self._batch_size)
+
+    def __getitem__(self, i: int) -> tuple:
+        start = i * self._batch_size
+        own = self._order[start : start + self._batch_size]
+        return tree.map_structure(
+            lambda array: None if array is None else np.asarray(array)[own],
+            self._arrays,
+        )
+
+    def on_epoch_end(self):
+        """Draws the order of the next epoch."""
+        self._start(self._epoch + 1)
+
+    def _start(self, epoch):
+        self._epoch = epoch
+        draw = np.random.default_rng((self._seed, epoch))
+        self._order = draw.permutation(self._number)
+
+
+def with_schedule(
+    optimizer: keras.optimizers.Optimizer, peak: float, steps: int
+) -> keras.optimizers.Optimizer:
+    """Returns a new optimizer of the same kind, with a cosine schedule.
+
+    The learning rate rises to its peak and falls to zero along a cosine.
+
+    Args:
+        optimizer: The optimizer of the original.
+        peak: The largest learning rate.
+        steps: The number of steps.
+    """
+    warmup = max(1, round(_WARMUP * steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.1 * peak,
+        decay_steps=max(steps - warmup, 1),
+        warmup_target=peak,
+        warmup_steps=warmup,
+    )
+    new = renewed(optimizer)
+    new.learning_rate = schedule
+    return new
+
+
+def number_of_batches(data: object, batch_size: int, name: str) -> int:
+    """Returns how many batches an epoch has.
+
+    Args:
+        data: What `fit` takes.
+        batch_size: How many examples of arrays make a batch.
+        name: What the argument is called in errors.
+
+    Raises:
+        ValueError: If it is not known.
+    """
+    if isinstance(data, tuple):
+        return math.ceil(len(tree.flatten(data)[0]) / batch_size)
+    number: Any = None
+    if isinstance(data, keras.utils.PyDataset):
+        number = data.num_batches
+    elif hasattr(data, "cardinality"):
+        number = int(data.cardinality())
+    elif hasattr(data, "__len__"):
+        number = len(data)
+    if number is None or number < 1:
+        raise InputError(
+            f"Invalid value for argument `{name}`. Expected a tuple (x, y) of "
+            "arrays, or batches of a known, finite number. Give an endless "
+            "data set by `take(n)`, and one of unknown length by "
+            f"`apply(tf.data.experimental.assert_cardinality(n))`. Received: "
+            f"{data!r}"
+        )
+    return number
+
+
+def first_batches(
+    data: object, examples: int, batch_size: int, seed: int
+) -> list[tuple]:
+    """Returns the first batches of data, or random ones of arrays.
+
+    Args:
+        data: What `fit` takes.
+        examples: How many examples to take, at least.
+        batch_size: How many examples of arrays make a batch.
+        seed: The seed of the choice.
+    """
+    if isinstance(data, tuple):
+        data = Shuffled(data, batch_size, seed, 0)
+    found, number = [], 0
+    for batch in batches(data, batch_size, "train"):
+        found.append(batch)
+        number += len(tree.flatten(batch[0])[0])
+        if number >= examples:
+            break
+    require(found, "train", "at least one batch", data)
+    return found
+
+
+def recover(
+    student: keras.Model,
+    teacher: keras.Model,
+    train: object,
+    validation: object,
+    settings: Settings,
+    state: State,
+    verbose: object,
+) -> list[dict]:
+    """Trains a student by its labels and by the outputs of its teacher.
+
+    Args:
+        student: The model to train.
+        teacher: The compiled model that it came from.
+        train: What `fit` takes.
+        validation: What `fit` takes, `None` for none.
+        settings: For how long, how fast and so on.
+        state: Where to begin, and where to keep what each epoch leaves.
+        verbose: As for `fit`.
+
+    Returns:
+        The logs of each epoch.
+    """
+    model: keras.Model = Distilled(
+        student, teacher, losses_of_outputs(teacher), settings.distillation
+    )
+    batch_size = settings.batch_size
+    steps = settings.epochs * number_of_batches(train, batch_size, "train")
+    optimizer = with_schedule(teacher.optimizer, settings.learning_rate, steps)
+    compile_like(model, teacher, optimizer)
+    first = state.begin(model)
+    if first == settings.epochs:
+        return state.history
+    if isinstance(train, tuple):
+        train = Shuffled(train, batch_size, settings.seed, first)
+    model.fit(
+        train,
+        validation_data=validation,
+        epochs=settings.epochs,
+        initial_epoch=first,
+        shuffle=False,  # of arrays `Shuffled` does it
+        callbacks=[_Keep(state)],
+        verbose=verbose,
+    )
+    return state.history
+
+
+class _Keep(keras.callbacks.Callback):
+    """Writes the state after every epoch."""
+
+    def __init__(self, state):
+        super().__init__()
+        self._state = state
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {key: float(value) for key, value in (logs or {}).items()}
+        if not np.isfinite(logs["loss"]):
+            raise RunError(
+                f"The loss became {logs['loss']} in epoch {epoch + 1} of the "
+                "recovery. Try a smaller `learning_rate`."
+            )
+        self._state.save(self.model, logs)

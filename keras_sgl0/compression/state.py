@@ -1,0 +1,149 @@
+"""What a compression keeps on disk, so that a kill costs one epoch."""
+
+import json
+import os
+import zlib
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sgl0.utils.validation import InputError
+
+
+class State:
+    """The state of one cut and of the training after it, in one file.
+
+    The file is replaced as a whole, so a kill at any time leaves a good one.
+
+    Args:
+        path: The file; `None` to keep nothing.
+        key: What the state is of, as plain values. A file with another key is
+            refused.
+
+    Attributes:
+        kept: Flags, which structures the cut keeps; `None` before the cut.
+        facts: What was measured at the cut.
+        history: The logs of each epoch.
+
+    Raises:
+        ValueError: If the file is of something else, or damaged.
+    """
+
+    def __init__(self, path: str | None, key: dict):
+        self._path = path
+        self._key = json.loads(json.dumps(key))
+        self._values: list[np.ndarray] = []
+        self.kept: np.ndarray | None = None
+        self.facts: dict[str, Any] = {}
+        self.history: list[dict] = []
+        if path is not None and os.path.exists(path):
+            self._load(path)
+
+    def begin(self, model: keras.Model) -> int:
+        """Sets a model to where it was, and returns the number of epochs.
+
+        Args:
+            model: The compiled model, as it is after the cut.
+        """
+        if self._values:
+            pairs = zip(_variables(model), self._values, strict=True)
+            for variable, value in pairs:
+                variable.assign(value)
+        else:
+            self.save(model)
+        return len(self.history)
+
+    def save(self, model: keras.Model, logs: dict | None = None):
+        """Keeps the state of a model.
+
+        Args:
+            model: The compiled model.
+            logs: The logs of the epoch that has ended, `None` for none.
+        """
+        if logs is not None:
+            self.history.append(logs)
+        if self._path is None:
+            return
+        values: dict[str, Any] = {
+            str(i): _array(v) for i, v in enumerate(_variables(model))
+        }
+        content = {
+            "key": self._key,
+            "facts": self.facts,
+            "history": self.history,
+        }
+        write(
+            self._path,
+            lambda file: np.savez(
+                file,
+                json=np.array(json.dumps(content)),
+                kept=np.asarray(self.kept),
+                **values,
+            ),
+        )
+
+    def _load(self, path):
+        try:
+            with np.load(path) as values:
+                content = json.loads(str(values["json"]))
+                self.kept = values["kept"]
+                number = len(values.files) - 2
+                self._values = [values[str(i)] for i in range(number)]
+        except Exception as problem:  # NumPy and zipfile raise many kinds
+            raise InputError(
+                f"The file {path} is damaged ({problem}). Remove it to start "
+                "again."
+            ) from problem
+        if content["key"] != self._key:
+            other = {
+                name: (content["key"].get(name), self._key.get(name))
+                for name in content["key"] | self._key
+                if content["key"].get(name) != self._key.get(name)
+            }
+            raise InputError(
+                "Invalid value for argument `workdir`. Expected a new folder, "
+                "or one of the same compression. These differ (there, here): "
+                f"{other}. Received: {path}"
+            )
+        self.facts, self.history = content["facts"], content["history"]
+
+
+def write(path: str, content: Callable[[BinaryIO], object]):
+    """Writes a file as a whole or not at all.
+
+    Args:
+        path: The file.
+        content: Writes to an open file.
+    """
+    unfinished = f"{path}.tmp"
+    with open(unfinished, "wb") as file:
+        content(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Returns a short text that differs for models with other weights.
+
+    Args:
+        model: A built model.
+    """
+    crc = 0
+    for variable in model.weights:
+        crc = zlib.crc32(_array(variable).tobytes(), crc)
+    return f"{crc:08x}"
+
+
+def _variables(model) -> list:
+    model.optimizer.build(model.trainable_variables)
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _array(variable) -> np.ndarray:
+    value = np.asarray(ops.convert_to_numpy(variable))
+    # NumPy's files have no bfloat16; float32 holds it exactly.
+    return value.astype("float32") if value.dtype.kind == "V" else value

@@ -1,0 +1,141 @@
+import keras
+import numpy as np
+import pytest
+from helpers import to_numpy
+from keras import layers
+
+import keras_sgl0 as ks
+
+RNG = np.random.default_rng(5)
+
+
+def error(model, small, x):
+    expected = to_numpy(model(x))
+    return np.abs(to_numpy(small(x)) - expected).max() / np.abs(expected).max()
+
+
+def test_what_a_cut_loses_nothing_by_is_restored():
+    """Sixteen linear features of twelve inputs: any twelve are enough."""
+    model = keras.Sequential(
+        [keras.Input((12,)), layers.Dense(16), layers.Dense(3)]
+    )
+    x = RNG.normal(size=(200, 12)).astype("float32")
+    for repair, low, high in ((None, 0.1, 9), (x, 0, 5e-3)):
+        data = None if repair is None else (repair, None)
+        small, _ = ks.prune(model, channels=0.8, repair=data)
+        assert low < error(model, small, x) < high
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": "same", "strides": 2},
+        {"padding": "valid", "dilation_rate": 2},
+        {"padding": "same", "use_bias": False},
+    ],
+)
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_convolution_takes_over_from_a_copy_of_a_filter(rank, options):
+    conv = (layers.Conv1D, layers.Conv2D)[rank - 1]
+    inputs = keras.Input((9,) * rank + (2,))
+    x = conv(6, 3, padding="same", activation="relu", name="first")(inputs)
+    x = conv(4, 3, activation="tanh", name="second", **options)(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    first = model.get_layer("first")
+    w, b = (to_numpy(v) for v in first.weights)
+    w[..., 3:], b[3:] = 1.01 * w[..., :3], 0.0  # the first three go
+    first.set_weights([w, b])
+    x = RNG.normal(size=(60, *inputs.shape[1:])).astype("float32")
+    options = {
+        "channels": 0.75,
+        "limits": {"second": 0.0},
+        "importance": lambda members: np.arange(len(members[0])),
+    }
+    cut, _ = ks.prune(model, **options)
+    repaired, report = ks.prune(model, **options, repair=(x,), batch_size=25)
+    assert report.families[0].structures_after == 3
+    assert error(model, cut, x) > 0.1
+    assert error(model, repaired, x) < 5e-3
+
+
+def test_a_layer_behind_a_refit_one_sees_what_that_one_makes():
+    """Two cuts, one after the other; the second layer reads the first."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(24, activation="tanh"),
+            layers.Dense(24, activation="tanh"),
+            layers.Dense(3),
+        ]
+    )
+    x = RNG.normal(size=(400, 8)).astype("float32")
+    cut, _ = ks.prune(model, channels=0.7)
+    repaired, _ = ks.prune(model, channels=0.7, repair=(x,))
+    assert error(model, repaired, x) < 0.6 * error(model, cut, x)
+
+
+def test_nothing_changes_where_nothing_is_cut():
+    model = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(6), layers.Dense(3)]
+    )
+    x = RNG.normal(size=(20, 8)).astype("float32")
+    small, _ = ks.prune(model, macs=1.0, repair=(x,))
+    for a, b in zip(model.get_weights(), small.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def normalized(frozen=False):
+    norm = layers.BatchNormalization(name="norm", momentum=0.97)
+    model = keras.Sequential(
+        [keras.Input((5,)), layers.Dense(4, name="dense"), norm]
+    )
+    norm.trainable = not frozen
+    return model
+
+
+def test_statistics_are_those_of_the_batches():
+    model = normalized()
+    x = RNG.normal(size=(100, 5)).astype("float32")
+    w, b = model.get_layer("dense").get_weights()
+    before = model.get_weights()
+    assert ks.reestimate_batch_norm(model, (x,), batch_size=40) is model
+    parts = [(x @ w + b)[start : start + 40] for start in (0, 40, 80)]
+    shares = [0.4, 0.4, 0.2]
+    norm = model.get_layer("norm")
+    mean = sum(s * p.mean(0) for s, p in zip(shares, parts, strict=True))
+    variance = sum(s * p.var(0) for s, p in zip(shares, parts, strict=True))
+    np.testing.assert_allclose(norm.moving_mean, mean, atol=1e-5)
+    np.testing.assert_allclose(norm.moving_variance, variance, rtol=1e-4)
+    for a, b in zip(before[:4], model.get_weights()[:4], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_frozen_normalization_keeps_its_statistics():
+    frozen = layers.BatchNormalization(name="frozen")
+    model = keras.Sequential(
+        [keras.Input((5,)), frozen, layers.BatchNormalization(name="norm")]
+    )
+    frozen.trainable = False
+    x = 3 + RNG.normal(size=(64, 5)).astype("float32")
+    ks.reestimate_batch_norm(model, (x,))
+    np.testing.assert_array_equal(frozen.moving_mean, np.zeros(5))
+    mean = model.get_layer("norm").moving_mean
+    np.testing.assert_allclose(mean, x.mean(0), rtol=1e-2)
+    with pytest.raises(ValueError, match="that is not frozen"):
+        ks.reestimate_batch_norm(normalized(frozen=True), (x,))
+
+
+def test_refusals():
+    model = normalized()
+    with pytest.raises(ValueError, match="`data`"):
+        ks.reestimate_batch_norm(model, [])
+    with pytest.raises(ValueError, match="`data`"):
+        ks.reestimate_batch_norm(model, np.ones((3, 5)))
+    with pytest.raises(ValueError, match="`batch_size`"):
+        ks.reestimate_batch_norm(model, (np.ones((3, 5)),), batch_size=0)
+    with pytest.raises(ValueError, match="`data`"):
+        small = keras.Sequential(
+            [keras.Input((8,)), layers.Dense(6), layers.Dense(3)]
+        )
+        ks.prune(small, macs=0.5, repair=[])
