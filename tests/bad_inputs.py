@@ -168,6 +168,11 @@ def network():
     return model
 
 
+def normalized():
+    """Returns a model with batch normalization."""
+    return keras.Sequential([keras.Input((4,)), layers.BatchNormalization()])
+
+
 def gated():
     """Returns a model with gates."""
     return ks.add_gates(network())
@@ -249,6 +254,23 @@ def _call(function, valid, **wrong):
     return Call(function, valid, wrong)
 
 
+CRITERIA = {
+    "importance": lambda rng: [
+        *choice("l1", "l2", "bn_scale", "fpgm", "taylor")(rng),
+        *("taylor", "apoz", "bn_scale"),  # without data, without gamma
+    ],
+    "scope": choice("family", "global"),
+    "limits": lambda rng: [
+        *(x for x in real(at_least=0, at_most=1)(rng) if x is not NO_DICT),
+        *({"none": 0.5}, {"one": 2}, {"one": None}),
+    ],
+    "minimum": whole(1),
+    "round_to": whole(1),
+    "seed": whole(0),
+}
+WRONG_EXAMPLES = ((), [], (ones[:, 1:],), [ones, ones])
+EXAMPLES = instance(*WRONG_EXAMPLES)
+LABELLED = instance(*WRONG_EXAMPLES, (ones,), (ones, ones))
 _model = {"model": Model(network)}
 _gates = {"model": Model(gated)}
 _share = real(above=0, at_most=1)
@@ -460,21 +482,52 @@ CALLS = [
         macs=optional(_share),
         parameters=_share,
         channels=optional(_share),
-        importance=lambda rng: [
-            *choice("l1", "l2", "bn_scale", "fpgm", "taylor")(rng),
-            *("taylor", "apoz", "bn_scale"),  # without data, without gamma
-        ],
-        scope=choice("family", "global"),
-        limits=lambda rng: [
-            *(x for x in real(at_least=0, at_most=1)(rng) if x is not NO_DICT),
-            *({"none": 0.5}, {"one": 2}, {"one": None}),
-        ],
-        minimum=whole(1),
-        round_to=whole(1),
+        **CRITERIA,
         batch_size=whole(1),
-        seed=whole(0),
         verify=flag,
         inputs=arrays((2, 5), (2, 4, 4), (4,)),
+        repair=optional(EXAMPLES),
+    ),
+    _call(
+        ks.reestimate_batch_norm,
+        {"model": Model(normalized), "data": (ones,)},
+        model=_model_without("penalty"),
+        data=EXAMPLES,
+        batch_size=whole(1),
+    ),
+    *(
+        _call(
+            function,
+            _model
+            | {
+                "train": (ones, ones[:, :2]),
+                "parameters": share,
+                "epochs": 0,
+                "verbose": 0,
+            },
+            model=_model_without("structures"),
+            train=LABELLED,
+            validation=optional(LABELLED),
+            macs=optional(shares),
+            parameters=shares,
+            channels=optional(shares),
+            epochs=optional(whole(0)),
+            learning_rate=optional(real(above=0)),
+            distillation=real(at_least=0, below=1),
+            # "taylor" and "apoz" have the training data.
+            **CRITERIA | {"importance": choice("l1", "taylor")},
+            batch_size=whole(1),
+            workdir=lambda rng: [*without(None, TEXT), *NUMBERS, True],
+            verbose=lambda rng: [*THINGS, *NUMBERS[:4], 0.5, 3, "1"],
+        )
+        for function, share, shares in (
+            (ks.compress, 0.7, _share),
+            (
+                ks.path,
+                [0.9, 0.7],
+                lambda rng: [*THINGS, *NUMBERS, [0.5, 0.7], [2], [0], ["a"]],
+            ),
+        )
     ),
     _call(
         ks.prune,
@@ -620,6 +673,7 @@ CALLS = [
 OTHERS = {
     "Change",
     "Comparison",
+    "CompressReport",
     "CostReport",
     "ElementwisePenalty",
     "ExportReport",
@@ -627,6 +681,8 @@ OTHERS = {
     "GatedWeights",
     "GatesOfLayer",
     "GroupPenalty",
+    "Path",
+    "PathReport",
     "Penalty",
     "PruneReport",
     "RegularizationReport",

@@ -9,6 +9,7 @@ from keras_sgl0.compression.budget import Budget
 from keras_sgl0.compression.driver import (
     Options,
     Task,
+    folder_of,
     require_compiled,
     resolve,
 )
@@ -120,5 +121,5 @@ def compress(
     options = Options(epochs, learning_rate, distillation, batch_size, 0.5)
     settings = resolve(task, budget, options)
     task.criteria.require_reach(structures(model), model, budget)
-    folder = None if workdir is None else os.fspath(workdir)
+    folder = folder_of(workdir)
     return task.compress(settings, model, folder)

@@ -13,9 +13,10 @@ from keras import ops
 from keras_sgl0.compression.budget import Budget
 from keras_sgl0.compression.prune import Criteria, cut
 from keras_sgl0.compression.recovery import (
-    first_batches,
     number_of_batches,
     recover,
+    require_fits,
+    some_examples,
 )
 from keras_sgl0.compression.report import CompressReport, PruneReport, Settings
 from keras_sgl0.compression.state import State, fingerprint, write
@@ -152,7 +153,7 @@ class Task:
         if state.kept is not None:
             return cut(found, state.kept, settings.importance)
         size = settings.batch_size
-        some = first_batches(self.train, settings.examples, size, settings.seed)
+        some = some_examples(self.train, settings.examples, size, settings.seed)
         # The budget is a share of the task's model, not of the one to cut.
         whole = structures(self.model).cost().of(settings.measure)
         share = settings.share * whole / found.cost().of(settings.measure)
@@ -212,6 +213,22 @@ def require_compiled(model: keras.Model) -> keras.Model:
     return model
 
 
+def folder_of(workdir: str | os.PathLike | None) -> str | None:
+    """Returns the path of a folder, `None` for none.
+
+    Args:
+        workdir: What the caller passed.
+
+    Raises:
+        ValueError: If it is no path.
+    """
+    if workdir is None:
+        return None
+    is_path = isinstance(workdir, str | os.PathLike) and workdir != ""
+    require(is_path, "workdir", "the path of a folder", workdir)
+    return os.fspath(workdir)
+
+
 def resolve(task: Task, budget: Budget, options: Options) -> Settings:
     """Returns the settings, with the defaults that come from the model.
 
@@ -225,6 +242,16 @@ def resolve(task: Task, budget: Budget, options: Options) -> Settings:
     """
     epochs, learning_rate, distillation, batch_size, share = options
     integer("batch_size", batch_size, at_least=1)
+    require(
+        isinstance(task.verbose, str | int)
+        and task.verbose in ("auto", 0, 1, 2),
+        "verbose",
+        '"auto", 0, 1 or 2, as `fit` takes it',
+        task.verbose,
+    )
+    require_fits(task.model, task.train, batch_size, "train")
+    if task.validation is not None:
+        require_fits(task.model, task.validation, batch_size, "validation")
     number = number_of_batches(task.train, batch_size, "train")
     optimizer = task.model.optimizer
     if epochs is None:
@@ -252,7 +279,7 @@ def walk(
     task: Task,
     budgets: Sequence[Budget],
     options: Options,
-    workdir: str | os.PathLike | None,
+    folder: str | None,
 ) -> Iterator[tuple[keras.Model, CompressReport]]:
     """Yields one size after the other, each cut out of the one before.
 
@@ -260,16 +287,14 @@ def walk(
         task: What is compressed.
         budgets: The sizes, falling.
         options: How to train.
-        workdir: As in `path`.
+        folder: Where each size gets a folder of its own, `None` for nowhere.
     """
     start = task.model
     for budget in budgets:
         settings = resolve(task, budget, options)
-        folder = None
-        if workdir is not None:
-            name = f"{budget.measure}_{budget.share:.4g}"
-            folder = os.path.join(os.fspath(workdir), name)
-        start, report = task.compress(settings, start, folder)
+        name = f"{budget.measure}_{budget.share:.4g}"
+        own = None if folder is None else os.path.join(folder, name)
+        start, report = task.compress(settings, start, own)
         yield start, report
 
 

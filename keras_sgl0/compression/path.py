@@ -12,6 +12,7 @@ from keras_sgl0.compression.driver import (
     Options,
     Task,
     drop,
+    folder_of,
     require_compiled,
     walk,
 )
@@ -172,23 +173,23 @@ def path(
         batch_size,
         SHARE_OF_TRAINING,
     )
-    sizes = list(walk(task, budgets, options, workdir))
+    sizes = list(walk(task, budgets, options, folder_of(workdir)))
     return Path(model, [m for m, _ in sizes], [r for _, r in sizes])
 
 
 def _budgets(given: dict[str, Sequence[float] | None]) -> list[Budget]:
     """Returns the budgets of the one argument that is given."""
-    measures = [name for name, shares in given.items() if shares is not None]
-    if len(measures) != 1:
+    lists = {name: x for name, x in given.items() if x is not None}
+    if len(lists) != 1:
         names = ", ".join(f"`{name}`" for name in given)
         raise InputError(
             f"Expected exactly one list of budgets of {names}. Received: "
-            f"{given}"
+            f"{lists}"
         )
-    (name,) = measures
-    shares = given[name] or ()
+    ((name, shares),) = lists.items()
+    is_list = isinstance(shares, Sequence) and not isinstance(shares, str)
     require(
-        isinstance(shares, Sequence) and len(shares) > 0,
+        is_list and len(shares) > 0,
         name,
         "a list of shares",
         shares,

@@ -118,8 +118,8 @@ def number_of_batches(data: object, batch_size: int, name: str) -> int:
     return number
 
 
-def first_batches(
-    data: object, examples: int, batch_size: int, seed: int
+def some_examples(
+    data: Any, examples: int, batch_size: int, seed: int
 ) -> list[tuple]:
     """Returns the first batches of data, or random ones of arrays.
 
@@ -137,8 +137,31 @@ def first_batches(
         number += len(tree.flatten(batch[0])[0])
         if number >= examples:
             break
-    require(found, "train", "at least one batch", data)
     return found
+
+
+def require_fits(model: keras.Model, data: object, batch_size: int, name: str):
+    """Raises unless a model and its losses can take the first batch of data.
+
+    Args:
+        model: A compiled model.
+        data: What `fit` takes.
+        batch_size: How many examples of arrays make a batch.
+        name: What the argument is called in errors.
+
+    Raises:
+        ValueError: If they cannot, or there is no batch.
+    """
+    first = next(batches(data, batch_size, name), ())
+    require(first, name, "at least one batch", data)
+    try:
+        model.test_on_batch(*first)
+    except Exception as error:  # a loss may raise anything
+        raise InputError(
+            f"Invalid value for argument `{name}`. Expected what the model and "
+            f"its losses can take: {error}"
+        ) from error
+    model.reset_metrics()
 
 
 def recover(

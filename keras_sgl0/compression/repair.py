@@ -9,7 +9,7 @@ from keras import ops, tree
 from keras_sgl0.network.batches import batches
 from keras_sgl0.network.compilation import compiled
 from keras_sgl0.network.gradients import copy
-from keras_sgl0.network.graph import Node
+from keras_sgl0.network.graph import Node, functional
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.probing import outputs
 from keras_sgl0.structures.families import Structures
@@ -91,7 +91,7 @@ def reestimate_batch_norm(
     statistics = compiled(statistics)
     sums = [np.zeros(others[i].shape) for i in where]
     examples = 0
-    for x in _inputs(data, batch_size):
+    for x in _inputs(model, data, batch_size, "data"):
         size = len(tree.flatten(x)[0])
         examples += size
         for total, value in zip(sums, statistics(x), strict=True):
@@ -198,18 +198,34 @@ class Repair:
             keras.Model(flat.model.inputs, flat.made[node.inputs[0]])
             for flat in (self._cut, self._uncut)
         ]
-        for x in _inputs(self._data, self._batch_size):
+        for x in _inputs(
+            self._cut.model, self._data, self._batch_size, "repair"
+        ):
             # Not compiled: each view has its weights for one pass alone.
             found = [outputs(view, tree.flatten(x))[0] for view in views]
             yield found[0].astype("float64"), found[1].astype("float64")
 
 
-def _inputs(data, batch_size) -> Iterator[object]:
+def _inputs(model, data, batch_size, name) -> Iterator[object]:
+    """Yields the inputs of each batch, after a look at their shapes."""
+    inputs = tree.flatten(functional(model).input)
+    expected = f"inputs of the shapes {[tuple(x.shape) for x in inputs]}"
     number = 0
-    for x, _, _ in batches(data, batch_size):
+    for x, _, _ in batches(data, batch_size, name):
         number += 1
+        shapes = [tuple(array.shape) for array in tree.flatten(x)]
+        same = len(shapes) == len(inputs) and all(map(_fits, shapes, inputs))
+        require(same, name, expected, shapes)
         yield x
-    require(number, "data", "at least one batch", data)
+    require(number, name, "at least one batch", data)
+
+
+def _fits(shape, spec) -> bool:
+    """Returns whether a batch is as an input wants it."""
+    pairs = zip(shape[1:], spec.shape[1:], strict=False)
+    return len(shape) == len(spec.shape) and all(
+        wanted in (None, size) for size, wanted in pairs
+    )
 
 
 def _matrix(layer) -> np.ndarray:
