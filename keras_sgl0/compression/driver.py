@@ -40,9 +40,6 @@ _EXAMPLES = 1024
 # Epochs, where the optimizer does not tell how long the original was trained.
 _EPOCHS = 10
 _MOST_EPOCHS = 40
-# What a model that is nearly right is trained back with, as a share of what it
-# was trained with from scratch.
-_SHARE_OF_PEAK = 0.3
 # By default a size along a path is trained for this share of what the original
 # was.
 SHARE_OF_TRAINING = 0.25
@@ -259,7 +256,7 @@ def resolve(task: Task, budget: Budget, options: Options) -> Settings:
         epochs = round(share * trained) if trained else _EPOCHS
         epochs = min(max(epochs, 1), _MOST_EPOCHS)
     if learning_rate is None:
-        learning_rate = _SHARE_OF_PEAK * peak_learning_rate(optimizer)
+        learning_rate = peak_learning_rate(optimizer)
     return Settings(
         measure=budget.measure,
         share=budget.share,

@@ -134,7 +134,7 @@ def test_refusals():
         ks.reestimate_batch_norm(model, np.ones((3, 5)))
     with pytest.raises(ValueError, match="`batch_size`"):
         ks.reestimate_batch_norm(model, (np.ones((3, 5)),), batch_size=0)
-    with pytest.raises(ValueError, match="`data`"):
+    with pytest.raises(ValueError, match="`repair`"):
         small = keras.Sequential(
             [keras.Input((8,)), layers.Dense(6), layers.Dense(3)]
         )
