@@ -4,11 +4,13 @@ import keras
 import numpy as np
 import pytest
 from helpers import QUICK, compile_quickly, to_numpy, two_layers
-from keras import layers
+from keras import layers, ops
 
 import keras_sgl0 as ks
 from keras_sgl0.callbacks.coupling import CoupledPart
+from keras_sgl0.callbacks.joint_penalty import JointPenalty
 from keras_sgl0.callbacks.lending import penalty_of
+from keras_sgl0.structures.members import Members
 
 
 class Lent(keras.callbacks.Callback):
@@ -120,3 +122,35 @@ def test_dead_channels_end_with_a_mean_of_zero(images):
     norm.moving_mean.assign(np.ones(4))
     lent(images, ks.GroupLasso(0.01), model)
     assert ((to_numpy(norm.moving_mean) != 0) == alive).all()
+
+
+def test_a_structure_of_one_weight_is_an_absolute_value():
+    model = keras.Sequential(
+        [
+            keras.Input((1,)),
+            layers.Dense(2, use_bias=False),
+            layers.Dense(3),
+        ]
+    )
+    model.layers[0].kernel.assign([[0.5, -2.0]])
+    found = ks.structures(model)
+    joint = JointPenalty(
+        model, Members(found), ks.GroupLasso(0.1), np.array([3.0])
+    )
+    assert float(joint.value()) == pytest.approx(0.1 * 3 * 2.5)
+
+
+def test_the_weights_multiply_the_step():
+    model = two_layers(None)
+    found = ks.structures(model)
+    first = model.layers[0]
+    rows = np.vstack([to_numpy(first.kernel), to_numpy(first.bias)]).T
+    for penalty in (ks.GroupLasso(0.1), ks.ExclusiveLasso(0.1)):
+        joint = JointPenalty(model, Members(found), penalty, np.array([3.0]))
+        kind = type(penalty)(0.3, axis=0)
+        expected = to_numpy(kind.prox(ops.convert_to_tensor(rows), 0.5))
+        assert (expected != 0).any()
+        new = joint.prox(first.kernel, first.kernel, 0.5)
+        np.testing.assert_allclose(
+            to_numpy(new), expected[:, :12].T, rtol=1e-5, atol=1e-7
+        )

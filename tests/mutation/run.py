@@ -71,7 +71,9 @@ class Watcher:
         self.coverage.switch_context(item.nodeid)
         start = time.monotonic()
         yield
-        self.seconds[item.nodeid] = time.monotonic() - start
+        # The first one waits for what is imported late.
+        spent = time.monotonic() - start if self.seconds else 0.0
+        self.seconds[item.nodeid] = spent
 
     def reached(self, path):
         """Returns, by line, the tests that reach it."""

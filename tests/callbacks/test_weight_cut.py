@@ -1,4 +1,4 @@
-"""What `TargetDensity` cuts: weights in `WeightCut`, structures in another."""
+"""Which weights `TargetDensity` cuts, and when."""
 
 import numpy as np
 import pytest
