@@ -330,6 +330,7 @@ CALLS = [
     _call(
         ks.ADMM,
         {"beta": 1.0},
+        backup=lambda rng: [x for x in THINGS[2:] if x is not TEXT],
         beta=real(above=0),
         growth=real(at_least=1),
         every=whole(1),

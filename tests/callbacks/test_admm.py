@@ -247,3 +247,105 @@ def test_v_follows_weights_that_are_restored_as_fit_begins(
     fit(model, look)
     np.testing.assert_array_equal(found["v"], found["expected"])
     assert 0 < np.count_nonzero(found["v"]) < found["v"].size
+
+
+def run(model, images, admm, *callbacks, epochs=6, **arguments):
+    return model.fit(
+        *images,
+        batch_size=16,
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=[admm, *callbacks],
+        **arguments,
+    ).history
+
+
+def admm_with(backup):
+    return ks.ADMM(beta=0.5, growth=1.5, every=2, backup=backup)
+
+
+def trained(model, admm):
+    found = [*model.get_weights()]
+    found += [to_numpy(x) for x in (*admm.v.values(), *admm.u.values())]
+    return np.concatenate([np.ravel(x) for x in found])
+
+
+def uninterrupted(images, optimizer):
+    model, admm = two_layers(ks.SGL0(0.02), optimizer), admm_with(None)
+    logs = run(model, images, admm)
+    assert abs(trained(model, admm)).max() > 0
+    return logs, trained(model, admm)
+
+
+def test_a_model_of_a_checkpoint_and_the_backup_go_on(images, tmp_path):
+    logs, expected = uninterrupted(images, "adam")
+    backup = tmp_path / "new" / "admm.npz"
+    save = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    model = two_layers(ks.SGL0(0.02), "adam")
+    run(model, images, admm_with(backup), save, epochs=3)
+    assert [p.name for p in backup.parent.iterdir()] == ["admm.npz"]
+    # The last two epochs are there.
+    for done in (2, 3):
+        again = keras.saving.load_model(tmp_path / f"{done}.keras")
+        admm = admm_with(backup)
+        kept = backup.read_bytes()
+        found = run(again, images, admm, initial_epoch=done)
+        backup.write_bytes(kept)
+        for name in ("loss", "beta", "threshold"):
+            np.testing.assert_allclose(found[name], logs[name][done:], 1e-5)
+        np.testing.assert_allclose(trained(again, admm), expected, atol=1e-5)
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_run_of_backup_and_restore_goes_on(images, tmp_path, before):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 3:
+                raise StoppedError
+
+    _, expected = uninterrupted(images, "adam")
+    backup = tmp_path / "admm.npz"
+
+    def callbacks(*others):
+        restore = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        found = [*others, restore]
+        return found if before else found[::-1]
+
+    model = two_layers(ks.SGL0(0.02), "adam")
+    with pytest.raises(StoppedError):
+        run(model, images, admm_with(backup), *callbacks(Stop()))
+    # The file is one epoch ahead of the model if it stopped before the other.
+    again, admm = two_layers(ks.SGL0(0.02), "adam"), admm_with(backup)
+    run(again, images, admm, *callbacks())
+    np.testing.assert_allclose(trained(again, admm), expected, atol=1e-5)
+    # A new run begins at the beginning.
+    new, admm = two_layers(ks.SGL0(0.02), "adam"), admm_with(backup)
+    run(new, images, admm, *callbacks())
+    np.testing.assert_allclose(trained(new, admm), expected, atol=1e-5)
+
+
+def test_a_backup_of_another_epoch_or_model_is_refused(images, tmp_path):
+    model = two_layers(ks.SGL0(0.02))
+    backup = tmp_path / "admm.npz"
+    with pytest.warns(UserWarning, match="state after 2 epochs is not known"):
+        run(model, images, admm_with(backup), epochs=5, initial_epoch=2)
+    with pytest.raises(ValueError, match=r"10 epochs done.*after \[4, 5\]"):
+        run(model, images, admm_with(backup), epochs=11, initial_epoch=10)
+    other = two_towers(ks.SGL0(0.02))
+    with pytest.raises(ValueError, match="a run of this model"):
+        run(other, images, admm_with(backup), initial_epoch=5)
+
+
+def test_what_another_model_has_kept_is_refused(images):
+    admm, store = ks.ADMM(0.5), {}
+    run(two_layers(ks.SGL0(0.02)), images, admm, epochs=1)
+    admm.save_own_variables(store)
+    again = ks.ADMM(0.5)
+    again.load_own_variables(store)
+    with pytest.raises(ValueError, match="kept of this model"):
+        run(two_towers(ks.SGL0(0.02)), images, again, epochs=1)
