@@ -518,6 +518,7 @@ CALLS = [
             # "taylor" and "apoz" have the training data.
             **CRITERIA | {"importance": choice("l1", "taylor")},
             batch_size=whole(1),
+            runtime=choice("keras", "litert", "onnx"),
             workdir=lambda rng: [*without(None, TEXT), *NUMBERS, True],
             verbose=lambda rng: [*THINGS, *NUMBERS[:4], 0.5, 3, "1"],
         )
@@ -529,6 +530,20 @@ CALLS = [
                 lambda rng: [*THINGS, *NUMBERS, [0.5, 0.7], [2], [0], ["a"]],
             ),
         )
+    ),
+    _call(
+        ks.compress,
+        _model
+        | {
+            "train": (ones, ones[:, :2]),
+            "validation": (ones, ones[:, :2]),
+            "max_drop": 9.0,
+            "epochs": 0,
+            "verbose": 0,
+        },
+        max_drop=optional(real(at_least=0)),
+        metric=optional(instance("accuracy")),
+        latency=optional(_share),
     ),
     _call(
         ks.prune,

@@ -64,3 +64,23 @@ class Budget(NamedTuple):
                 "model whose inputs have no known sizes cannot be counted. "
                 f"Received: model={model!r}"
             )
+
+
+def require_alone(name: str, value: float, others: dict[str, float | None]):
+    """Raises where another budget is given, too.
+
+    Args:
+        name: The name of a budget.
+        value: Its value.
+        others: The other budgets by name, `None` for those not given.
+
+    Raises:
+        ValueError: If so.
+    """
+    given = {key: x for key, x in others.items() if x is not None}
+    if given:
+        names = ", ".join(f"`{key}`" for key in (*others, name))
+        raise InputError(
+            f"Expected exactly one budget of {names}. Received: "
+            f"{given | {name: value}}"
+        )

@@ -1,22 +1,33 @@
 """A trained network and a budget in, a plain smaller network out."""
 
+import itertools
 import os
 from collections.abc import Mapping
 
 import keras
 
-from keras_sgl0.compression.budget import Budget
+from keras_sgl0.compression.budget import Budget, require_alone
 from keras_sgl0.compression.driver import (
+    SHARE_OF_TRAINING,
     Options,
     Task,
+    drop,
     folder_of,
+    monitored,
     require_compiled,
     resolve,
+    walk,
 )
 from keras_sgl0.compression.importance import Importance
 from keras_sgl0.compression.prune import Criteria
 from keras_sgl0.compression.report import CompressReport
-from keras_sgl0.structures.families import structures
+from keras_sgl0.structures.families import Measure, structures
+from keras_sgl0.utils.validation import RunError, finite_float, integer
+
+# By default the model is trained for this share of what the original was.
+_SHARE_OF_TRAINING = 0.5
+# The size of a model as a share of the one before, where the size is searched.
+_STEP = 5 / 6
 
 
 def compress(
@@ -27,6 +38,10 @@ def compress(
     macs: float | None = None,
     parameters: float | None = None,
     channels: float | None = None,
+    latency: float | None = None,
+    max_drop: float | None = None,
+    metric: str | None = None,
+    runtime: str = "keras",
     epochs: int | None = None,
     learning_rate: float | None = None,
     distillation: float = 0.5,
@@ -65,13 +80,26 @@ def compress(
         validation: What `fit` takes as `validation_data`. `None` leaves the
             metrics out of the report.
         macs: The share of its multiply-adds to keep, in (0, 1]. Give exactly
-            one of `macs`, `parameters` and `channels`.
+            one of `macs`, `parameters`, `channels`, `latency` and `max_drop`.
         parameters: The share of its parameters to keep, likewise.
         channels: The share of the output channels of its layers to keep,
             likewise.
+        latency: The share of its latency to keep, likewise: 0.5 for a model
+            twice as fast. Models of several sizes are cut and timed beside the
+            original for it, one example at a time.
+        max_drop: By how much a metric on the validation data may be worse than
+            that of the model, at least 0. `0.005` of an accuracy is half a
+            point. The model shrinks by a sixth of its multiply-adds at a time,
+            as `path` does it, until it is worse; the last one before is
+            returned.
+        metric: The metric for `max_drop`, as `evaluate` names it. `None` for
+            the only one, or for the loss if there are none or several.
+        runtime: Where the latency is measured: `"keras"` for the backend,
+            `"litert"` or `"onnx"`.
         epochs: How many epochs to train after the cut, at least 0. `None` for
             half as many as the optimizer has trained the model, at most 40, or
-            for 10 if its step count is zero.
+            for 10 if its step count is zero. With `max_drop` that is for each
+            size, and `None` is for a quarter.
         learning_rate: The peak of the learning rate. `None` for the largest
             that the optimizer has had: that of its schedule, or the present
             one. If a callback has lowered it, give it here.
@@ -88,7 +116,8 @@ def compress(
         workdir: A folder, created if it does not exist. After each epoch the
             state is kept there, so that the same call goes on where a killed
             one was. At the end it has `model.keras` and `report.json`.
-            `None` to keep nothing.
+            With `max_drop` each size has a folder in it. `None` to keep
+            nothing.
         verbose: As for `fit`.
 
     Returns:
@@ -99,8 +128,10 @@ def compress(
         ValueError: Before anything is trained, if the model is not built or
             not compiled, an argument is out of range, not exactly one budget
             is given, the budget is below what cannot be cut, the length of
-            `train` is not known, or `workdir` has another compression.
-        RunError: If the loss is no longer finite. The last epoch is kept.
+            `train` is not known, the data do not fit the model, `max_drop` is
+            given without `validation`, or `workdir` has another compression.
+        RunError: If the loss is no longer finite, or if the first size is worse
+            than `max_drop` allows. What was trained is kept in `workdir`.
 
     Example:
         >>> model = keras.models.load_model("my.keras")
@@ -110,7 +141,12 @@ def compress(
         >>> print(report)
         >>> small.save("small.keras")
     """
-    budget = Budget.one_of(macs=macs, parameters=parameters, channels=channels)
+    given = {
+        "macs": macs,
+        "parameters": parameters,
+        "channels": channels,
+        "latency": latency,
+    }
     task = Task(
         require_compiled(model),
         train,
@@ -118,8 +154,50 @@ def compress(
         Criteria(importance, scope, limits, minimum, round_to, seed),
         verbose,
     )
-    options = Options(epochs, learning_rate, distillation, batch_size, 0.5)
-    settings = resolve(task, budget, options)
-    task.criteria.require_reach(structures(model), model, budget)
     folder = folder_of(workdir)
+    own = epochs, learning_rate, distillation, batch_size, runtime
+    if max_drop is not None:
+        require_alone("max_drop", max_drop, given)
+        options = Options(*own, SHARE_OF_TRAINING)
+        return _smallest(task, options, folder, max_drop, metric)
+    budget = Budget.one_of(**given)
+    settings = resolve(task, budget, Options(*own, _SHARE_OF_TRAINING))
+    if budget.measure != "latency":
+        task.criteria.require_reach(structures(model), model, budget)
     return task.compress(settings, model, folder)
+
+
+def _smallest(
+    task: Task,
+    options: Options,
+    folder: str | None,
+    max_drop: float,
+    metric: str | None,
+) -> tuple[keras.Model, CompressReport]:
+    """Returns the smallest model that is hardly worse than the original."""
+    finite_float("max_drop", max_drop, at_least=0)
+    integer("batch_size", options.batch_size, at_least=1)
+    monitored(task.model, task.evaluate(task.model, options.batch_size), metric)
+    found = structures(task.model)
+    measure: Measure = "parameters"
+    if found.size and found.cost().macs is not None:
+        measure = "macs"
+    task.criteria.require_reach(found, task.model, Budget(measure, 1.0))
+    least = task.criteria.least(found, measure)
+    shares = itertools.takewhile(
+        lambda share: share >= least, (_STEP**k for k in itertools.count(1))
+    )
+    best, worse = None, None
+    budgets = [Budget(measure, share) for share in shares]
+    for small, report in walk(task, budgets, options, folder):
+        worse = drop(task.model, report, metric)
+        if worse > max_drop:
+            break
+        best = small, report
+    if best is None:
+        raise RunError(
+            f"No smaller network is within max_drop={max_drop} of the "
+            f"original: with {_STEP:.0%} of the {measure} the drop is "
+            f"{worse}. Train for more epochs, or allow a larger drop."
+        )
+    return best

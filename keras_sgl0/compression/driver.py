@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
@@ -20,21 +20,19 @@ from keras_sgl0.compression.recovery import (
 )
 from keras_sgl0.compression.report import CompressReport, PruneReport, Settings
 from keras_sgl0.compression.state import State, fingerprint, write
-from keras_sgl0.deployment.latency import compare_latency
-from keras_sgl0.deployment.runtimes import running
+from keras_sgl0.compression.timing import RUNTIMES, compare_on, kept_for_latency
 from keras_sgl0.network.compilation import compile_like, is_higher_better
-from keras_sgl0.network.graph import functional
 from keras_sgl0.network.optimizers import peak_learning_rate, renewed
-from keras_sgl0.network.probing import random_inputs
-from keras_sgl0.structures.families import structures
+from keras_sgl0.structures.families import Measure, structures
 from keras_sgl0.utils.validation import (
+    choice,
     finite_float,
     integer,
+    invalid,
     require,
     require_built,
 )
 
-_ROUNDS = 100
 # On how many examples scores and repairs are computed.
 _EXAMPLES = 1024
 # Epochs, where the optimizer does not tell how long the original was trained.
@@ -53,6 +51,7 @@ class Options(NamedTuple):
         learning_rate: The peak, `None` for a default.
         distillation: The share of the distillation in the loss.
         batch_size: How many examples of arrays make a batch.
+        runtime: Where the latency is measured.
         share_of_training: How long to train by default, as a share of what the
             optimizer has trained the model.
     """
@@ -61,6 +60,7 @@ class Options(NamedTuple):
     learning_rate: float | None
     distillation: float
     batch_size: int
+    runtime: str
     share_of_training: float
 
 
@@ -151,26 +151,39 @@ class Task:
             return cut(found, state.kept, settings.importance)
         size = settings.batch_size
         some = some_examples(self.train, settings.examples, size, settings.seed)
-        # The budget is a share of the task's model, not of the one to cut.
-        whole = structures(self.model).cost().of(settings.measure)
-        share = settings.share * whole / found.cost().of(settings.measure)
-        budget = Budget(settings.measure, min(share, 1.0))
         # Scores by the loss need a compiled model.
         if start is not self.model:
             compile_like(start, self.model, renewed(self.model.optimizer))
-        kept = self.criteria.kept(found, start, budget, some, size)
+        scores = self.criteria.scores(found, start, some, size)
+        predicted = None
+        if settings.measure == "latency":
+            kept, predicted = kept_for_latency(
+                self.model,
+                found,
+                scores,
+                self.criteria,
+                settings.share,
+                settings.runtime,
+            )
+        else:
+            # The budget is a share of the task's model, not of this one.
+            measure = cast(Measure, settings.measure)
+            whole = structures(self.model).cost().of(measure)
+            share = settings.share * whole / found.cost().of(measure)
+            budget = Budget(measure, min(share, 1.0))
+            kept = self.criteria.select(found, budget, scores)
         small, pruned = cut(found, kept, settings.importance, some, size)
         compile_like(small, self.model, renewed(self.model.optimizer))
         state.kept = np.asarray(kept)
         state.facts = {
             "original": self.evaluate(self.model, size),
             "cut": self.evaluate(small, size),
+            "predicted": predicted,
         }
         return small, pruned
 
     def _report(self, settings, small, pruned, state, history):
         before, after = (structures(m).cost() for m in (self.model, small))
-        inputs = random_inputs(functional(self.model).input, examples=1)
         return CompressReport(
             settings=settings,
             families=pruned.families,
@@ -181,12 +194,8 @@ class Task:
             original=state.facts["original"],
             cut=state.facts["cut"],
             recovered=self.evaluate(small, settings.batch_size),
-            latency=compare_latency(
-                f"{keras.backend.backend()}, batch 1",
-                running(self.model, inputs),
-                running(small, inputs),
-                _ROUNDS,
-            ),
+            latency=compare_on(settings.runtime, self.model, small),
+            predicted=state.facts["predicted"],
             history=tuple(history),
         )
 
@@ -237,7 +246,7 @@ def resolve(task: Task, budget: Budget, options: Options) -> Settings:
     Raises:
         ValueError: If an argument is out of range.
     """
-    epochs, learning_rate, distillation, batch_size, share = options
+    epochs, learning_rate, distillation, batch_size, runtime, share = options
     integer("batch_size", batch_size, at_least=1)
     require(
         isinstance(task.verbose, str | int)
@@ -260,6 +269,7 @@ def resolve(task: Task, budget: Budget, options: Options) -> Settings:
     return Settings(
         measure=budget.measure,
         share=budget.share,
+        runtime=choice("runtime", runtime, RUNTIMES),
         importance=task.criteria.name,
         epochs=integer("epochs", epochs, at_least=0),
         learning_rate=finite_float("learning_rate", learning_rate, above=0),
@@ -295,6 +305,35 @@ def walk(
         yield start, report
 
 
+def monitored(
+    original: keras.Model, values: dict[str, float], metric: str | None
+) -> tuple[str, bool]:
+    """Returns the metric that tells how good a model is, and if it is high.
+
+    Args:
+        original: The original, after it was evaluated.
+        values: Its loss and metrics on the validation data.
+        metric: As in `Path.pick`.
+
+    Raises:
+        ValueError: As in `Path.pick`.
+    """
+    require(values, "validation", "data to measure the drop on", None)
+    if metric is None:
+        names = [name for name in values if not name.endswith("loss")]
+        metric = names[0] if len(names) == 1 else "loss"
+    known = isinstance(metric, str) and metric in values
+    require(known, "metric", f"one of {', '.join(values)}", metric)
+    higher = is_higher_better(original, metric)
+    if higher is None:
+        raise invalid(
+            "metric",
+            "a metric of which Keras knows whether it should be high or low",
+            metric,
+        )
+    return metric, higher
+
+
 def drop(
     original: keras.Model, report: CompressReport, metric: str | None
 ) -> float:
@@ -308,27 +347,6 @@ def drop(
     Raises:
         ValueError: As in `Path.pick`.
     """
-    require(
-        report.original,
-        "validation",
-        "data to measure the drop on",
-        None,
-    )
-    if metric is None:
-        names = [n for n in report.original if not n.endswith("loss")]
-        metric = names[0] if len(names) == 1 else "loss"
-    require(
-        metric in report.original,
-        "metric",
-        f"one of {', '.join(report.original)}",
-        metric,
-    )
-    higher = is_higher_better(original, metric)
-    require(
-        higher is not None,
-        "metric",
-        "a metric of which Keras knows whether it should be high or low",
-        metric,
-    )
-    change = report.recovered[metric] - report.original[metric]
+    name, higher = monitored(original, report.original, metric)
+    change = report.recovered[name] - report.original[name]
     return -change if higher else change

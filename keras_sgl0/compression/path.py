@@ -108,6 +108,7 @@ def path(
     minimum: int = 1,
     round_to: int = 1,
     batch_size: int = 32,
+    runtime: str = "keras",
     seed: int = 0,
     workdir: str | os.PathLike | None = None,
     verbose: object = "auto",
@@ -137,6 +138,7 @@ def path(
         minimum: As in `compress`.
         round_to: As in `compress`.
         batch_size: As in `compress`.
+        runtime: As in `compress`.
         seed: As in `compress`.
         workdir: As in `compress`, with a folder for each size, such as
             `macs_0.5`.
@@ -171,6 +173,7 @@ def path(
         learning_rate,
         distillation,
         batch_size,
+        runtime,
         SHARE_OF_TRAINING,
     )
     sizes = list(walk(task, budgets, options, folder_of(workdir)))

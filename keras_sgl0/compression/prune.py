@@ -18,7 +18,7 @@ from keras_sgl0.compression.repair import Repair
 from keras_sgl0.compression.report import FamilyCut, PruneReport
 from keras_sgl0.shrinking.deletion import WithZeros
 from keras_sgl0.shrinking.shrink import shrink
-from keras_sgl0.structures.families import Structures, structures
+from keras_sgl0.structures.families import Measure, Structures, structures
 from keras_sgl0.structures.selection import PRECISION, Floor, select
 from keras_sgl0.utils.validation import choice, finite_float, integer, require
 
@@ -123,7 +123,8 @@ def prune(
     integer("batch_size", batch_size, at_least=1)
     found = structures(model)
     criteria.require_reach(found, model, budget)
-    kept = criteria.kept(found, model, budget, data, batch_size)
+    own = criteria.scores(found, model, data, batch_size)
+    kept = criteria.select(found, budget, own)
     return cut(
         found,
         kept,
@@ -191,31 +192,51 @@ class Criteria:
             "outputs",
         )
 
-    def kept(
+    def least(self, found: Structures, measure: Measure) -> float:
+        """Returns the share of a model's cost that cannot be cut.
+
+        Args:
+            found: The structures of the model.
+            measure: What is counted.
+        """
+        counts = self._floor(found).counts(found)
+        return found.cost_of(counts).of(measure) / found.cost().of(measure)
+
+    def scores(
         self,
         found: Structures,
         model: keras.Model,
-        budget: Budget,
         data: object,
         batch_size: int,
+    ) -> np.ndarray:
+        """Returns how important each structure is.
+
+        Args:
+            found: The structures of the model.
+            model: The model.
+            data: What `fit` takes, for the scores that need it.
+            batch_size: How many examples of arrays to take at a time.
+        """
+        sources = Sources(model, found, data, batch_size, self.seed)
+        return scores(self.importance, sources)
+
+    def select(
+        self, found: Structures, budget: Budget, scores: np.ndarray
     ) -> np.ndarray:
         """Returns flags, which structures are kept.
 
         Args:
             found: The structures of the model.
-            model: The model.
             budget: What it may cost.
-            data: What `fit` takes, for the scores that need it.
-            batch_size: How many examples of arrays to take at a time.
+            scores: How important each is.
         """
         whole = np.ones(found.size, bool)
         if budget.share == 1:
             return whole
-        sources = Sources(model, found, data, batch_size, self.seed)
         most = budget.share * found.cost().of(budget.measure)
         return select(
             found,
-            scores(self.importance, sources),
+            scores,
             whole,
             ((1 - PRECISION) * most, most),
             budget.measure,

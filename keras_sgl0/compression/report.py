@@ -4,7 +4,6 @@ import dataclasses
 
 from keras_sgl0.deployment.report import Change
 from keras_sgl0.shrinking.report import ShrinkReport
-from keras_sgl0.structures.families import Measure
 from keras_sgl0.utils.tables import as_text, change, new_table, short_list
 
 
@@ -81,8 +80,10 @@ class Settings:
     """How a model is compressed.
 
     Attributes:
-        measure: What the budget counts.
+        measure: What the budget counts, or `"latency"`.
         share: The share of the original that the model may cost.
+        runtime: Where the latency is measured: `"keras"` for the backend, or
+            `"litert"` or `"onnx"`.
         importance: By what the structures are chosen.
         epochs: How many epochs the model is trained after the cut.
         learning_rate: The peak of the learning rate then.
@@ -92,8 +93,9 @@ class Settings:
         seed: The seed of all that is random.
     """
 
-    measure: Measure
+    measure: str
     share: float
+    runtime: str
     importance: str
     epochs: int
     learning_rate: float
@@ -121,8 +123,9 @@ class CompressReport:
             data; empty without such data.
         cut: The same after the cut, before training.
         recovered: The same after training.
-        latency: The milliseconds of one example on this backend, before and
-            after.
+        latency: The milliseconds of one example, before and after.
+        predicted: The share of the latency that the cut was measured to have
+            before it was trained; `None` if the budget is no latency.
         history: The logs of each epoch.
     """
 
@@ -136,6 +139,7 @@ class CompressReport:
     cut: dict[str, float]
     recovered: dict[str, float]
     latency: Change
+    predicted: float | None
     history: tuple[dict[str, float], ...]
 
     def to_dict(self) -> dict:
@@ -159,13 +163,18 @@ class CompressReport:
         own = self.settings
         lines += [
             f"One example takes {self.latency.before:.3g} ms before and "
-            f"{self.latency.after:.3g} ms after ({self.latency.ratio:.2f} "
-            "times as fast).",
+            f"{self.latency.after:.3g} ms after on {self.latency.name}: "
+            f"{self.latency.ratio:.2f} times as fast.",
             f"Budget: {own.share:.1%} of the {own.measure}. Trained for "
             f"{own.epochs} epochs with a learning rate of "
             f"{own.learning_rate:.3g}, falling to zero, and a share of "
             f"{own.distillation:.0%} of distillation in the loss.",
         ]
+        if self.predicted is not None:
+            lines.append(
+                f"Before training the cut took {self.predicted:.1%} of the "
+                "latency."
+            )
         return "\n".join(lines)
 
 

@@ -322,6 +322,11 @@ def test_a_size_of_a_path_is_cut_out_of_the_one_before(trained):
         ({"macs": 0.5, "importance": "best"}, "`importance`"),
         ({"macs": 0.5, "batch_size": 0}, "`batch_size`"),
         ({"macs": 0.5, "seed": -1}, "`seed`"),
+        ({"latency": 0.0}, "`latency`"),
+        ({"latency": 0.5, "runtime": "tvm"}, "`runtime`"),
+        ({"max_drop": -1.0}, "`max_drop`"),
+        ({"max_drop": 0.1, "macs": 0.5}, "exactly one budget"),
+        ({"max_drop": 0.1, "metric": "f1"}, "`metric`. Expected one of acc"),
     ],
 )
 def test_refusals(trained, options, words):
@@ -345,6 +350,8 @@ def test_refusals_of_a_path(trained, options, words):
 
 
 def test_models_and_data_that_cannot_be_used(trained):
+    with pytest.raises(ValueError, match="`validation`"):
+        ks.compress(trained, TRAIN, max_drop=0.1, verbose=0)
     with pytest.raises(ValueError, match="a compiled model"):
         compress(networks.mlp(), macs=0.5)
     with pytest.raises(ValueError, match="`train`"):
@@ -356,6 +363,76 @@ def test_a_loss_that_is_not_finite_stops_the_run(trained):
     model.compile(keras.optimizers.SGD(1e30), "mse", metrics=["accuracy"])
     with pytest.raises(RuntimeError, match="smaller `learning_rate`"):
         compress(model, (X, 1e20 * np.eye(3)[Y]), macs=0.5, epochs=3)
+
+
+def test_the_smallest_model_that_is_hardly_worse(trained, tmp_path):
+    small, report = compress(trained, max_drop=0.05, workdir=tmp_path)
+    assert report.original["accuracy"] - report.recovered["accuracy"] <= 0.05
+    share = report.settings.share
+    assert share <= 5 / 6 and report.settings.epochs == 3
+    assert ks.count_macs(small).macs <= share * report.macs
+    # The size after it is worse, or there is none.
+    sizes = {float(f.name.removeprefix("macs_")): f for f in tmp_path.iterdir()}
+    after = [f for own, f in sizes.items() if own < 0.99 * share]
+    assert len(after) <= 1
+    for folder in after:
+        worse = json.loads((folder / "report.json").read_text())
+        drop = worse["original"]["accuracy"] - worse["recovered"]["accuracy"]
+        assert drop > 0.05
+
+
+def test_no_size_is_good_enough(trained):
+    def upside_down(members):
+        return -np.sum([np.square(rows).sum(1) for rows in members], axis=0)
+
+    with pytest.raises(RuntimeError, match="83% of the macs the drop is 0"):
+        compress(
+            trained,
+            max_drop=0.0,
+            metric="loss",
+            epochs=0,
+            importance=upside_down,
+            scope="global",
+        )
+
+
+def wide():
+    """A model that takes long enough to time."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((48, 48, 8)),
+            layers.Conv2D(96, 3, activation="relu"),
+            layers.Conv2D(96, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    x = RNG.normal(size=(8, 48, 48, 8)).astype("float32")
+    return model, (x, RNG.integers(0, 3, 8))
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    ["keras", pytest.param("litert", marks=pytest.mark.tensorflow)],
+)
+def test_half_the_latency(runtime):
+    model, data = wide()
+    _, report = compress(
+        model, data, latency=0.5, runtime=runtime, epochs=1, importance="l2"
+    )
+    # Timed on a busy machine.
+    assert 0.3 < report.predicted <= 0.5
+    assert report.latency.ratio > 1.5
+    assert "of the latency" in str(report)
+    assert report.settings.measure == "latency"
+
+
+def test_a_latency_that_cannot_be_had():
+    model, data = wide()
+    with pytest.raises(ValueError, match=r"`latency`. Expected at least 0\.."):
+        compress(model, data, latency=0.01, limits=0.1, importance="l2")
 
 
 SCRIPT = """
