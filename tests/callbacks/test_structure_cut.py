@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from densities import train
+from helpers import to_numpy, two_layers
 from keras import layers, ops
 
 import keras_sgl0 as ks
@@ -163,3 +164,25 @@ def test_what_is_kept_is_not_trained():
     cut, _ = cut_of(small(), None)
     assert (cut._kept.name, cut._kept.trainable) == ("kept_structures", False)
     assert to_numpy(cut._kept).tolist() == [1.0] * 15
+
+
+def test_what_is_cut_along_the_path_stays_cut(images):
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            first = self.model.layers[0]
+            dead = ~to_numpy(first.kernel).any(axis=0)
+            seen.append((dead.sum(), abs(to_numpy(first.bias)[dead]).sum()))
+
+    seen = []
+    model = two_layers(
+        ks.GroupLasso(1e-6), keras.optimizers.SGD(0.1, momentum=0.9)
+    )
+    target = ks.TargetDensity(0.5, of="channels", settle=0.6)
+    density = train(model, images, target, Look())["density"]
+    assert all(density[i] > density[i + 1] for i in range(2))
+    for epoch in range(3):
+        path = 0.5 + 0.5 * (1 - (epoch + 1) / 6) ** 3
+        assert 0.5 <= density[epoch] <= path
+    assert [dead for dead, _ in seen][4:] == [seen[-1][0]] * 6
+    # The bias has no penalty and is cut all the same.
+    assert [rest for _, rest in seen] == [0] * 10
