@@ -183,6 +183,6 @@ def test_what_is_cut_along_the_path_stays_cut(images):
     for epoch in range(3):
         path = 0.5 + 0.5 * (1 - (epoch + 1) / 6) ** 3
         assert 0.5 <= density[epoch] <= path
-    assert [dead for dead, _ in seen][4:] == [seen[-1][0]] * 6
+    assert [dead for dead, _ in seen][6:] == [seen[-1][0]] * 4
     # The bias has no penalty and is cut all the same.
     assert [rest for _, rest in seen] == [0] * 10
