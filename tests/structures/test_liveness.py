@@ -154,21 +154,44 @@ def test_what_comes_back_in_one_layer_comes_back_in_all():
 
 
 def test_one_layer_that_comes_back_may_leave_another_uneven():
-    # `wide` has the channels of `a` and two more, seen side by side.
+    # `wide` has the channels of `a` and `b`, side by side.
     x = inputs = keras.Input((3,))
-    a = layers.Dense(2, name="a")(x)
-    b = layers.Dense(3, name="b")(x)
+    a = layers.Dense(1, name="a")(x)
+    b = layers.Dense(4, name="b")(x)
     wide = layers.Dense(5, name="wide")(x)
     x = layers.Add()([layers.Concatenate()([a, b]), wide])
     model = filled(keras.Model(inputs, layers.Dense(2, name="head")(x)))
-    kill(model, "a", 0, 1)
-    kill(model, "b", 0, 1)
-    kill(model, "wide", 0, 1, 2, 3)
+    kill(model, "b", 2, 3)
+    kill(model, "wide", 3, 4)
+    kept, *_ = result(model)
+    assert (kept["b"], kept["wide"]) == ([0, 1], [0, 1, 2])
+    # Three channels of `wide` become four, so that `b` has three.
     kept, *_ = result(model, round_to=2)
-    assert [len(kept[n]) % 2 or len(kept[n]) == 3 for n in "ab"]
-    assert kept["a"] == [0, 1]
-    assert kept["b"] == [0, 2]
-    assert kept["wide"] == [0, 1, 2, 4]
+    assert (kept["b"], kept["wide"]) == ([0, 1, 2, 3], [0, 1, 2, 3, 4])
+
+
+def test_the_first_call_that_ties_to_what_is_alive_is_named():
+    x = inputs = keras.Input((3,))
+    a, b, c = (layers.Dense(4, name=name)(x) for name in "abc")
+    inner = layers.Add(name="inner")([a, b])
+    outer = layers.Add(name="outer")([inner, c])
+    model = filled(keras.Model(inputs, layers.Dense(2)(outer)))
+    kill(model, "a", 0, 1)
+    kill(model, "b", 0)
+    _, reasons, _ = result(model)
+    why = "tied in `{}` to a channel that is alive"
+    assert reasons == {
+        "a": {why.format("outer"): [0], why.format("inner"): [1]},
+        "b": {why.format("outer"): [0]},
+    }
+
+
+def test_what_makes_no_channel_is_not_named_for_its_inputs():
+    x = inputs = keras.Input((3,))
+    x = layers.ReLU(name="relu")(x)
+    model = filled(keras.Model(inputs, layers.Dense(2, name="head")(x)))
+    unread(model, "head", 1)
+    assert result(model) == ({"head": [0, 1]}, {}, [])
 
 
 def image(padding="same", bias=0.5):

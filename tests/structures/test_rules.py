@@ -3,10 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same_outputs, scramble
+from helpers import assert_same_outputs, scale_all, scramble, to_numpy
 from keras import layers, ops
 
 import keras_sgl0 as ks
+from keras_sgl0.network.graph import trace
+from keras_sgl0.structures.liveness import Liveness
 from keras_sgl0.structures.rules import evaluate, finite, is_elementwise
 
 
@@ -40,12 +42,26 @@ def test_a_subclass_with_a_config_of_its_own_is_still_that_layer(kind):
     assert small.get_layer("first").units < 8
 
 
-def images(layer):
-    """Returns how many filters are left before a layer, and the report."""
+def images(layer, dead_bias=None):
+    """Returns how many filters are left before a layer, and the report.
+
+    With `dead_bias`, two of eight filters are that constant, and no other.
+    """
     x = inputs = keras.Input((4, 4, 2))
     x = layers.Conv2D(8, 3, padding="same", name="first")(x)
-    x = layers.GlobalAveragePooling2D()(layer(x))
-    model = scramble(keras.Model(inputs, layers.Dense(3)(x)))
+    x = layer(x)
+    pooling = layers.GlobalAveragePooling2D
+    if len(x.shape) == 3:
+        pooling = layers.GlobalAveragePooling1D
+    x = pooling()(x)
+    dead = 0.5 if dead_bias is None else 0.0
+    model = scramble(keras.Model(inputs, layers.Dense(3)(x)), dead)
+    if dead_bias is not None:
+        first = model.get_layer("first")
+        alive = np.arange(8) % 4 != 1
+        first.kernel.assign(to_numpy(first.kernel) * alive)
+        first.bias.assign(np.where(alive, to_numpy(first.bias), dead_bias))
+        scale_all(model)
     small, report = ks.shrink(model, 0)
     assert_same_outputs(model, small)
     return small.get_layer("first").filters, report
@@ -106,3 +122,125 @@ def test_constants_are_finite_or_nan():
     found = finite(np.array([1, np.inf, -np.inf, np.nan], "float32"))
     np.testing.assert_array_equal(found, [1, np.nan, np.nan, np.nan])
     assert found.dtype == "float64"
+
+
+SMOOTH = (
+    "relu relu6 leaky_relu elu selu celu gelu sigmoid log_sigmoid "
+    "sparse_sigmoid hard_sigmoid silu hard_silu softplus sparse_plus "
+    "squareplus tanh hard_tanh tanh_shrink soft_shrink softsign exp exp2 expm1 "
+    "log log1p log2 log10 sqrt rsqrt reciprocal sin cos sinh cosh arctan "
+    "arcsinh erf abs absolute square negative"
+)
+SMOOTH_PAIRS = (
+    "add subtract multiply divide true_divide maximum minimum power hypot "
+    "arctan2 logaddexp"
+)
+JUMPING = "sign floor ceil round hard_shrink isfinite logical_not"
+JUMPING_PAIRS = (
+    "greater greater_equal less less_equal equal not_equal logical_and "
+    "logical_or logical_xor"
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments", "kind"),
+    [
+        (SMOOTH, (), "Elementwise"),
+        (SMOOTH_PAIRS, "pair", "Elementwise"),
+        (JUMPING, (), "Jumping"),
+        (JUMPING_PAIRS, "pair", "Jumping"),
+        ("cast", ("float16",), "Jumping"),
+        ("clip", (0.0, 1.0), "Elementwise"),
+        ("threshold", (0.1, 0.0), "Jumping"),
+    ],
+)
+def test_the_rules_of_operations(names, arguments, kind):
+    for name in names.split():
+        inputs = keras.Input((5,))
+        given = [inputs] if arguments == "pair" else arguments
+        x = getattr(ops, name)(inputs, *given)
+        graph = trace(keras.Model(inputs, x))
+        liveness = Liveness(graph, to_numpy, "keep")
+        liveness.forward({})
+        assert {type(r).__name__ for r in liveness.rules.values()} == {kind}, (
+            name
+        )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.ReLU(),
+        lambda: layers.LeakyReLU(),
+        lambda: layers.ELU(),
+        lambda: layers.Activation("tanh"),
+        lambda: layers.Dropout(0.5),
+        lambda: layers.AlphaDropout(0.5),
+        lambda: layers.GaussianDropout(0.5),
+        lambda: layers.GaussianNoise(0.5),
+        lambda: layers.SpatialDropout2D(0.5),
+        lambda: layers.ActivityRegularization(0.1),
+        lambda: layers.Identity(),
+        lambda: layers.MaxPooling2D(2),
+        lambda: layers.AveragePooling2D(2),
+        lambda: layers.AdaptiveAveragePooling2D(2),
+        lambda: layers.AdaptiveMaxPooling2D(2),
+        lambda: layers.Cropping2D(1),
+        lambda: layers.UpSampling2D(2),
+        lambda: layers.UpSampling2D(2, interpolation="bicubic"),
+        lambda: layers.ZeroPadding2D(1),
+        lambda: layers.PReLU(),
+        lambda: layers.PReLU(shared_axes=(1, 2)),
+        lambda: layers.PReLU(shared_axes=(1, 2, 3)),
+        lambda: layers.BatchNormalization(),
+        lambda: layers.BatchNormalization(center=False),
+        lambda: layers.GroupNormalization(groups=-1),
+        lambda: layers.GroupNormalization(groups=8, center=False),
+        lambda: layers.Rescaling(2.0, 0.5),
+        lambda: layers.DepthwiseConv2D(3),
+        lambda: layers.DepthwiseConv2D(3, use_bias=False, padding="same"),
+        lambda: layers.Permute((2, 1, 3)),
+    ],
+)
+def test_layers_of_images_keep_no_dead_filter(make):
+    left, report = images(make(), dead_bias=0.0)
+    assert report.whole == ()
+    assert left == 6
+    assert report.relative_difference < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("make", "bias", "filters"),
+    [
+        (lambda: layers.UpSampling2D(2), 0.5, 6),
+        (lambda: layers.UpSampling2D(2, interpolation="bilinear"), 0.5, 6),
+        (lambda: layers.UpSampling2D(2, interpolation="bicubic"), 0.5, 8),
+        (lambda: layers.PReLU(), 0.5, 6),
+        (lambda: layers.PReLU(), -0.5, 8),
+        (lambda: layers.PReLU(shared_axes=(1, 2)), -0.5, 6),
+        (lambda: layers.PReLU(shared_axes=(1, 2, 3)), -0.5, 6),
+        (lambda: layers.ZeroPadding2D(1), 0.5, 8),
+        (lambda: layers.AveragePooling2D(3, padding="same"), 0.5, 6),
+        (lambda: layers.MaxPooling2D(3, padding="same"), -0.5, 6),
+        (lambda: layers.DepthwiseConv2D(3), 0.5, 6),
+        (lambda: layers.DepthwiseConv2D(3, padding="same"), 0.5, 8),
+        (lambda: layers.DepthwiseConv2D(1, padding="same"), 0.5, 6),
+        (lambda: layers.Conv2D(5, 3), 0.5, 6),
+        (lambda: layers.Conv2D(5, 3, padding="same"), 0.5, 8),
+        (lambda: layers.Conv2DTranspose(5, 3), 0.5, 8),
+        (lambda: layers.SeparableConv2D(5, 3), 0.5, 6),
+        (lambda: layers.SeparableConv2D(5, 3, padding="same"), 0.5, 8),
+        (lambda: layers.BatchNormalization(), 0.5, 6),
+        (lambda: layers.GroupNormalization(groups=-1), 0.5, 6),
+        (lambda: layers.Rescaling(2.0, 0.5), 0.5, 6),
+        (lambda: layers.Normalization(mean=0.5, variance=2.0), 0.25, 6),
+        (lambda: layers.Reshape((16, 8)), 0.5, 6),
+        (lambda: layers.Activation("exponential"), 0.5, 6),
+    ],
+)
+def test_filters_of_a_constant_are_folded_where_that_is_exact(
+    make, bias, filters
+):
+    left, report = images(make(), dead_bias=bias)
+    assert left == filters
+    assert report.relative_difference < 1e-5
