@@ -378,3 +378,46 @@ def test_shrink_refuses(tmp_path, arguments, message):
     assert "Traceback" not in process.stderr
     assert message in process.stdout + process.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_compress_meets_its_budget(digits):
+    folder, _ = digits
+    process = run_script(
+        folder,
+        "compress.py",
+        "--model=runs/digits-0-epochs=1/model.keras",
+        "--dataset=digits",
+        "--macs=.3",
+        "--epochs=1",
+        "--importance=l2",
+        "--output=compressed",
+    )
+    assert process.returncode == 0, process.stderr
+    files = {"model.keras", "report.json", "state.npz", "compress.json"}
+    output = folder / "compressed"
+    assert {path.name for path in output.iterdir()} == files
+    content = json.loads((output / "compress.json").read_text())
+    report = content["report"]
+    assert report["macs_after"] <= 0.3 * report["macs"]
+    assert report["settings"]["importance"] == "l2"
+    assert content["dataset"] == "digits"
+    after = f"{content['test_error_after']:.2f} % after"
+    assert after in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--macs=.5"], "expected a .keras file that exists"),
+        (["--macs=.5", "y"], "unexpected arguments: ['y']"),
+    ],
+    ids=["file", "positional"],
+)
+def test_compress_refuses(tmp_path, arguments, message):
+    process = run_script(
+        tmp_path, "compress.py", "--model=x", "--dataset=digits", *arguments
+    )
+    assert process.returncode != 0
+    assert "Traceback" not in process.stderr
+    assert message in (process.stdout + process.stderr).lower()
+    assert not list(tmp_path.iterdir())

@@ -99,7 +99,7 @@ def compress(
         epochs: How many epochs to train after the cut, at least 0. `None` for
             half as many as the optimizer has trained the model, at most 40, or
             for 10 if its step count is zero. With `max_drop` that is for each
-            size, and `None` is for a quarter.
+            size, and `None` is for a seventh.
         learning_rate: The peak of the learning rate. `None` for the largest
             that the optimizer has had: that of its schedule, or the present
             one. If a callback has lowered it, give it here.

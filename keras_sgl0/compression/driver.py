@@ -40,7 +40,7 @@ _EPOCHS = 10
 _MOST_EPOCHS = 40
 # By default a size along a path is trained for this share of what the original
 # was.
-SHARE_OF_TRAINING = 0.25
+SHARE_OF_TRAINING = 1 / 7
 
 
 class Options(NamedTuple):

@@ -127,7 +127,7 @@ def path(
             exactly one of `macs`, `parameters` and `channels`.
         parameters: The shares of its parameters to keep, likewise.
         channels: The shares of the output channels to keep, likewise.
-        epochs: How many epochs to train each size. `None` for a quarter of
+        epochs: How many epochs to train each size. `None` for a seventh of
             what the optimizer has trained the model, at most 40, or for 10 if
             its step count is zero.
         learning_rate: As in `compress`.

@@ -1,12 +1,12 @@
 """Loads data sets into memory and makes batches of them."""
 
 import dataclasses
-import math
 import os
 
 import numpy as np
 
-from keras_sgl0.experiments import tiny_imagenet
+from keras_sgl0.experiments import image_folder, tiny_imagenet
+from keras_sgl0.experiments.augmentation import draw_moves, moved
 from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS
 from keras_sgl0.utils.extras import name_extra
 from keras_sgl0.utils.validation import (
@@ -19,8 +19,6 @@ from keras_sgl0.utils.validation import (
 
 with name_extra():
     import tensorflow as tf
-
-_PADDING = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,7 +170,9 @@ class Dataset:
             )
             plans = [order]
             if augment != "none":
-                moves = _moves(self.num_train, seeds, augment == "crop_flip")
+                moves = draw_moves(
+                    self.num_train, seeds, augment == "crop_flip"
+                )
                 plans.append(tf.gather(moves, order))
             return tf.data.Dataset.range(steps).map(
                 lambda i: tuple(
@@ -183,12 +183,48 @@ class Dataset:
         def batch(indices, moves=None):
             x = tf.gather(images, indices)
             if moves is not None:
-                x = _moved(x, moves)
+                x = moved(x, moves)
             return self._scaled(x), tf.gather(labels, indices)
 
         return _shared_out(
             tf.data.Dataset.range(first_epoch, epochs)
             .flat_map(plan)
+            .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def epoch_batches(
+        self, batch_size: int, seed: int, augment: str = "none"
+    ) -> tf.data.Dataset:
+        """Returns the batches of one epoch, in a new order at each pass.
+
+        For what calls `fit` itself, such as `compress`. The order follows the
+        seed and the number of the pass.
+
+        Args:
+            batch_size: As in `train_batches`.
+            seed: As in `train_batches`.
+            augment: As in `train_batches`.
+
+        Raises:
+            ValueError: As in `train_batches`.
+        """
+        batch_size = integer("batch_size", batch_size, at_least=1)
+        choice("augment", augment, AUGMENTATIONS)
+        images, labels = (tf.constant(array) for array in self.train)
+
+        def batch(indices):
+            x = tf.gather(images, indices)
+            if augment != "none":
+                seeds = tf.random.uniform((2,), maxval=2**30, dtype=tf.int32)
+                number = tf.shape(indices)[0]
+                x = moved(x, draw_moves(number, seeds, augment == "crop_flip"))
+            return self._scaled(x), tf.gather(labels, indices)
+
+        return (
+            tf.data.Dataset.range(self.num_train)
+            .shuffle(self.num_train, seed=seed)
+            .batch(batch_size)
             .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
             .prefetch(tf.data.AUTOTUNE)
         )
@@ -231,40 +267,6 @@ def _shared_out(batches):
     return batches.with_options(options)
 
 
-def _moves(number, seeds, flip):
-    """Returns where to crop each image and whether to mirror it.
-
-    A row for each image: the first row and column of the crop, and 0 or 1. It
-    depends only on the seeds and the index of the image.
-    """
-    places = (2 * _PADDING + 1, 2 * _PADDING + 1, 1 + flip)
-    draws = tf.random.stateless_uniform(
-        (number,),
-        tf.random.fold_in(seeds, 1),  # independent of the shuffling
-        maxval=math.prod(places),
-        dtype=tf.int32,
-    )
-    return tf.transpose(tf.unravel_index(draws, places))
-
-
-def _moved(images, moves):
-    """Returns images padded with zeros, cropped and mirrored.
-
-    Args:
-        images: Images of shape `(batch, height, width, channels)`.
-        moves: The rows of `_moves` for these images, of shape `(batch, 3)`.
-    """
-    height, width = images.shape[1:3]
-    sides = [_PADDING, _PADDING]
-    padded = tf.pad(images, [[0, 0], sides, sides, [0, 0]])
-    rows = moves[:, 0, None] + tf.range(height)
-    columns = tf.range(width)
-    mirrored = tf.where(moves[:, 2, None] == 1, columns[::-1], columns)
-    columns = moves[:, 1, None] + mirrored
-    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
-    return tf.gather(cropped, columns, axis=2, batch_dims=1)
-
-
 def _part(pair, part):
     """Returns some of the images and their labels."""
     images, labels = pair
@@ -289,10 +291,13 @@ def load(
     `"digits"` are the 1,797 handwritten digits of scikit-learn, which need no
     download: 8x8 images enlarged to 28x28, every fifth one a test image.
     `"tiny_imagenet"` is read from its unpacked archive, with the images in
-    `val` as test set. All others are read by tensorflow-datasets.
+    `val` as test set. A folder is a data set of your own, with one folder of
+    images a class, in `train` and `test` or without these two; then every
+    fifth image of a class is a test image. All images get the size of the
+    first one. All others are read by tensorflow-datasets.
 
     Args:
-        name: One of `DATASETS`.
+        name: One of `DATASETS`, or a folder.
         data_dir: The folder of tensorflow-datasets. Default: the environment
             variable `TFDS_DATA_DIR`, or `~/tensorflow_datasets`. For Tiny
             ImageNet, the folder `tiny-imagenet-200`, without default.
@@ -308,6 +313,8 @@ def load(
         >>> load("digits").input_shape
         (28, 28, 1)
     """
+    if isinstance(name, str) and name not in DATASETS and os.path.isdir(name):
+        return Dataset(name, *image_folder.read(name))
     choice("name", name, DATASETS)
     if name == "digits":
         return _load_digits()
