@@ -13,6 +13,7 @@ import pytest
 from test_scripts import run_script
 
 from keras_sgl0 import SGL0, structures
+from keras_sgl0 import path as ks_path
 from keras_sgl0.experiments import plots
 from keras_sgl0.experiments.plots.methods import _front
 from keras_sgl0.experiments.recipe_changes import adapt
@@ -476,3 +477,30 @@ def test_the_script_refuses(tmp_path, arguments, message):
     assert "Traceback" not in process.stderr
     assert message in process.stdout + process.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_path_shows_each_size():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile("sgd", "mse", metrics=["mae"])
+    data = np.ones((8, 4)), np.ones((8, 1))
+    found = ks_path(model, data, data, macs=[0.8, 0.5], epochs=0, verbose=0)
+    figure = plots.path(found.report, "mae")
+    line, level = figure.axes[0].get_lines()
+    sizes = found.report.sizes
+    assert list(line.get_xdata()) == [size.macs_after for size in sizes]
+    values = [size.recovered["mae"] for size in sizes]
+    assert list(line.get_ydata()) == values
+    assert level.get_ydata()[0] == sizes[0].original["mae"]
+    names = [axis.get_xlabel() for axis in figure.axes]
+    assert names == ["multiply-adds", "parameters", "ms, tensorflow, batch 1"]
+    with pytest.raises(ValueError, match="`metric`"):
+        plots.path(found.report, "accuracy")
+    found = ks_path(model, data, macs=[0.8], epochs=0, verbose=0)
+    with pytest.raises(ValueError, match="no metric to draw"):
+        plots.path(found.report)

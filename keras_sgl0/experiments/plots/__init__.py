@@ -1,4 +1,4 @@
-"""Pictures of finished runs, drawn from the files they left.
+"""Pictures of finished runs, of models and of paths.
 
 Each function returns a `matplotlib.figure.Figure`, which notebooks show and
 `save` writes.
@@ -8,12 +8,14 @@ from keras_sgl0.experiments.plots.drawing import save
 from keras_sgl0.experiments.plots.histories import epochs
 from keras_sgl0.experiments.plots.methods import against, pareto
 from keras_sgl0.experiments.plots.models import filters, structures, weights
+from keras_sgl0.experiments.plots.paths import path
 
 __all__ = [
     "against",
     "epochs",
     "filters",
     "pareto",
+    "path",
     "save",
     "structures",
     "weights",
