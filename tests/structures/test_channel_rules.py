@@ -1,0 +1,207 @@
+"""The rules of layers that shift, scale and move channels."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import scramble, to_numpy
+from keras import layers
+from test_kernel_rules import rule_of
+
+from keras_sgl0.network.graph import trace
+from keras_sgl0.structures.liveness import Liveness
+from keras_sgl0.structures.rules import Opaque
+
+MEAN = {"moving_mean": "follower", "moving_variance": "follower"}
+RENORM = dict.fromkeys(
+    ("moving_stddev", "renorm_mean", "renorm_stddev"), "follower"
+)
+
+
+@pytest.mark.parametrize(
+    ("layer", "roles"),
+    [
+        (
+            layers.BatchNormalization(),
+            {"gamma": "member", "beta": "member"} | MEAN,
+        ),
+        (
+            layers.BatchNormalization(scale=False),
+            {"beta": "member"} | MEAN | {"moving_mean": "statistic"},
+        ),
+        (layers.BatchNormalization(center=False), {"gamma": "member"} | MEAN),
+        (
+            layers.GroupNormalization(groups=-1),
+            {"gamma": "member", "beta": "member"},
+        ),
+        (layers.GroupNormalization(groups=3, scale=False), {"beta": "member"}),
+        (
+            layers.BatchNormalization(renorm=True),
+            {"gamma": "member", "beta": "member"} | MEAN | RENORM,
+        ),
+        (layers.Rescaling(2.0), {}),
+    ],
+)
+def test_what_goes_with_a_channel(layer, roles):
+    rule = rule_of(layer, (4, 4, 3))
+    slices = rule.slices()
+    assert {part.variable: part.role for part in slices} == roles
+    for part in slices:
+        assert part.axis == 0
+        assert part.channels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "reason"),
+    [
+        (layers.GroupNormalization(groups=-1), (4, 3), None),
+        (layers.GroupNormalization(groups=-1), (3,), "depends on others"),
+        (layers.GroupNormalization(groups=1), (4, 3), "depends on others"),
+        (layers.GroupNormalization(groups=2), (4, 4), "depends on others"),
+        (layers.GroupNormalization(2, axis=1), (2, 4), "not normalize chan"),
+        (layers.BatchNormalization(axis=1), (4, 3), "not normalize channels"),
+        (layers.BatchNormalization(axis=2), (4, 3), None),
+        (layers.LayerNormalization(), (4, 3), "depends on others"),
+        (layers.Softmax(), (3,), "depends on others"),
+        (layers.Rescaling([1.0, 2.0, 3.0]), (4, 3), None),
+        (layers.Rescaling([2.0]), (4, 3), None),
+        (layers.Rescaling(np.ones((4, 3))), (4, 3), "broadcasts an array"),
+        (layers.Rescaling(1.0, np.ones((4, 1))), (4, 3), "broadcasts an arr"),
+        (layers.Normalization(mean=0.0, variance=1.0), (4, 3), None),
+        (layers.Normalization(1, np.zeros(4), np.ones(4)), (4, 3), "channels"),
+        (layers.Permute((2, 1)), (4, 3), None),
+        (layers.RepeatVector(4), (3,), None),
+        (layers.Reshape((2, 6)), (4, 3), None),
+        (layers.Reshape((-1, 6)), (4, 3), None),
+        (layers.Reshape((3, 4)), (4, 3), "mixes channels and positions"),
+        (layers.Flatten(), (4, 3), None),
+    ],
+)
+def test_what_the_rules_cover(layer, shape, reason):
+    rule = rule_of(layer, shape)
+    assert isinstance(rule, Opaque) == (reason is not None)
+    if reason is not None:
+        assert reason in rule.why_inputs_stay
+
+
+def constants(layer, given, shape=(4, 4, 3)):
+    """Returns what a layer makes of constants, and what it does to arrays."""
+    rule = rule_of(layer, shape)
+    scramble(keras.Sequential([keras.Input(shape), layer]), dead=0)
+    given = np.array(given, float)
+    found = rule.constants([given])
+    filled = np.broadcast_to(np.nan_to_num(given), (1, *shape))
+    return found, to_numpy(layer(filled.astype("float32"))), rule
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.BatchNormalization(),
+        layers.BatchNormalization(scale=False, epsilon=0.1),
+        layers.GroupNormalization(groups=-1),
+        layers.GroupNormalization(groups=-1, center=False),
+        layers.Rescaling([2.0, -1.0, 3.0], [0.5, 1.0, -2.0]),
+        layers.Normalization(mean=0.5, variance=2.0),
+        layers.Normalization(mean=[1.0, 2, 3], variance=[2.0, 3, 4]),
+        layers.Normalization(mean=0.5, variance=2.0, invert=True),
+        layers.Reshape((2, 24)),
+        layers.Permute((2, 1, 3)),
+        layers.PReLU(shared_axes=(1, 2)),
+    ],
+)
+def test_constants_are_what_the_layer_computes(layer):
+    found, outputs, _ = constants(layer, [0.5, -1.5, 2.0])
+    flat = outputs.reshape(-1, outputs.shape[-1])
+    np.testing.assert_allclose(flat - found, 0, atol=1e-5)
+    unknown, *_ = constants(layer, [0.5, np.nan, 2.0])
+    number = len(found) // 3
+    which = np.tile([False, True, False], number)
+    np.testing.assert_array_equal(np.isnan(unknown), which)
+
+
+def test_a_slope_of_zero_leaves_the_offset():
+    layer = layers.BatchNormalization()
+    rule = rule_of(layer, (3,))
+    layer.gamma.assign([1.0, 0.0, 2.0])
+    layer.beta.assign([0.5, 0.25, 0.0])
+    found = rule.constants([np.full(3, np.nan)])
+    np.testing.assert_array_equal(found, [np.nan, 0.25, np.nan])
+    rule = rule_of(layers.Rescaling([1.0, 0.0, 2.0], 0.5), (3,))
+    found = rule.constants([np.full(3, np.nan)])
+    np.testing.assert_array_equal(found, [np.nan, 0.5, np.nan])
+    (read,) = rule.reads(np.array([True, True, False]), [np.full(3, np.nan)])
+    assert read.tolist() == [True, False, False]
+
+
+KEPT = np.array([True, False, True])
+
+
+@pytest.mark.parametrize(
+    ("layer", "config", "weights"),
+    [
+        (
+            layers.GroupNormalization(groups=-1),
+            {"groups": 2},
+            ["gamma", "beta"],
+        ),
+        (layers.GroupNormalization(3, scale=False), {"groups": 2}, ["beta"]),
+        (layers.Rescaling(2.0, 1.0), {}, []),
+        (
+            layers.Rescaling([2.0, 3.0, 4.0], 1.0),
+            {"scale": [2.0, 4.0]},
+            [],
+        ),
+        (
+            layers.Normalization(mean=[1.0, 2, 3], variance=[2.0, 3, 4]),
+            {"mean": [1.0, 3.0], "variance": [2.0, 4.0]},
+            [],
+        ),
+        (layers.Reshape((16, 3)), {"target_shape": [16, 2]}, []),
+        (layers.Reshape((4, -1)), {}, []),
+        (layers.Permute((2, 1, 3)), {}, []),
+    ],
+)
+def test_what_is_left_of_a_layer(layer, config, weights):
+    _, _, rule = constants(layer, [0.0, 0.0, 0.0])
+    kept = np.resize(KEPT, rule.node.outputs[0].channels)
+    found = rule.rewrite([KEPT], kept, [np.full(3, np.nan)])
+    assert found.config == config
+    assert list(found.weights) == weights
+    for name, values in found.weights.items():
+        own = to_numpy(getattr(layer, name))[KEPT]
+        np.testing.assert_allclose(values, own, rtol=1e-6)
+
+
+def test_channels_of_a_reshape():
+    rule = rule_of(layers.Reshape((2, 6)), (4, 3))
+    inward, outward = rule.ties()
+    assert inward.tolist() == [0, 1, 2]
+    assert outward.tolist() == [0, 1, 2, 0, 1, 2]
+    assert rule.axis() == 2
+    rule = rule_of(layers.Reshape((4, 3)), (2, 6))
+    inward, outward = rule.ties()
+    assert inward.tolist() == [0, 1, 2, 0, 1, 2]
+    assert outward.tolist() == [0, 1, 2]
+    given = np.array([1.0, 2.0, np.nan, 1.0, 3.0, np.nan])
+    found = rule.constants([given])
+    np.testing.assert_array_equal(found, [1, np.nan, np.nan])
+    assert rule_of(layers.Permute((3, 1, 2)), (4, 5, 3)).axis() == 1
+    assert rule_of(layers.RepeatVector(2), (3,)).axis() == 2
+
+
+@pytest.mark.parametrize(
+    ("axis", "ties", "found"),
+    [
+        (-1, [[0, 1, 2], [3, 4, 5], [0, 1, 2, 3, 4, 5]], [1, 2, 0, 1, 3, 0]),
+        (1, [[0, 1, 2]] * 3, [1, np.nan, 0]),
+    ],
+)
+def test_channels_side_by_side_or_positions(axis, ties, found):
+    a, b = keras.Input((4, 3)), keras.Input((4, 3))
+    graph = trace(keras.Model([a, b], layers.Concatenate(axis)([a, b])))
+    liveness = Liveness(graph, to_numpy, "keep")
+    liveness.forward({})
+    (rule,) = liveness.rules.values()
+    assert [own.tolist() for own in rule.ties()] == ties
+    given = [np.array([1.0, 2.0, 0.0]), np.array([1.0, 3.0, 0.0])]
+    np.testing.assert_array_equal(rule.constants(given), found)
