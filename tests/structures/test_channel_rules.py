@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import scramble, to_numpy
-from keras import layers
+from keras import layers, ops
 from test_kernel_rules import rule_of
 
 from keras_sgl0.network.graph import trace
@@ -73,7 +73,9 @@ def test_what_goes_with_a_channel(layer, roles):
         (layers.Reshape((2, 6)), (4, 3), None),
         (layers.Reshape((-1, 6)), (4, 3), None),
         (layers.Reshape((3, 4)), (4, 3), "mixes channels and positions"),
+        (layers.Reshape((-1, 3)), (None, 3), None),
         (layers.Flatten(), (4, 3), None),
+        (layers.Flatten(), (None, 3), "mixes channels and positions"),
     ],
 )
 def test_what_the_rules_cover(layer, shape, reason):
@@ -158,6 +160,7 @@ KEPT = np.array([True, False, True])
         ),
         (layers.Reshape((16, 3)), {"target_shape": [16, 2]}, []),
         (layers.Reshape((4, -1)), {}, []),
+        (layers.Reshape((2, 8, -1)), {}, []),
         (layers.Permute((2, 1, 3)), {}, []),
     ],
 )
@@ -189,19 +192,38 @@ def test_channels_of_a_reshape():
     assert rule_of(layers.RepeatVector(2), (3,)).axis() == 2
 
 
+THREE = [[0, 1, 2], [3, 4, 5], [6, 7, 8], list(range(9))]
+
+
 @pytest.mark.parametrize(
     ("axis", "ties", "found"),
     [
-        (-1, [[0, 1, 2], [3, 4, 5], [0, 1, 2, 3, 4, 5]], [1, 2, 0, 1, 3, 0]),
-        (1, [[0, 1, 2]] * 3, [1, np.nan, 0]),
+        (-1, THREE, [1, 2, 0, 1, 3, 0, 1, 2, 0]),
+        (1, [[0, 1, 2]] * 4, [1, np.nan, 0]),
     ],
 )
-def test_channels_side_by_side_or_positions(axis, ties, found):
-    a, b = keras.Input((4, 3)), keras.Input((4, 3))
-    graph = trace(keras.Model([a, b], layers.Concatenate(axis)([a, b])))
-    liveness = Liveness(graph, to_numpy, "keep")
-    liveness.forward({})
-    (rule,) = liveness.rules.values()
+@pytest.mark.parametrize("kind", ["layer", "operation"])
+def test_channels_side_by_side_or_positions(kind, axis, ties, found):
+    inputs = [keras.Input((4, 3)) for _ in range(3)]
+    if kind == "layer":
+        x = layers.Concatenate(axis)(inputs)
+    else:
+        x = ops.concatenate(inputs, axis)
+    (rule,) = rules(keras.Model(inputs, x))
     assert [own.tolist() for own in rule.ties()] == ties
-    given = [np.array([1.0, 2.0, 0.0]), np.array([1.0, 3.0, 0.0])]
+    given = [np.array([1.0, n, 0.0]) for n in (2, 3, 2)]
     np.testing.assert_array_equal(rule.constants(given), found)
+
+
+def test_channels_at_different_axes_are_not_joined():
+    x = inputs = keras.Input((3, 3))
+    x = layers.Concatenate()([x, layers.Permute((2, 1))(x)])
+    *_, rule = rules(keras.Model(inputs, x))
+    assert "channels at different axes" in rule.why_inputs_stay
+
+
+def rules(model):
+    """Returns the rules of all calls of a model."""
+    liveness = Liveness(trace(model), to_numpy, "keep")
+    liveness.forward({})
+    return list(liveness.rules.values())
