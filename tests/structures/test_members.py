@@ -183,3 +183,19 @@ def test_no_members_have_norms_of_zero():
 def test_double_precision_is_computed_in_it():
     members = Members(ks.structures(chain(dtype="float64")))
     assert members.dtype == "float64"
+
+
+def test_slices_of_what_is_in_no_structure_stay():
+    x = inputs = keras.Input((3,))
+    x = layers.Concatenate()([layers.Dense(2, name="a")(x), inputs])
+    x = layers.BatchNormalization(name="norm", scale=False)(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    norm = model.get_layer("norm")
+    norm.beta.assign(np.ones(5))
+    members = Members(ks.structures(model))
+    assert members.sizes().tolist() == [3 + 1 + 1] * 2
+    (own,) = members.of(norm.beta)
+    assert own.owners.tolist() == [0, 1, 2, 2, 2]
+    members.zero(np.array([True, False]))
+    assert to_numpy(norm.beta).tolist() == [0, 1, 1, 1, 1]
+    assert to_numpy(members.norms())[0] == 0

@@ -101,6 +101,13 @@ def test_sizes_count_relative_to_those_of_their_family():
     assert cut([10, 30, 1, 2, 0, 0], 0, 16, alive=alive, relative=True) == [0]
 
 
+def test_a_structure_alone_in_its_family_is_of_the_mean_size():
+    sizes, alive = [10, 0, 1, 2, 3, 4], [1, 0, 1, 1, 1, 1]
+    for most, gone in ((15, [2, 3]), (13, [0, 2, 3])):
+        found = cut(sizes, 0, most, Floor(np.ones(6, bool), 0), alive, True)
+        assert found == gone
+
+
 @pytest.mark.parametrize(
     ("minimum", "round_to", "counts"),
     [
