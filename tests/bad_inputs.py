@@ -259,7 +259,7 @@ CRITERIA = {
         *choice("l1", "l2", "bn_scale", "fpgm", "taylor")(rng),
         *("taylor", "apoz", "bn_scale"),  # without data, without gamma
     ],
-    "scope": choice("family", "global"),
+    "scope": choice("family", "global", "cost"),
     "limits": lambda rng: [
         *(x for x in real(at_least=0, at_most=1)(rng) if x is not NO_DICT),
         *({"none": 0.5}, {"one": 2}, {"one": None}),

@@ -8,9 +8,11 @@ import keras
 
 from keras_sgl0.compression.budget import Budget, require_alone
 from keras_sgl0.compression.driver import (
+    BEST,
     SHARE_OF_TRAINING,
     Options,
     Task,
+    criteria,
     drop,
     folder_of,
     monitored,
@@ -19,7 +21,6 @@ from keras_sgl0.compression.driver import (
     walk,
 )
 from keras_sgl0.compression.importance import Importance
-from keras_sgl0.compression.prune import Criteria
 from keras_sgl0.compression.report import CompressReport
 from keras_sgl0.structures.families import Measure, structures
 from keras_sgl0.utils.validation import RunError, finite_float, integer
@@ -28,6 +29,9 @@ from keras_sgl0.utils.validation import RunError, finite_float, integer
 _SHARE_OF_TRAINING = 0.5
 # The size of a model as a share of the one before, where the size is searched.
 _STEP = 5 / 6
+# The search ends after so many sizes in a row that are worse: a drop of a few
+# examples may be chance.
+_PATIENCE = 3
 
 
 def compress(
@@ -46,7 +50,7 @@ def compress(
     learning_rate: float | None = None,
     distillation: float = 0.5,
     importance: Importance = "taylor",
-    scope: str = "family",
+    scope: str = BEST,
     limits: float | Mapping[str, float] = 1.0,
     minimum: int = 1,
     round_to: int = 1,
@@ -90,8 +94,8 @@ def compress(
         max_drop: By how much a metric on the validation data may be worse than
             that of the model, at least 0. `0.005` of an accuracy is half a
             point. The model shrinks by a sixth of its multiply-adds at a time,
-            as `path` does it, until it is worse; the last one before is
-            returned.
+            as `path` does it, until three sizes in a row are worse; the
+            smallest one that is not is returned.
         metric: The metric for `max_drop`, as `evaluate` names it. `None` for
             the only one, or for the loss if there are none or several.
         runtime: Where the latency is measured: `"keras"` for the backend,
@@ -106,7 +110,9 @@ def compress(
         distillation: The share of the distillation in the loss, in [0, 1);
             0 for none.
         importance: What tells which structures go, see `prune`.
-        scope: See `prune`.
+        scope: What importance is compared to, see `prune`. `"best"` tries
+            each and keeps the cut with the smallest loss on training data
+            after the repair, before any training.
         limits: See `prune`.
         minimum: See `prune`.
         round_to: See `prune`.
@@ -130,8 +136,8 @@ def compress(
             is given, the budget is below what cannot be cut, the length of
             `train` is not known, the data do not fit the model, `max_drop` is
             given without `validation`, or `workdir` has another compression.
-        RunError: If the loss is no longer finite, or if the first size is worse
-            than `max_drop` allows. What was trained is kept in `workdir`.
+        RunError: If the loss is no longer finite, or if no size is good
+            enough for `max_drop`. What was trained is kept in `workdir`.
 
     Example:
         >>> model = keras.models.load_model("my.keras")
@@ -151,7 +157,7 @@ def compress(
         require_compiled(model),
         train,
         validation,
-        Criteria(importance, scope, limits, minimum, round_to, seed),
+        criteria(importance, scope, limits, minimum, round_to, seed),
         verbose,
     )
     folder = folder_of(workdir)
@@ -163,7 +169,7 @@ def compress(
     budget = Budget.one_of(**given)
     settings = resolve(task, budget, Options(*own, _SHARE_OF_TRAINING))
     if budget.measure != "latency":
-        task.criteria.require_reach(structures(model), model, budget)
+        task.criteria[0].require_reach(structures(model), model, budget)
     return task.compress(settings, model, folder)
 
 
@@ -182,22 +188,23 @@ def _smallest(
     measure: Measure = "parameters"
     if found.size and found.cost().macs is not None:
         measure = "macs"
-    task.criteria.require_reach(found, task.model, Budget(measure, 1.0))
-    least = task.criteria.least(found, measure)
+    task.criteria[0].require_reach(found, task.model, Budget(measure, 1.0))
+    least = task.criteria[0].least(found, measure)
     shares = itertools.takewhile(
         lambda share: share >= least, (_STEP**k for k in itertools.count(1))
     )
-    best, worse = None, None
+    best, drops = None, []
     budgets = [Budget(measure, share) for share in shares]
     for small, report in walk(task, budgets, options, folder):
-        worse = drop(task.model, report, metric)
-        if worse > max_drop:
+        drops.append(drop(task.model, report, metric))
+        if drops[-1] <= max_drop:
+            best = small, report
+        elif min(drops[-_PATIENCE:]) > max_drop and len(drops) >= _PATIENCE:
             break
-        best = small, report
     if best is None:
         raise RunError(
             f"No smaller network is within max_drop={max_drop} of the "
             f"original: with {_STEP:.0%} of the {measure} the drop is "
-            f"{worse}. Train for more epochs, or allow a larger drop."
+            f"{drops[0]}. Train for more epochs, or allow a larger drop."
         )
     return best

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import keras
@@ -11,7 +11,8 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.compression.budget import Budget
-from keras_sgl0.compression.prune import Criteria, cut
+from keras_sgl0.compression.importance import Importance
+from keras_sgl0.compression.prune import SCOPES, Criteria, cut
 from keras_sgl0.compression.recovery import (
     number_of_batches,
     recover,
@@ -23,7 +24,7 @@ from keras_sgl0.compression.state import State, fingerprint, write
 from keras_sgl0.compression.timing import RUNTIMES, compare_on, kept_for_latency
 from keras_sgl0.network.compilation import compile_like, is_higher_better
 from keras_sgl0.network.optimizers import peak_learning_rate, renewed
-from keras_sgl0.structures.families import Measure, structures
+from keras_sgl0.structures.families import Measure, Structures, structures
 from keras_sgl0.utils.validation import (
     choice,
     finite_float,
@@ -41,6 +42,10 @@ _MOST_EPOCHS = 40
 # By default a size along a path is trained for this share of what the original
 # was.
 SHARE_OF_TRAINING = 1 / 7
+
+
+# Try every scope and keep the best cut.
+BEST = "best"
 
 
 class Options(NamedTuple):
@@ -72,14 +77,14 @@ class Task:
         model: The compiled model. It is the teacher, and is not changed.
         train: What `fit` takes.
         validation: What `fit` takes, `None` for none.
-        criteria: What tells which structures go.
+        criteria: What tells which structures go; the best of several.
         verbose: As for `fit`.
     """
 
     model: keras.Model
     train: Any
     validation: Any
-    criteria: Criteria
+    criteria: tuple[Criteria, ...]
     verbose: Any
 
     def compress(
@@ -93,7 +98,7 @@ class Task:
             folder: Where to keep the state, `None` for nowhere.
         """
         key = dataclasses.asdict(settings)
-        key["limits"] = str(self.criteria.limits)
+        key["limits"] = str(self.criteria[0].limits)
         key["model"] = [fingerprint(m) for m in (self.model, start)]
         path = None
         if folder is not None:
@@ -154,33 +159,50 @@ class Task:
         # Scores by the loss need a compiled model.
         if start is not self.model:
             compile_like(start, self.model, renewed(self.model.optimizer))
-        scores = self.criteria.scores(found, start, some, size)
-        predicted = None
-        if settings.measure == "latency":
-            kept, predicted = kept_for_latency(
-                self.model,
-                found,
-                scores,
-                self.criteria,
-                settings.share,
-                settings.runtime,
-            )
-        else:
-            # The budget is a share of the task's model, not of this one.
-            measure = cast(Measure, settings.measure)
-            whole = structures(self.model).cost().of(measure)
-            share = settings.share * whole / found.cost().of(measure)
-            budget = Budget(measure, min(share, 1.0))
-            kept = self.criteria.select(found, budget, scores)
-        small, pruned = cut(found, kept, settings.importance, some, size)
-        compile_like(small, self.model, renewed(self.model.optimizer))
+        scores = self.criteria[0].scores(found, start, some, size)
+        others = some_examples(
+            self.train, settings.examples, size, settings.seed + 1
+        )
+        cuts = []
+        for own in self.criteria:
+            kept, predicted = self._kept(settings, found, scores, own)
+            small, pruned = cut(found, kept, settings.importance, some, size)
+            compile_like(small, self.model, renewed(self.model.optimizer))
+            loss = _loss(small, others)
+            cuts.append((loss, own.scope, kept, predicted, small, pruned))
+        _, scope, kept, predicted, small, pruned = min(cuts, key=lambda c: c[0])
         state.kept = np.asarray(kept)
         state.facts = {
             "original": self.evaluate(self.model, size),
             "cut": self.evaluate(small, size),
             "predicted": predicted,
+            "scope": scope,
         }
         return small, pruned
+
+    def _kept(
+        self,
+        settings: Settings,
+        found: Structures,
+        scores: np.ndarray,
+        criteria: Criteria,
+    ) -> tuple[np.ndarray, float | None]:
+        """Returns what is kept, and the share of the latency if measured."""
+        if settings.measure == "latency":
+            return kept_for_latency(
+                self.model,
+                found,
+                scores,
+                criteria,
+                settings.share,
+                settings.runtime,
+            )
+        # The budget is a share of the task's model, not of the one to cut.
+        measure = cast(Measure, settings.measure)
+        whole = structures(self.model).cost().of(measure)
+        share = settings.share * whole / found.cost().of(measure)
+        budget = Budget(measure, min(share, 1.0))
+        return criteria.select(found, budget, scores), None
 
     def _report(self, settings, small, pruned, state, history):
         before, after = (structures(m).cost() for m in (self.model, small))
@@ -196,8 +218,49 @@ class Task:
             recovered=self.evaluate(small, settings.batch_size),
             latency=compare_on(settings.runtime, self.model, small),
             predicted=state.facts["predicted"],
+            scope=state.facts["scope"],
             history=tuple(history),
         )
+
+
+def _loss(model: keras.Model, data: list[tuple]) -> float:
+    """Returns the mean loss over some batches; NaN counts as the largest."""
+    total, number = 0.0, 0
+    for batch in data:
+        size = len(keras.tree.flatten(batch[0])[0])
+        values = model.test_on_batch(*batch, return_dict=True)
+        model.reset_metrics()
+        total += size * float(values["loss"])
+        number += size
+    return total / number if np.isfinite(total) else np.inf
+
+
+def criteria(
+    importance: Importance,
+    scope: str,
+    limits: float | Mapping[str, float],
+    minimum: int,
+    round_to: int,
+    seed: int,
+) -> tuple[Criteria, ...]:
+    """Returns the criteria to choose the best cut from.
+
+    Args:
+        importance: As in `compress`.
+        scope: As in `compress`.
+        limits: As in `compress`.
+        minimum: As in `compress`.
+        round_to: As in `compress`.
+        seed: As in `compress`.
+
+    Raises:
+        ValueError: If one is out of range.
+    """
+    choice("scope", scope, (BEST, *SCOPES))
+    return tuple(
+        Criteria(importance, own, limits, minimum, round_to, seed)
+        for own in (SCOPES if scope == BEST else (scope,))
+    )
 
 
 def require_compiled(model: keras.Model) -> keras.Model:
@@ -270,7 +333,7 @@ def resolve(task: Task, budget: Budget, options: Options) -> Settings:
         measure=budget.measure,
         share=budget.share,
         runtime=choice("runtime", runtime, RUNTIMES),
-        importance=task.criteria.name,
+        importance=task.criteria[0].name,
         epochs=integer("epochs", epochs, at_least=0),
         learning_rate=finite_float("learning_rate", learning_rate, above=0),
         distillation=finite_float(
@@ -278,7 +341,7 @@ def resolve(task: Task, budget: Budget, options: Options) -> Settings:
         ),
         examples=_EXAMPLES,
         batch_size=batch_size,
-        seed=task.criteria.seed,
+        seed=task.criteria[0].seed,
     )
 
 

@@ -8,16 +8,17 @@ import keras
 
 from keras_sgl0.compression.budget import Budget
 from keras_sgl0.compression.driver import (
+    BEST,
     SHARE_OF_TRAINING,
     Options,
     Task,
+    criteria,
     drop,
     folder_of,
     require_compiled,
     walk,
 )
 from keras_sgl0.compression.importance import Importance
-from keras_sgl0.compression.prune import Criteria
 from keras_sgl0.compression.report import CompressReport, PathReport
 from keras_sgl0.structures.families import structures
 from keras_sgl0.utils.validation import InputError, finite_float, require
@@ -103,7 +104,7 @@ def path(
     learning_rate: float | None = None,
     distillation: float = 0.5,
     importance: Importance = "taylor",
-    scope: str = "family",
+    scope: str = BEST,
     limits: float | Mapping[str, float] = 1.0,
     minimum: int = 1,
     round_to: int = 1,
@@ -162,12 +163,12 @@ def path(
         require_compiled(model),
         train,
         validation,
-        Criteria(importance, scope, limits, minimum, round_to, seed),
+        criteria(importance, scope, limits, minimum, round_to, seed),
         verbose,
     )
     found = structures(model)
     for budget in budgets:
-        task.criteria.require_reach(found, model, budget)
+        task.criteria[0].require_reach(found, model, budget)
     options = Options(
         epochs,
         learning_rate,

@@ -22,6 +22,8 @@ from keras_sgl0.structures.families import Measure, Structures, structures
 from keras_sgl0.structures.selection import PRECISION, Floor, select
 from keras_sgl0.utils.validation import choice, finite_float, integer, require
 
+SCOPES = ("family", "global", "cost")
+
 
 def prune(
     model: keras.Model,
@@ -80,9 +82,11 @@ def prune(
             `"apoz"`: a tuple of arrays, a `tf.data.Dataset`, a
             `keras.utils.PyDataset` or another finite iterable of batches. Some
             hundred examples will do.
-        scope: `"family"` compares scores relative to the mean of their family,
-            so that all families shrink alike. `"global"` compares them over
-            the whole network, which can nearly remove a layer.
+        scope: What scores are compared to. `"family"`: each relative to the
+            mean of its family, so that all families shrink alike.
+            `"global"`: as they are, over the whole network, which can nearly
+            remove a layer. `"cost"`: each divided by what cutting it saves of
+            the budget, which spares what is cheap.
         limits: The largest share of the channels of a layer that may be cut,
             in [0, 1], for all layers or by the name of a layer. 0 spares it.
         minimum: How many structures of each family are kept at least.
@@ -158,7 +162,7 @@ class Criteria:
 
     def __post_init__(self):
         require_importance(self.importance)
-        choice("scope", self.scope, ("family", "global"))
+        choice("scope", self.scope, SCOPES)
         integer("minimum", self.minimum, at_least=1)
         integer("round_to", self.round_to, at_least=1)
         integer("seed", self.seed, at_least=0)
@@ -234,6 +238,8 @@ class Criteria:
         if budget.share == 1:
             return whole
         most = budget.share * found.cost().of(budget.measure)
+        if self.scope == "cost":
+            scores = scores / found.savings(budget.measure)[found.families]
         return select(
             found,
             scores,

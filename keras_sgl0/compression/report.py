@@ -126,6 +126,7 @@ class CompressReport:
         latency: The milliseconds of one example, before and after.
         predicted: The share of the latency that the cut was measured to have
             before it was trained; `None` if the budget is no latency.
+        scope: What importance was compared to in the cut that was kept.
         history: The logs of each epoch.
     """
 
@@ -140,6 +141,7 @@ class CompressReport:
     recovered: dict[str, float]
     latency: Change
     predicted: float | None
+    scope: str
     history: tuple[dict[str, float], ...]
 
     def to_dict(self) -> dict:
@@ -149,7 +151,8 @@ class CompressReport:
     def __str__(self) -> str:
         lines = [
             family_table(self.families),
-            f"By {self.settings.importance}: {costs(self)}.",
+            f"By {self.settings.importance}, scope {self.scope}: "
+            f"{costs(self)}.",
         ]
         if self.original:
             table = new_table()

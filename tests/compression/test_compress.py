@@ -64,6 +64,21 @@ def test_half_the_work_at_nearly_the_same_accuracy(trained):
     assert isinstance(small.optimizer, keras.optimizers.Adam)
 
 
+def test_the_best_of_several_cuts_is_kept(trained):
+    reports = {
+        scope: compress(trained, macs=0.4, epochs=0, scope=scope)[1]
+        for scope in ("family", "global", "cost", "best")
+    }
+    best = reports.pop("best")
+    assert best.families == reports[best.scope].families
+    assert best.cut == pytest.approx(reports[best.scope].cut)
+    assert f"scope {best.scope}" in str(best)
+    assert all(report.scope == scope for scope, report in reports.items())
+    # Chosen on training data, which the others cannot be much better on.
+    losses = [report.cut["loss"] for report in reports.values()]
+    assert best.cut["loss"] < 1.2 * min(losses)
+
+
 def test_defaults_come_from_the_model(trained):
     _, report = compress(trained, macs=0.9)
     own = report.settings
@@ -371,29 +386,24 @@ def test_the_smallest_model_that_is_hardly_worse(trained, tmp_path):
     share = report.settings.share
     assert share <= 5 / 6 and report.settings.epochs == 2
     assert ks.count_macs(small).macs <= share * report.macs
-    # The size after it is worse, or there is none.
+    # The sizes after it are worse, and no more than three.
     sizes = {float(f.name.removeprefix("macs_")): f for f in tmp_path.iterdir()}
     after = [f for own, f in sizes.items() if own < 0.99 * share]
-    assert len(after) <= 1
+    assert len(after) <= 3
     for folder in after:
         worse = json.loads((folder / "report.json").read_text())
         drop = worse["original"]["accuracy"] - worse["recovered"]["accuracy"]
         assert drop > 0.05
 
 
-def test_no_size_is_good_enough(trained):
-    def upside_down(members):
-        return -np.sum([np.square(rows).sum(1) for rows in members], axis=0)
-
-    with pytest.raises(RuntimeError, match="83% of the macs the drop is 0"):
-        compress(
-            trained,
-            max_drop=0.0,
-            metric="loss",
-            epochs=0,
-            importance=upside_down,
-            scope="global",
-        )
+def test_no_size_is_good_enough():
+    """The targets are what the model says, so it has no loss at all."""
+    keras.utils.set_random_seed(0)
+    model = networks.mlp()
+    model.compile("sgd", "mse")
+    data = X, to_numpy(model(X))
+    with pytest.raises(RuntimeError, match="83% of the macs the drop is"):
+        compress(model, data, data, max_drop=0.0, epochs=0)
 
 
 def wide():
@@ -431,7 +441,9 @@ def test_half_the_latency(runtime):
 
 def test_a_latency_that_cannot_be_had():
     model, data = wide()
-    with pytest.raises(ValueError, match=r"`latency`. Expected at least 0\.."):
+    with pytest.raises(
+        ValueError, match=r"`latency`. Expected at least [01]\."
+    ):
         compress(model, data, latency=0.01, limits=0.1, importance="l2")
 
 

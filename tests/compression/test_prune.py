@@ -183,7 +183,7 @@ def test_the_least_important_go(mlp):
 
 
 @pytest.mark.parametrize("measure", ["macs", "parameters", "channels"])
-@pytest.mark.parametrize("scope", ["family", "global"])
+@pytest.mark.parametrize("scope", ["family", "global", "cost"])
 @pytest.mark.parametrize("share", [0.7, 0.4])
 def test_budgets_are_met(residual, measure, scope, share):
     small, report = ks.prune(residual, **{measure: share}, scope=scope)
@@ -205,6 +205,23 @@ def test_networks_meet_half_of_their_work_within_one_percent(network):
     assert 0.495 <= report.macs_after / report.macs <= 0.5
     assert report.shrunk.relative_difference < 1e-5
     assert ks.count_macs(small).macs == report.macs_after
+
+
+def test_what_is_cheap_is_spared_by_its_cost():
+    """All weights alike: what saves most goes first."""
+    model = keras.Sequential(
+        [
+            keras.Input((9, 9, 1)),
+            layers.Conv2D(8, 3, name="dear"),
+            layers.Flatten(),
+            layers.Dense(8, name="cheap"),
+            layers.Dense(2),
+        ]
+    )
+    options = {"macs": 0.6, "importance": lambda m: np.ones(len(m[0]))}
+    _, report = ks.prune(model, scope="cost", **options)
+    dear, cheap = (f.structures_after for f in report.families)
+    assert dear < 8 and cheap == 8
 
 
 def test_nothing_goes_for_the_whole_budget(residual):
