@@ -116,6 +116,8 @@ class Task:
             self.verbose,
         )
         compile_like(small, self.model, renewed(self.model.optimizer))
+        # Else a file would be loaded with a warning.
+        small.optimizer.build(small.trainable_variables)
         report = self._report(settings, small, pruned, state, history)
         if folder is not None:
             small.save(os.path.join(folder, "model.keras"))

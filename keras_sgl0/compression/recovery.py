@@ -36,7 +36,8 @@ class Shuffled(keras.utils.PyDataset):
 
     def __init__(self, arrays: tuple, batch_size: int, seed: int, epoch: int):
         super().__init__()
-        self._arrays = arrays
+        # As for arrays in `fit`; TensorFlow's data sets know no lists.
+        self._arrays = tree.lists_to_tuples(arrays)
         self._batch_size = batch_size
         self._seed = seed
         self._number = len(tree.flatten(arrays)[0])
