@@ -199,3 +199,16 @@ def test_sizes_get_the_sign_of_the_weights(dtype):
     result = signed(w, dead, size)
     assert keras.backend.standardize_dtype(result.dtype) == dtype
     np.testing.assert_array_equal(to_numpy(result), [-0.5, 5, 0, np.nan])
+
+
+def test_what_is_no_shape_or_no_kernel_is_refused():
+    with pytest.raises(ValueError, match="argument `shape`"):
+        num_groups((3, 0))
+
+    class Shaped:
+        shape = (2, 2)
+
+    for kernel in ([[1.0]], Shaped()):
+        for function in (by_group, group_norms, group_means):
+            with pytest.raises(ValueError, match="argument `kernel`"):
+                function(kernel)

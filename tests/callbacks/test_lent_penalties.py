@@ -1,5 +1,7 @@
 """What stands in for a penalty, by itself."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
@@ -154,3 +156,32 @@ def test_what_was_zero_becomes_zero_again(images):
     callback.on_train_end()
     expected = [0.0] * 12 + [4.0, 5.0, 6.0, 7.0]
     assert ops.convert_to_numpy(bias).tolist() == expected
+
+
+def test_one_penalty_that_was_taken_is_enough(images):
+    model = two_layers(None)
+    model.layers[0].kernel.regularizer = ks.L1(0.1)
+    model.layers[1].kernel.regularizer = keras.regularizers.L2(0.1)
+    with pytest.raises(ValueError, match="has taken the penalties"):
+        model.fit(*images, verbose=0, callbacks=[ks.ProximalStep(), Nothing()])
+
+
+def test_a_copy_belongs_to_no_model(images):
+    callback = ToBiases()
+    callback.note = "before"
+    two_layers(None).fit(*images, verbose=0, callbacks=[callback])
+    callback.note = "after"
+    again = copy.copy(callback)
+    assert (again.model, again.params, again.note) == (None, None, "before")
+    two_layers(None).fit(*images, verbose=0, callbacks=[callback])
+    # What it is as new is from before the first fit.
+    assert copy.copy(callback).note == "before"
+    assert not hasattr(copy.copy(callback), "asked")
+
+
+def test_a_model_that_is_not_built_is_refused():
+    callback = Nothing()
+    callback.set_model(keras.Sequential([keras.layers.Dense(3)]))
+    callback.set_params({"epochs": 1})
+    with pytest.raises(ValueError, match="built"):
+        callback.on_train_begin()
