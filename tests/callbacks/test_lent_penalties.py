@@ -177,6 +177,9 @@ def test_a_copy_belongs_to_no_model(images):
     # What it is as new is from before the first fit.
     assert copy.copy(callback).note == "before"
     assert not hasattr(copy.copy(callback), "asked")
+    new = ToBiases()
+    new.set_params({"epochs": 3})
+    assert copy.copy(new).params is None
 
 
 def test_a_model_that_is_not_built_is_refused():

@@ -94,10 +94,20 @@ def test_only_the_first_epoch_of_a_resumed_run_is_one(images, monkeypatch):
 
 
 def test_what_was_lent_is_given_back(images):
-    model, _ = run("sgl0_proximal", images, ks.TargetDensity(0.4), epochs=2)
+    # Alone, as another callback would do it too.
+    model, _ = run("group_lasso", images, ks.TargetDensity(0.4), epochs=2)
     for layer in model.layers:
-        assert isinstance(layer.kernel.regularizer, ks.SGL0)
+        assert isinstance(layer.kernel.regularizer, ks.GroupLasso)
         assert layer.kernel.constraint is None
+
+
+def test_coupled_groups_have_no_neurons(images):
+    callbacks = [
+        ks.CoupledGroups(ks.GroupLasso(0.1)),
+        ks.TargetDensity(0.5, of="neurons"),
+    ]
+    with pytest.raises(ValueError, match=r"argument `of`. .*`CoupledGroups`"):
+        two_layers(None).fit(*images, verbose=0, callbacks=callbacks)
 
 
 def test_an_epoch_ends_with_the_strength_that_is_due(images):
