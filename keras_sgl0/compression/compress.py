@@ -73,7 +73,8 @@ def compress(
        learning rate rises to its peak in the first twentieth of the steps and
        falls to zero along a cosine.
 
-    The model passed in is not changed.
+    Frozen layers are cut and refit too, but not trained. The model passed in is
+    not changed.
 
     Args:
         model: A built and compiled Sequential or Functional model, models in

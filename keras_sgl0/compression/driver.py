@@ -98,7 +98,8 @@ class Task:
             folder: Where to keep the state, `None` for nowhere.
         """
         key = dataclasses.asdict(settings)
-        key["limits"] = str(self.criteria[0].limits)
+        for name in ("limits", "minimum", "round_to", "scope"):
+            key[name] = [str(getattr(own, name)) for own in self.criteria]
         key["model"] = [fingerprint(m) for m in (self.model, start)]
         path = None
         if folder is not None:

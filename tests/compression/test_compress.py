@@ -283,6 +283,8 @@ def test_folders_of_something_else(trained, tmp_path):
     compress(trained, macs=0.5, epochs=1, workdir=tmp_path)
     with pytest.raises(ValueError, match=r"`workdir`.*'share': \(0.5, 0.6\)"):
         compress(trained, macs=0.6, epochs=1, workdir=tmp_path)
+    with pytest.raises(ValueError, match=r"`workdir`.*'scope'"):
+        compress(trained, macs=0.5, epochs=1, scope="cost", workdir=tmp_path)
     other = keras.models.clone_model(trained)
     other.compile("adam", "sparse_categorical_crossentropy")
     with pytest.raises(ValueError, match=r"`workdir`.*'model'"):
