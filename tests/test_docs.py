@@ -108,3 +108,22 @@ def test_readme_shows_the_measured_shrinking(run):
     content = json.loads((folder / f"shrink-{run}.json").read_text())
     changes = tuple(Change(**change) for change in content["changes"])
     assert shown.startswith(str(Comparison(changes)))
+
+
+def test_the_compressed_networks_are_those_of_the_files():
+    folder = pathlib.Path(__file__).parents[1] / "docs"
+    page = (folder / "results.md").read_text()
+    for path in sorted((folder / "results" / "compress").glob("*.json")):
+        content = json.loads(path.read_text())
+        report = content["report"]
+        channels = [str(f["structures_after"]) for f in report["families"]]
+        cells = (
+            f"{report['settings']['seed']}",
+            f"{report['macs_after']:,}",
+            f"{report['parameters_after']:,}",
+            "-".join(channels),
+            f"{content['test_error']:.2f}",
+            f"{content['test_error_after']:.2f}",
+            f"[{path.stem}](results/compress/{path.name})",
+        )
+        assert f"| {' | '.join(cells)} |" in page
