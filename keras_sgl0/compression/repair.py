@@ -66,6 +66,7 @@ def reestimate_batch_norm(
         for layer in all_layers(model)
         if isinstance(layer, keras.layers.BatchNormalization)
         and layer.trainable
+        and layer.momentum < 1  # else its statistics never change
         for variable in (layer.moving_mean, layer.moving_variance)
     }
     require(
