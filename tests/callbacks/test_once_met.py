@@ -168,3 +168,12 @@ def test_hooks_that_do_nothing_cost_nothing(images):
 def test_bad_arguments(arguments, name):
     with pytest.raises(ValueError, match=f"argument `{name}`"):
         ks.OnceMet(*arguments)
+
+
+def test_it_knows_what_other_callbacks_know(images):
+    target = ks.TargetDensity(0.3)
+    once = ks.OnceMet(Note(), target)
+    assert once.model is None
+    model = pruned(images, [ks.ProximalStep(), target, once], epochs=1)
+    assert once.model is model
+    assert once.params["epochs"] == 1
