@@ -2,7 +2,8 @@ import pytest
 from helpers import to_numpy
 from keras import ops
 
-from keras_sgl0.callbacks.lagrangian import Lagrangian
+import keras_sgl0 as ks
+from keras_sgl0.callbacks.lagrangian import Constraint, Lagrangian
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,21 @@ def test_the_dual_step(violation, restart, expected):
     own = Lagrangian(None, [], learning_rate=0.1, restart=restart)
     values = (ops.convert_to_tensor(x) for x in (2.0, violation))
     assert to_numpy(own._ascend(*values)) == pytest.approx(expected)
+
+
+def test_whether_it_restarts_is_true_or_false():
+    with pytest.raises(ValueError, match="`restart`"):
+        ks.L0Constraint(0.5, restart="no")
+
+
+@pytest.mark.parametrize(
+    ("densities", "met"),
+    [([], False), ([0.2, 0.505], True), ([0.2, 0.51], False), ([0.6], False)],
+)
+def test_met_is_one_percent_above_the_target_at_most(densities, met):
+    constraint = ks.L0Constraint(0.5)
+    constraint.constraints = tuple(
+        Constraint("", [], 0.5, lambda d=d: ops.convert_to_tensor(d), ())
+        for d in densities
+    )
+    assert constraint.is_met() is met

@@ -55,5 +55,5 @@ def test_it_can_be_copied_after_fit_and_asked_without_logs():
 
 def test_a_new_one_has_no_model_and_no_negative_tolerance():
     assert ks.SparsityMonitor().model is None
-    with pytest.raises(ValueError, match="`tolerance`.*at least 0"):
+    with pytest.raises(ValueError, match=r"`tolerance`.*at least 0"):
         ks.SparsityMonitor(-1e-9)
