@@ -28,13 +28,19 @@ def test_whether_it_restarts_is_true_or_false():
 
 
 @pytest.mark.parametrize(
-    ("densities", "met"),
-    [([], False), ([0.2, 0.505], True), ([0.2, 0.51], False), ([0.6], False)],
+    ("densities", "target", "met"),
+    [
+        ([], 0.5, False),
+        ([0.2, 0.505], 0.5, True),
+        ([0.2, 0.51], 0.5, False),
+        ([0.6], 0.5, False),
+        ([0.0], 0.0, True),  # exactly, in any precision
+    ],
 )
-def test_met_is_one_percent_above_the_target_at_most(densities, met):
+def test_met_is_one_percent_above_the_target_at_most(densities, target, met):
     constraint = ks.L0Constraint(0.5)
     constraint.constraints = tuple(
-        Constraint("", [], 0.5, lambda d=d: ops.convert_to_tensor(d), ())
+        Constraint("", [], target, lambda d=d: ops.convert_to_tensor(d), ())
         for d in densities
     )
     assert constraint.is_met() is met
