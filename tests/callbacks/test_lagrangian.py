@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import to_numpy, two_gated_layers
 from keras import ops
 
 import keras_sgl0 as ks
+from keras_sgl0.callbacks.l0_constraint import _some
 from keras_sgl0.callbacks.lagrangian import Constraint, Lagrangian
 
 
@@ -44,3 +46,19 @@ def test_met_is_one_percent_above_the_target_at_most(densities, target, met):
         for d in densities
     )
     assert constraint.is_met() is met
+
+
+def test_a_layer_without_gates_is_refused_by_name():
+    model = two_gated_layers()
+    constraint = ks.L0Constraint({"nowhere": 0.5}, "layer")
+    data = np.ones((4, *model.input_shape[1:])), np.zeros(4)
+    with pytest.raises(ValueError, match=r"argument `density`.*nowhere"):
+        model.fit(*data, verbose=0, callbacks=[constraint])
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(2, "`0`, `1`"), (6, "`0`, `1`, `2`, `3`, `4` and 1 more")],
+)
+def test_five_names_are_shown(number, text):
+    assert _some([str(i) for i in range(number)]) == text
