@@ -17,7 +17,6 @@ from keras_sgl0.network.gradients import copy, loss_gradients, without_penalties
 from keras_sgl0.structures.discovery import SlicedVariable
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.flat_copy import FlatCopy
-from keras_sgl0.structures.rules import Role
 from keras_sgl0.utils.validation import InputError, require
 
 Members = list[np.ndarray]
@@ -252,20 +251,18 @@ def _by_family(
 def members(
     found: Structures,
     wanted: Callable[[SlicedVariable], bool] = lambda entry: True,
-    role: Role = "member",
 ) -> dict[int, Members]:
     """Returns for each family matrices with a row for each structure.
 
     Args:
         found: The structures of a model.
         wanted: Which variables to take.
-        role: What the slices are to the structures.
     """
     matrices: dict[int, Members] = {f: [] for f in range(len(found.counts))}
     for entry in found.variables:
         if not wanted(entry):
             continue
-        for sliced in entry.along(role):
+        for sliced in entry.along("member"):
             owners = sliced.structures
             order = np.argsort(owners, kind="stable")
             order = order[owners[order] >= 0]
