@@ -13,13 +13,12 @@ from keras_sgl0.compression.driver import (
     Options,
     Task,
     criteria,
-    drop,
     folder_of,
-    monitored,
     require_compiled,
     resolve,
     walk,
 )
+from keras_sgl0.compression.drops import drop, monitored
 from keras_sgl0.compression.importance import Importance
 from keras_sgl0.compression.report import CompressReport
 from keras_sgl0.structures.families import Measure, structures
@@ -65,8 +64,7 @@ def compress(
 
     1. *Cut.* The least important structures go, see `prune`, until the model
        costs what it may.
-    2. *Repair.* What reads them is refit by least squares, and the statistics
-       of batch normalization are measured anew.
+    2. *Repair.* What reads them is refit by least squares, see `prune`.
     3. *Recovery.* The smaller model is trained with the losses, metrics and
        the kind of optimizer that the model is compiled with. In the loss a
        share `distillation` draws its outputs to those of the model. The

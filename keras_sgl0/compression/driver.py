@@ -1,6 +1,7 @@
 """Cuts a trained model to a budget and trains it back, for `compress`."""
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,14 +23,13 @@ from keras_sgl0.compression.recovery import (
 from keras_sgl0.compression.report import CompressReport, PruneReport, Settings
 from keras_sgl0.compression.state import State, fingerprint, write
 from keras_sgl0.compression.timing import RUNTIMES, compare_on, kept_for_latency
-from keras_sgl0.network.compilation import compile_like, is_higher_better
+from keras_sgl0.network.compilation import compile_like
 from keras_sgl0.network.optimizers import peak_learning_rate, renewed
-from keras_sgl0.structures.families import Measure, Structures, structures
+from keras_sgl0.structures.families import Cost, Measure, Structures, structures
 from keras_sgl0.utils.validation import (
     choice,
     finite_float,
     integer,
-    invalid,
     require,
     require_built,
 )
@@ -42,8 +42,6 @@ _MOST_EPOCHS = 40
 # By default a size along a path is trained for this share of what the original
 # was.
 SHARE_OF_TRAINING = 1 / 7
-
-
 # Try every scope and keep the best cut.
 BEST = "best"
 
@@ -86,6 +84,11 @@ class Task:
     validation: Any
     criteria: tuple[Criteria, ...]
     verbose: Any
+
+    @functools.cached_property
+    def _whole(self) -> Cost:
+        """What the model costs, which is not found quickly for a large one."""
+        return structures(self.model).cost()
 
     def compress(
         self, settings: Settings, start: keras.Model, folder: str | None
@@ -202,13 +205,13 @@ class Task:
             )
         # The budget is a share of the task's model, not of the one to cut.
         measure = cast(Measure, settings.measure)
-        whole = structures(self.model).cost().of(measure)
+        whole = self._whole.of(measure)
         share = settings.share * whole / found.cost().of(measure)
         budget = Budget(measure, min(share, 1.0))
         return criteria.select(found, budget, scores), None
 
     def _report(self, settings, small, pruned, state, history):
-        before, after = (structures(m).cost() for m in (self.model, small))
+        before, after = self._whole, structures(small).cost()
         return CompressReport(
             settings=settings,
             families=pruned.families,
@@ -369,50 +372,3 @@ def walk(
         own = None if folder is None else os.path.join(folder, name)
         start, report = task.compress(settings, start, own)
         yield start, report
-
-
-def monitored(
-    original: keras.Model, values: dict[str, float], metric: str | None
-) -> tuple[str, bool]:
-    """Returns the metric that tells how good a model is, and if it is high.
-
-    Args:
-        original: The original, after it was evaluated.
-        values: Its loss and metrics on the validation data.
-        metric: As in `Path.pick`.
-
-    Raises:
-        ValueError: As in `Path.pick`.
-    """
-    require(values, "validation", "data to measure the drop on", None)
-    if metric is None:
-        names = [name for name in values if not name.endswith("loss")]
-        metric = names[0] if len(names) == 1 else "loss"
-    known = isinstance(metric, str) and metric in values
-    require(known, "metric", f"one of {', '.join(values)}", metric)
-    higher = is_higher_better(original, metric)
-    if higher is None:
-        raise invalid(
-            "metric",
-            "a metric of which Keras knows whether it should be high or low",
-            metric,
-        )
-    return metric, higher
-
-
-def drop(
-    original: keras.Model, report: CompressReport, metric: str | None
-) -> float:
-    """Returns by how much a model is worse than the original.
-
-    Args:
-        original: The original.
-        report: That of the smaller model.
-        metric: As in `Path.pick`.
-
-    Raises:
-        ValueError: As in `Path.pick`.
-    """
-    name, higher = monitored(original, report.original, metric)
-    change = report.recovered[name] - report.original[name]
-    return -change if higher else change

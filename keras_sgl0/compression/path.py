@@ -13,11 +13,11 @@ from keras_sgl0.compression.driver import (
     Options,
     Task,
     criteria,
-    drop,
     folder_of,
     require_compiled,
     walk,
 )
+from keras_sgl0.compression.drops import drop
 from keras_sgl0.compression.importance import Importance
 from keras_sgl0.compression.report import CompressReport, PathReport
 from keras_sgl0.structures.families import structures
