@@ -1,6 +1,7 @@
 """Small networks that several test modules shrink or export."""
 
 import keras
+import numpy as np
 from keras import layers
 
 
@@ -66,3 +67,13 @@ def residual(side, stream, inner, outputs, **options):
     x = layers.ReLU()(layers.Add()([x, shortcut]))
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(outputs, name="head")(x))
+
+
+def vary_statistics(model):
+    """Sets statistics, offsets and scales to what training would do."""
+    rng = np.random.default_rng(0)
+    for v in model.weights:
+        if v.name in ("gamma", "moving_variance"):
+            v.assign(rng.uniform(0.5, 1.5, v.shape))
+        elif v.name in ("beta", "bias", "moving_mean"):
+            v.assign(0.1 * rng.normal(size=v.shape))

@@ -70,16 +70,6 @@ APPLICATIONS = {
 }
 
 
-def scramble(model):
-    """Sets statistics, offsets and scales to what training would do."""
-    rng = np.random.default_rng(0)
-    for v in model.weights:
-        if v.name in ("gamma", "moving_variance"):
-            v.assign(rng.uniform(0.5, 1.5, v.shape))
-        elif v.name in ("beta", "bias", "moving_mean"):
-            v.assign(0.1 * rng.normal(size=v.shape))
-
-
 def half_dead(found):
     """A random half of the structures, at least one left in each family."""
     dead = np.random.default_rng(1).random(found.size) < 0.5
@@ -90,7 +80,7 @@ def half_dead(found):
 
 
 def require_exact(model):
-    scramble(model)
+    networks.vary_statistics(model)
     found = ks.structures(model)
     whole, counted = found.cost(), ks.count_macs(model)
     assert whole.parameters == counted.parameters
