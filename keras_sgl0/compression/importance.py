@@ -181,10 +181,11 @@ def _active(sources: Sources) -> np.ndarray:
     _require_data(sources, "apoz")
     flat = FlatCopy(found.discovery.graph, "activations")
     read = dict.fromkeys(
-        node.inputs[0]
+        own.channels_of(node)
         for node, rule in found.discovery.rules.items()
-        if any(own.role == "reader" for own in rule.slices())
-        and (found.discovery.channels[node.inputs[0]] >= 0).any()
+        for own in rule.slices()
+        if own.role == "reader"
+        and (found.discovery.channels[own.channels_of(node)] >= 0).any()
     )
     view = keras.Model(flat.model.inputs, [flat.made[x] for x in read])
     active, places = np.zeros(found.size + 1), np.zeros(found.size + 1)

@@ -116,7 +116,7 @@ def _of_readers(found: Dependence):
             reading = [
                 own
                 for own in found.rules[node].slices()
-                if own.role == "reader"
+                if own.role == "reader" and own.channels_of(node) is x
             ]
             if not reading:
                 raise InputError(
@@ -125,7 +125,7 @@ def _of_readers(found: Dependence):
                 )
             # One is enough, as the layer is linear in each of its kernels.
             own = reading[0]
-            variable = getattr(node.operation, own.variable)
+            variable = own.of(node.operation)
             yield _along(own.axis, variable, scale[own.channels])
 
 

@@ -197,8 +197,8 @@ class _Zeroed:
             for own in rules[node].slices():
                 if own.role not in ("member", "statistic"):
                     continue
-                variable = getattr(node.operation, own.variable)
-                labels = components.labels[node.outputs[0]][own.channels]
+                variable = own.of(node.operation)
+                labels = components.labels[own.channels_of(node)][own.channels]
                 self._masks[id(variable)] = np.expand_dims(
                     (~free[labels]).astype("float32"),
                     other_axes(variable.shape, own.axis),
@@ -234,12 +234,11 @@ def sliced_variables(
             continue
         axes: dict[int, list[SlicedAxis]] = {}
         for own in rules[node].slices():
-            variable = getattr(layer, own.variable)
-            tensor = (node.inputs if own.role == "reader" else node.outputs)[0]
+            variable = own.of(layer)
             axes.setdefault(id(variable), []).append(
                 SlicedAxis(
                     own.axis % len(variable.shape),
-                    channels[tensor][own.channels],
+                    channels[own.channels_of(node)][own.channels],
                     own.role,
                 )
             )

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_sgl0.network.copying import from_config, refresh, shared_weights
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
-from keras_sgl0.structures.rules import Rewrite
+from keras_sgl0.structures.rules import Rewrite, variable_of
 
 
 class NotCopied(Exception):  # noqa: N818
@@ -173,7 +173,7 @@ class FlatCopy:
     def _set_weights(self, old, new, change):
         if change is not None and change.weights:
             for attribute, value in change.weights.items():
-                getattr(new, attribute).assign(value)
+                variable_of(new, attribute).assign(value)
             return
         olds, news = getattr(old, "weights", ()), getattr(new, "weights", ())
         if change is None:

@@ -11,6 +11,7 @@ What has no rule, or is used in a way that its rule does not cover, is `Opaque`.
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -18,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.network.graph import Node, tensors
+from keras_sgl0.network.graph import Node, Tensor, tensors
 
 Values = Callable[[keras.Variable], np.ndarray]
 _RULES: dict[type | str, type["Rule"]] = {}
@@ -33,20 +34,52 @@ class Slices(NamedTuple):
     """Which part of a variable belongs to which channel of a call.
 
     Args:
-        variable: The layer's attribute that holds the variable.
+        variable: The layer's attribute that holds the variable, with dots
+            where a layer in it has it: `"cell.kernel"`.
         axis: The axis of the variable that runs over channels.
-        channels: For each index of that axis, the channel of the output, or
-            of the first input where the role is `"reader"`.
+        channels: For each index of that axis, the channel of `tensor`.
         role: `"member"` for what makes a channel: all its members zero means
             that the channel is zero. `"statistic"` for what must be zero for
             that too, and is not trained. `"follower"` for what is cut with
             the channel and may have any value. `"reader"` for what reads it.
+        tensor: The input or output whose channels they are. `None` stands for
+            the first input where the role is `"reader"`, or else for the
+            first output.
     """
 
     variable: str
     axis: int
     channels: np.ndarray
     role: Role
+    tensor: Tensor | None = None
+
+    def of(self, layer: keras.Operation) -> keras.Variable:
+        """Returns the variable of a layer.
+
+        Args:
+            layer: The layer.
+        """
+        return variable_of(layer, self.variable)
+
+    def channels_of(self, node: Node) -> Tensor:
+        """Returns the tensor of a call whose channels they are.
+
+        Args:
+            node: The call.
+        """
+        if self.tensor is not None:
+            return self.tensor
+        return (node.inputs if self.role == "reader" else node.outputs)[0]
+
+
+def variable_of(layer: keras.Operation, path: str) -> keras.Variable:
+    """Returns a variable of a layer, or of a layer in it.
+
+    Args:
+        layer: The layer.
+        path: The attribute that holds it, `"kernel"` or `"cell.kernel"`.
+    """
+    return operator.attrgetter(path)(layer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +88,8 @@ class Rewrite:
 
     Attributes:
         config: The entries of its config that change.
-        weights: The values of its variables by attribute.
+        weights: The values of its variables by attribute, with dots as in
+            `Slices`.
     """
 
     config: dict = dataclasses.field(default_factory=dict)

@@ -9,7 +9,12 @@ from keras import layers, ops
 import keras_sgl0 as ks
 from keras_sgl0.network.graph import trace
 from keras_sgl0.structures.liveness import Liveness
-from keras_sgl0.structures.rules import evaluate, finite, is_elementwise
+from keras_sgl0.structures.rules import (
+    Slices,
+    evaluate,
+    finite,
+    is_elementwise,
+)
 
 
 class Documented(layers.Dense):
@@ -244,3 +249,16 @@ def test_filters_of_a_constant_are_folded_where_that_is_exact(
     left, report = images(make(), dead_bias=bias)
     assert left == filters
     assert report.relative_difference < 1e-5
+
+
+def test_slices_find_variables_of_a_layer_in_the_layer():
+    inputs = keras.Input((4, 3))
+    layer = layers.Bidirectional(layers.LSTM(2))
+    (node,) = trace(keras.Model(inputs, layer(inputs))).nodes
+    channels = np.arange(3)
+    own = Slices("forward_layer.cell.kernel", 0, channels, "reader")
+    assert own.of(layer) is layer.forward_layer.cell.kernel
+    assert own.channels_of(node) is node.inputs[0]
+    assert own._replace(role="member").channels_of(node) is node.outputs[0]
+    recurrent = own._replace(tensor=node.outputs[0])
+    assert recurrent.channels_of(node) is node.outputs[0]
