@@ -105,7 +105,7 @@ def discover(model: keras.Model) -> Discovery:
     """
     graph = trace(model)
     rules, components = _analyse(graph)
-    numbers, families = _number(components)
+    numbers, families = _number(graph, rules, components)
     channels = {x: numbers[own] for x, own in components.labels.items()}
     return Discovery(
         graph,
@@ -155,18 +155,26 @@ def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
     return liveness.rules, components
 
 
-def _number(components: Components) -> tuple[np.ndarray, np.ndarray]:
+def _number(
+    graph: Graph, rules: dict[Node, Rule], components: Components
+) -> tuple[np.ndarray, np.ndarray]:
     """Numbers the structures, family by family, in the order of the model.
 
     Returns:
         For each component its structure, -1 where it is none; and for each
         structure its family.
     """
-    # Structures of one family have as many channels in the same tensors. Each
-    # such pair has a random key; the sum of its keys tells a family.
+    # Structures of one family have as many channels in the same tensors, and as
+    # many slices of the same variables. Each such pair has a random key; the
+    # sum of its keys tells a family.
     draw = np.random.default_rng(0)
     signature = np.zeros(components.size, np.uint64)
-    for own in components.labels.values():
+    slices = [
+        components.labels[own.channels_of(node)][own.channels]
+        for node in graph.nodes
+        for own in rules[node].slices()
+    ]
+    for own in (*components.labels.values(), *slices):
         found, often = np.unique(own, return_counts=True)
         number = often.max(initial=0) + 1
         keys = draw.integers(2**63, size=number, dtype=np.uint64)

@@ -255,13 +255,28 @@ class Structures:
             factors.append((entry, entry.rest, axes))
         return factors
 
+    @functools.cached_property
+    def _made(self):
+        """How many channels layers make, a fixed number and one a family."""
+        found = self.discovery
+        fixed, slots = 0, np.zeros(len(self.counts), int)
+        for node, *_ in found.graph.by_operation().values():
+            if found.rules[node].cuts:
+                own = found.channels[node.outputs[0]]
+                fixed += int((own < 0).sum())
+                slots += np.bincount(
+                    self.families[own[own >= 0]], minlength=len(slots)
+                )
+        return fixed, slots // np.maximum(self.counts, 1)
+
     def cost_of(self, counts: np.ndarray) -> Cost:
         """Returns what the model costs with so many structures a family.
 
         Args:
             counts: One number a family.
         """
-        macs = parameters = weights = channels = 0
+        macs = parameters = weights = 0
+        made, slots_made = self._made
         for entry, rest, axes in self._factors:
             along = [fixed + int(slots @ counts) for fixed, slots in axes]
             size = rest * int(np.prod(along, dtype=int))
@@ -269,12 +284,7 @@ class Structures:
             if entry.is_kernel:
                 weights += size
                 macs += size * (entry.positions or 0)
-            if entry.is_kernel and entry.makes_channels:
-                channels += sum(
-                    n
-                    for n, sliced in zip(along, entry.axes, strict=True)
-                    if sliced.role == "member"
-                )
+        channels = made + int(slots_made @ counts)
         return Cost(
             macs if self._sized else None, parameters, weights, channels
         )

@@ -142,10 +142,10 @@ class Liveness:
             self.read[y][:] = True
         for node in reversed(self.graph.nodes):
             y = node.outputs[0]
-            live = self.read[y] & np.isnan(self.constants[y])
-            self.reads[node] = self.rules[node].reads(
-                live, self.input_constants[node]
-            )
+            rule = self.rules[node]
+            live = rule.needed(self.read[y] & np.isnan(self.constants[y]))
+            self.read[y] |= live
+            self.reads[node] = rule.reads(live, self.input_constants[node])
             for x, read in zip(node.inputs, self.reads[node], strict=True):
                 self.read[x] |= read
 

@@ -175,6 +175,17 @@ class Rule:
         """
         return np.zeros(self.node.outputs[0].channels, bool)
 
+    def needed(self, live: np.ndarray) -> np.ndarray:
+        """Returns which outputs the live ones depend on, themselves included.
+
+        More than themselves only where a layer reads its own outputs, step by
+        step, as recurrent layers do.
+
+        Args:
+            live: Which output channels are needed and not constant.
+        """
+        return live
+
     def reads(
         self, live: np.ndarray, input_constants: list[np.ndarray]
     ) -> list[np.ndarray]:
