@@ -21,7 +21,9 @@ with name_extra():
 flags.DEFINE_enum("network", "lenet5_caffe", list(models.BY_NAME), "Network.")
 flags.DEFINE_integer("depth", None, "Its layers, if they can be chosen.")
 flags.DEFINE_float("width", None, "Multiplier of its channels, likewise.")
-flags.DEFINE_string("dataset", "digits", "Data set, for pipeline.")
+flags.DEFINE_string(
+    "dataset", "digits", "Data set for pipeline: a name, or a folder of images."
+)
 define_data_dir()
 flags.DEFINE_enum(
     "precision",

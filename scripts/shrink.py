@@ -9,7 +9,6 @@ with name_extra():
     from absl import flags
 
     from keras_sgl0.deployment.runtimes import SUFFIXES
-    from keras_sgl0.experiments.choices import DATASETS
     from keras_sgl0.experiments.flags import define_data_dir, start
     from keras_sgl0.experiments.shrink_file import shrink_file
     from keras_sgl0.network.sparsity import TOLERANCE
@@ -32,7 +31,11 @@ flags.DEFINE_enum(
 flags.DEFINE_multi_enum(
     "format", ["keras", "litert"], list(SUFFIXES), "Formats to export."
 )
-flags.DEFINE_enum("dataset", None, DATASETS, "Data set of the test error.")
+flags.DEFINE_string(
+    "dataset",
+    None,
+    "Data set of the test error: a name, or a folder with one folder a class.",
+)
 flags.DEFINE_bool("normalize", False, "Normalize it, as in training.")
 define_data_dir()
 flags.DEFINE_multi_integer(

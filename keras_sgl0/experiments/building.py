@@ -26,7 +26,7 @@ from keras_sgl0.gates.lookup import gates
 from keras_sgl0.network.sparsity import neuron_axes
 from keras_sgl0.regularize import regularize
 from keras_sgl0.regularizers import GroupLasso
-from keras_sgl0.utils.validation import require
+from keras_sgl0.utils.validation import InputError, require
 
 _JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
 
@@ -67,9 +67,9 @@ def build(
         The model and the scale.
 
     Raises:
-        ValueError: If a kernel of the model does not have the recipe's group
-            axis, or if the recipe has the wrong number of values for the
-            layers.
+        ValueError: If the model cannot take the images, if a kernel of the
+            model does not have the recipe's group axis, or if the recipe has
+            the wrong number of values for the layers.
 
     Example:
         >>> model, scale = build(RECIPES["digits"], datasets.load("digits"))
@@ -79,12 +79,7 @@ def build(
         gate = _Gates(recipe, 1 / dataset.num_train)
     on_kernels = _has_penalty(recipe) and recipe.groups == "kernel"
     with _precision(recipe.precision):
-        model = models.BY_NAME[recipe.model](
-            dataset.input_shape,
-            dataset.num_classes,
-            gate=gate,
-            **recipe.model_settings,
-        )
+        model = _network(recipe, dataset, gate)
         penalised = gate.layers if gate else []
         if on_kernels:
             penalised = model.prunable_layers
@@ -107,6 +102,20 @@ def build(
     if on_kernels:
         _put_penalties(recipe, scale, model)
     return model, scale
+
+
+def _network(recipe, dataset, gate):
+    try:
+        return models.BY_NAME[recipe.model](
+            dataset.input_shape,
+            dataset.num_classes,
+            gate=gate,
+            **recipe.model_settings,
+        )
+    except InputError as problem:
+        raise InputError(
+            f"{problem} (model {recipe.model!r} for {dataset})"
+        ) from problem
 
 
 def _has_penalty(recipe):

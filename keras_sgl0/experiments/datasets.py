@@ -7,7 +7,11 @@ import numpy as np
 
 from keras_sgl0.experiments import image_folder, tiny_imagenet
 from keras_sgl0.experiments.augmentation import draw_moves, moved
-from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS
+from keras_sgl0.experiments.choices import (
+    AUGMENTATIONS,
+    DATASETS,
+    data_set,
+)
 from keras_sgl0.utils.extras import name_extra
 from keras_sgl0.utils.validation import (
     InputError,
@@ -313,9 +317,9 @@ def load(
         >>> load("digits").input_shape
         (28, 28, 1)
     """
-    if isinstance(name, str) and name not in DATASETS and os.path.isdir(name):
+    name = data_set("name", name)
+    if name not in DATASETS:
         return Dataset(name, *image_folder.read(name))
-    choice("name", name, DATASETS)
     if name == "digits":
         return _load_digits()
     if data_dir is not None:

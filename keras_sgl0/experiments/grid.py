@@ -45,8 +45,8 @@ def plan(
 
     Raises:
         ValueError: If a recipe or setting does not exist, if a value is out
-            of range, or if there are no recipes, no seeds, or no values of a
-            setting.
+            of range, if there are no recipes, no seeds, or no values of a
+            setting, or if two data sets are folders of the same name.
 
     Example:
         >>> plan(["digits"], [0, 1], {"factor": [0.1, 0.2]})
@@ -58,7 +58,7 @@ def plan(
     for base in recipes:
         choice("recipes", base, tuple(RECIPES))
     require("seed" not in grid, "set", "any setting except seed", "seed")
-    runs = {}
+    runs: dict[str, Run] = {}
     for base, *values, seed in itertools.product(
         recipes, *grid.values(), seeds
     ):
@@ -69,6 +69,13 @@ def plan(
             raise InputError(f"{problem} (recipe {base!r})") from problem
         chosen = {name: getattr(recipe, name) for name in given}
         run = Run(base=base, settings=chosen, recipe=recipe)
+        require(
+            runs.get(run.name, run) == run,
+            "set",
+            "folders of images with different names, as the folder of a run "
+            "has only the name",
+            recipe.dataset,
+        )
         runs[run.name] = run
     return list(runs.values())
 

@@ -12,7 +12,7 @@ import os
 import keras
 import numpy as np
 
-from keras_sgl0.utils.validation import InputError
+from keras_sgl0.utils.validation import InputError, require
 
 _SPLITS = ("train", "test")
 _EVERY = 5
@@ -30,13 +30,12 @@ def read(folder: str) -> tuple[_Part, _Part, int]:
         folder: The folder.
 
     Raises:
-        ValueError: If it has no images, an image cannot be read, or the
-            classes of `train` and `test` differ.
+        ValueError: If it has no images or no test images, an image cannot be
+            read, or the classes of `train` and `test` differ.
 
     Example:
         >>> train, test, num_classes = read("flowers")
     """
-    folder = os.path.abspath(os.path.expanduser(folder))
     parts = [os.path.join(folder, split) for split in _SPLITS]
     if not all(map(os.path.isdir, parts)):
         size, mode = _first(folder)
@@ -45,6 +44,13 @@ def read(folder: str) -> tuple[_Part, _Part, int]:
             [np.arange((labels == i).sum()) for i in range(len(classes))]
         )
         test = places % _EVERY == _EVERY - 1
+        require(
+            test.any(),
+            "dataset",
+            f"a folder with {_EVERY} images of a class, or with `train` and "
+            "`test`",
+            folder,
+        )
         train = images[~test], labels[~test]
         return train, (images[test], labels[test]), len(classes)
     size, mode = _first(parts[0])

@@ -1,6 +1,7 @@
 """The settings of a recipe as text, for command lines and folder names."""
 
 import contextlib
+import os
 import typing
 from collections.abc import Callable
 
@@ -62,6 +63,8 @@ def as_text(value: object) -> str:
 def run_name(base: str, seed: int, settings: dict) -> str:
     """Returns the name of a run's folder: recipe, seed and other settings.
 
+    Of a data set that is a folder it has the last part of the path.
+
     Args:
         base: The name of the recipe that the run starts from.
         seed: The seed.
@@ -71,7 +74,10 @@ def run_name(base: str, seed: int, settings: dict) -> str:
         >>> run_name("digits", 0, {"factor": 0.1})
         'digits-0-factor=0.1'
     """
-    ends = (f"-{name}={as_text(value)}" for name, value in settings.items())
+    texts = {name: as_text(value) for name, value in settings.items()}
+    if "dataset" in texts:
+        texts["dataset"] = os.path.basename(texts["dataset"])
+    ends = (f"-{name}={text}" for name, text in texts.items())
     return f"{base}-{seed}{''.join(ends)}"
 
 

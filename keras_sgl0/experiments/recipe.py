@@ -6,7 +6,11 @@ from keras_sgl0 import models
 from keras_sgl0.callbacks.density_measures import COUNTED
 from keras_sgl0.callbacks.l0_constraint import SCOPES
 from keras_sgl0.callbacks.splitting import REFRESHES
-from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS
+from keras_sgl0.experiments.choices import (
+    AUGMENTATIONS,
+    DATASETS,
+    data_set,
+)
 from keras_sgl0.experiments.penalties import (
     PENALTIES,
     all_trainings,
@@ -64,7 +68,12 @@ class Recipe:
         Bui et al., arXiv 1912.07868, section 5.1.
     """
 
-    dataset: str = setting("mnist", "Data set.", DATASETS)
+    dataset: str = setting(
+        "mnist",
+        f"Data set: one of {', '.join(DATASETS)}, or a folder of images, one "
+        "folder a class.",
+        check=data_set,
+    )
     validation: float = setting(
         0.0,
         "Share of the training images held out for validation, drawn at "

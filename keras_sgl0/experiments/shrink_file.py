@@ -42,8 +42,9 @@ def shrink_file(
         round_to: Keep a multiple of this many channels.
         on_constant: As in `shrink`.
         formats: As in `export`.
-        dataset: The data set to measure the test error on, `None` for none.
-            It needs the extra `experiments`.
+        dataset: The data set to measure the test error on, a name or a folder
+            as for `datasets.load`; `None` for none. It needs the extra
+            `experiments`.
         data_dir: The folder of the data set, as for `datasets.load`.
         normalize: Whether the model was trained on normalized images.
         batch_sizes: The batch sizes to measure the latency at.

@@ -283,7 +283,8 @@ def test_unknown_name_message():
     assert str(error.value) == (
         "Invalid value for argument `name`. Expected one of 'digits', 'mnist', "
         "'fashion_mnist', 'cifar10', 'cifar100', 'svhn_cropped', "
-        "'tiny_imagenet'. Received: name='cifar'"
+        "'tiny_imagenet', or a folder of images that exists. Received: "
+        "name='cifar'"
     )
 
 

@@ -1,8 +1,15 @@
+import json
+
 import keras
 import numpy as np
 import pytest
+from test_scripts import as_flags, run_script
 
 from keras_sgl0.experiments import datasets
+from keras_sgl0.experiments.grid import plan
+from keras_sgl0.experiments.overrides import with_settings
+from keras_sgl0.experiments.recipes import RECIPES
+from keras_sgl0.experiments.run import run
 
 pytestmark = pytest.mark.tensorflow
 RNG = np.random.default_rng(0)
@@ -54,6 +61,95 @@ def test_folders_without_images(tmp_path):
     (tmp_path / "a" / "broken.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="cannot be read"):
         datasets.load(str(tmp_path))
+
+
+def test_too_few_images_for_a_test_set(tmp_path):
+    write(tmp_path / "a", 4)
+    write(tmp_path / "b", 4)
+    with pytest.raises(ValueError, match=r"`dataset`\. Expected a folder with"):
+        datasets.load(str(tmp_path))
+
+
+def test_a_recipe_of_a_folder(tmp_path, monkeypatch):
+    write(tmp_path / "flowers" / "a", 5)
+    write(tmp_path / "flowers" / "b", 5)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("flowers", "./flowers/", "~/flowers"):
+        recipe = with_settings(RECIPES["digits"], {"dataset": name})
+        assert recipe.dataset == str(tmp_path / "flowers")
+    (own,) = plan(["digits"], grid={"dataset": ["flowers", "~/flowers"]})
+    assert own.name == "digits-0-dataset=flowers"
+    with pytest.raises(ValueError, match="or a folder of images that exists"):
+        with_settings(recipe, {"dataset": "trees"})
+    (tmp_path / "more" / "flowers").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"`set`\. Expected folders of"):
+        plan(["digits"], grid={"dataset": ["flowers", "more/flowers"]})
+
+
+def test_a_model_that_cannot_take_the_images(tmp_path):
+    write(tmp_path / "a", 5)
+    write(tmp_path / "b", 5)
+    recipe = with_settings(RECIPES["digits"], {"dataset": str(tmp_path)})
+    expected = r"at least 16.*\(model 'lenet5_caffe' for .* of 6x5x3 in 2"
+    with pytest.raises(ValueError, match=expected):
+        run(recipe, str(tmp_path / "run"), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    for name in ("cat", "cow", "dog"):
+        write(folder / name, 10, (18, 20, 3))
+    return folder
+
+
+SHORT = {"epochs": 1, "batch_size": 8}
+
+
+def test_train_on_a_folder(photos, tmp_path):
+    process = run_script(
+        tmp_path,
+        "train.py",
+        f"--dataset={photos}",
+        *as_flags(SHORT | {"validation": 0.2}),
+    )
+    assert process.returncode == 0, process.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("digits-0-dataset=photos")
+    model = keras.saving.load_model(folder / "model.keras")
+    assert model.input_shape == (None, 18, 20, 3)
+    assert model.output_shape == (None, 3)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["recipe"]["dataset"] == str(photos)
+    process = run_script(
+        tmp_path,
+        "shrink.py",
+        f"--model={folder}/model.keras",
+        f"--dataset={photos}",
+        "--format=keras",
+        "--rounds=1",
+    )
+    assert process.returncode == 0, process.stderr
+    assert "test error" in process.stdout
+
+
+def test_sweep_on_a_folder(photos, tmp_path):
+    arguments = [f"--set={setting}" for setting in as_flags(SHORT)]
+    process = run_script(
+        tmp_path,
+        "sweep.py",
+        "--seeds=0,1",
+        f"--set=dataset={photos}",
+        *(argument.replace("=--", "=") for argument in arguments),
+    )
+    assert process.returncode == 0, process.stderr
+    names = [path.name for path in (tmp_path / "runs/sweep").glob("*/")]
+    ending = "-batch_size=8-dataset=photos-epochs=1"
+    assert sorted(names) == [f"digits-{seed}{ending}" for seed in (0, 1)]
+    table = (tmp_path / "runs/sweep/sweep.md").read_text()
+    assert "photos" in table
 
 
 @pytest.mark.parametrize("augment", ["none", "crop"])
