@@ -193,9 +193,8 @@ def _active(sources: Sources) -> np.ndarray:
         inputs = tree.flatten(x)
         results = tree.flatten(view.predict_on_batch(inputs))
         for tensor, values in zip(read, results, strict=True):
-            others = other_axes(values.shape, tensor.axis)
             own = found.discovery.channels[tensor]
-            alive = (np.asarray(values) != 0).sum(others)
+            alive = (tensor.by_channel(values) != 0).sum(0)
             np.add.at(active, own, alive)
             np.add.at(places, own, values.size / len(own))
     return active[:-1] / np.maximum(places[:-1], 1)

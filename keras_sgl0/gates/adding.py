@@ -13,6 +13,7 @@ from keras_sgl0.network.graph import Node, Tensor, tensors
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.flat_copy import FlatCopy
+from keras_sgl0.structures.rules import side_of
 from keras_sgl0.utils.validation import (
     InputError,
     choice,
@@ -158,9 +159,10 @@ class _Gated(FlatCopy):
             here = np.isin(own, structures)
             places[here] = start + own[here] - structures[0]
             start += len(structures)
+        side, along = side_of(places.reshape(x.sizes))
         return GateChannels(
-            places.tolist(),
-            x.axis,
+            along.tolist(),
+            x.axes[side],
             dtype=layer.dtype_policy,
             name=self._take(f"{layer.name}_gated"),
         )([made[x], *vectors])

@@ -14,7 +14,7 @@ from keras_sgl0.structures.discovery import (
     find_rules,
     sliced_variables,
 )
-from keras_sgl0.structures.rules import Channelwise
+from keras_sgl0.structures.rules import Channelwise, Rule
 
 GateSet = frozenset[int]
 _NONE: GateSet = frozenset()
@@ -96,11 +96,12 @@ class Dependence:
         before = {x: _none(x) for x in tensors(self.graph.inputs)}
         for node in self.graph.nodes:
             rule = self.rules[node]
-            if not isinstance(rule, Channelwise):
-                before |= {y: _none(y) for y in node.outputs}
+            ties = _ways(node, rule)
+            if ties is None:
+                before |= {y: _none(y) for y in node.made}
                 continue
             self._own[node] = self._gates_of(node, before)
-            *inward, outward = rule.ties()
+            *inward, outward = ties
             met = _meet(
                 (labels, before[x])
                 for labels, x in zip(inward, node.inputs, strict=True)
@@ -126,7 +127,7 @@ class Dependence:
             _, *gates = node.inputs
             every = [own for z in gates for own in before[z]]
             every.append(_NONE)
-            return [every[i] for i in node.operation.places]
+            return [every[i] for i in rule.places]
         return _none(node.outputs[0])
 
     def _backward(self) -> dict[Tensor, list[GateSet]]:
@@ -140,14 +141,14 @@ class Dependence:
         for y in tensors(self.graph.outputs):
             read(y, _none(y))
         for node in reversed(self.graph.nodes):
-            rule = self.rules[node]
-            if not isinstance(rule, Channelwise):
+            ties = _ways(node, self.rules[node])
+            if ties is None:
                 for x in node.inputs:
                     read(x, _none(x))
                 continue
             y = node.outputs[0]
             pairs = zip(after.get(y, _none(y)), self._own[node], strict=True)
-            *inward, outward = rule.ties()
+            *inward, outward = ties
             met = _meet([(outward, [a | b for a, b in pairs])])
             for x, labels in zip(node.inputs, inward, strict=True):
                 if labels is None:
@@ -155,6 +156,12 @@ class Dependence:
                 else:
                     read(x, [met[label] for label in labels.tolist()])
         return after
+
+
+def _ways(node: Node, rule: Rule) -> list | None:
+    """Returns the ties where a channel comes from one channel of each input."""
+    alone = isinstance(rule, Channelwise) and len(node.made) == 1
+    return rule.ties() if alone else None
 
 
 def _none(x: Tensor) -> list[GateSet]:

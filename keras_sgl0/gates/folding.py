@@ -126,7 +126,7 @@ def _of_readers(found: Dependence):
             # One is enough, as the layer is linear in each of its kernels.
             own = reading[0]
             variable = own.of(node.operation)
-            yield _along(own.axis, variable, scale[own.channels])
+            yield variable, own.along(scale, len(variable.shape))
 
 
 def _along(axis, variable, scale):

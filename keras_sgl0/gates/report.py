@@ -205,7 +205,7 @@ def _open_before(gate: HardConcrete) -> np.ndarray | None:
         if not isinstance(rule, Channelwise):
             return None
         (y,) = node.outputs
-        y.axis = rule.axis()
+        y.axes = rule.axes()
         # Channels with the same number are one: at all positions, say.
         inward, outward = rule.ties()
         alive = np.isin(outward, inward[alive])

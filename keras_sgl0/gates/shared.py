@@ -148,8 +148,8 @@ class _Ones(Rule):
 
     needs_channels = False
 
-    def axis(self):
-        return 1
+    def axes(self):
+        return (1,)
 
     def constants(self, input_constants):
         return np.ones(self.layer.gates)
@@ -174,11 +174,22 @@ class Gates(Channelwise):
 class Gated(Channelwise):
     """Channels times gates from elsewhere."""
 
+    several_axes = True
+
     def refusal(self):
         x = self.node.inputs[0]
-        if self.layer.axis % x.rank != x.axis:
+        if self.layer.axis % x.rank not in x.axes:
             return "it does not gate channels"
         return ""
+
+    @property
+    def places(self) -> np.ndarray:
+        """The place of the gate of each channel."""
+        x = self.node.inputs[0]
+        shape = [1] * len(x.axes)
+        shape[x.axes.index(self.layer.axis % x.rank)] = -1
+        own = np.reshape(self.layer.places, shape)
+        return np.broadcast_to(own, x.sizes).ravel()
 
     def ties(self):
         """Returns the ties of the channels; the gates have none."""
@@ -192,7 +203,7 @@ class Gated(Channelwise):
             vectors: Arrays with one entry a gate, for each vector of gates.
             without: The entry of a channel without a gate.
         """
-        return np.concatenate([*vectors, [without]])[self.layer.places]
+        return np.concatenate([*vectors, [without]])[self.places]
 
     def constants(self, input_constants):
         """Returns the constants times the gates; zero times all is zero."""

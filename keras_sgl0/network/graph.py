@@ -5,9 +5,11 @@ Keras's own graph is read here and nowhere else, as parts of it are private.
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
+import numpy as np
 from keras import tree
 
 from keras_sgl0.network.layer_table import all_layers
@@ -20,16 +22,23 @@ class Tensor:
 
     Attributes:
         spec: Its shape and dtype, the batch axis first.
-        axis: The axis of its channels, the last unless set otherwise.
+        axes: The axes that its channels run over, in ascending order: one, the
+            last unless set otherwise, or several. The channels of several
+            axes are counted with the last one running fastest.
         optional: Whether it is an input that may be left out.
     """
 
     spec: keras.KerasTensor
-    axis: int = -1
+    axes: tuple[int, ...] = (-1,)
     optional: bool = False
 
     def __post_init__(self):
-        self.axis %= max(self.rank, 1)
+        self.axes = tuple(sorted(a % max(self.rank, 1) for a in self.axes))
+
+    @property
+    def axis(self) -> int | None:
+        """The axis of its channels, `None` where they run over several."""
+        return self.axes[0] if len(self.axes) == 1 else None
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -42,9 +51,26 @@ class Tensor:
         return len(self.shape)
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of its channel axes; 1 where it is unknown or no axis."""
+        return tuple(
+            (self.shape[a] or 1) if self.rank > 1 else 1 for a in self.axes
+        )
+
+    @property
     def channels(self) -> int:
-        """The number of channels; 1 where it is unknown or has no axis."""
-        return (self.shape[self.axis] or 1) if self.rank > 1 else 1
+        """The number of channels."""
+        return math.prod(self.sizes)
+
+    def by_channel(self, values):
+        """Returns an array of its shape as `(positions, channels)`.
+
+        Args:
+            values: The array.
+        """
+        places = range(-len(self.axes), 0)
+        moved = np.moveaxis(np.asarray(values), self.axes, tuple(places))
+        return moved.reshape(-1, self.channels)
 
 
 @dataclasses.dataclass(eq=False)
@@ -58,6 +84,8 @@ class Node:
         kwargs: Its keyword arguments likewise.
         results: What it returns, a `Tensor` or a structure of them.
         calls: How often the operation is called in the whole model.
+        inner: What is inside the call and has channels of its own, such as
+            the heads of an attention; set with the rule of the call.
     """
 
     operation: keras.Operation
@@ -66,6 +94,12 @@ class Node:
     kwargs: dict
     results: object
     calls: int = 1
+    inner: list[Tensor] = dataclasses.field(default_factory=list)
+
+    @property
+    def made(self) -> list[Tensor]:
+        """The tensors it returns, then those inside the call."""
+        return [*self.outputs, *self.inner]
 
     @property
     def type(self) -> str:

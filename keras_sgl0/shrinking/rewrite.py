@@ -35,13 +35,10 @@ class Rebuilt(FlatCopy):
     def change(self, node: Node) -> Rewrite | None:
         """Returns the layer without the channels that are cut."""
         cuts = self._cuts
-        kept_inputs = [cuts.kept_channels[x] for x in node.inputs]
-        kept_outputs = [cuts.kept_channels[y] for y in node.outputs]
-        if all(k.all() for k in (*kept_inputs, *kept_outputs)):
+        kept = cuts.kept_channels
+        if all(kept[x].all() for x in (*node.inputs, *node.made)):
             return None
-        return cuts.rules[node].rewrite(
-            kept_inputs, kept_outputs[0], cuts.input_constants[node]
-        )
+        return cuts.rules[node].cut(kept, cuts.input_constants[node])
 
     def config(self, config: dict) -> dict:
         """Returns the config without the penalties of this package."""

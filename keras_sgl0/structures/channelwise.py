@@ -51,6 +51,8 @@ class Elementwise(Channelwise):
     An input with one channel is broadcast over those of the others and stays.
     """
 
+    several_axes = True
+
     @property
     def channels(self) -> int:
         """The number of channels of the output."""
@@ -65,7 +67,7 @@ class Elementwise(Channelwise):
         layer, inputs = self.layer, self.node.inputs
         if not is_elementwise(getattr(layer, "activation", ops.relu)):
             return "its activation is not known to be elementwise"
-        if len({(x.rank, x.axis) for x in inputs}) > 1:
+        if len({(x.rank, x.axes) for x in inputs}) > 1:
             return "its inputs have their channels at different axes"
         others = [getattr(layer, name, 0) for name in ("x_min", "x_max")]
         others += _others(self.node)
@@ -195,9 +197,9 @@ class Steps(Channelwise):
 class GlobalPooling(Channelwise):
     """Pooling over all positions."""
 
-    def axis(self):
+    def axes(self):
         """Returns the channel axis, the last where no position is left."""
-        return self.node.inputs[0].axis if self.layer.keepdims else 1
+        return self.node.inputs[0].axes if self.layer.keepdims else (1,)
 
 
 @rule(keras.layers.UpSampling2D)
@@ -230,7 +232,7 @@ class PReLU(Channelwise):
 
     def slices(self):
         """Returns the slopes, if each channel has its own."""
-        axis = self.node.inputs[0].axis - 1
+        axis = self.node.inputs[0].axes[0] - 1
         own = np.arange(self.node.inputs[0].channels)
         if self.layer.alpha.shape[axis] == 1 < len(own):
             return []
@@ -250,13 +252,13 @@ class PReLU(Channelwise):
     def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with the slopes of the channels that stay."""
         alpha = self.values(self.layer.alpha)
-        axis = self.node.inputs[0].axis - 1
+        axis = self.node.inputs[0].axes[0] - 1
         if alpha.shape[axis] > 1:
             alpha = np.compress(kept_outputs, alpha, axis)
         return Rewrite({}, {"alpha": alpha})
 
     def _by_channel(self):
         """Returns the slopes as a matrix `(positions, channels or 1)`."""
-        axis = self.node.inputs[0].axis - 1
+        axis = self.node.inputs[0].axes[0] - 1
         alpha = np.moveaxis(self.values(self.layer.alpha), axis, -1)
         return alpha.reshape(math.prod(alpha.shape[:-1]), -1)

@@ -37,7 +37,7 @@ class Components:
         for node in graph.nodes:
             ties = rules[node].ties()
             if ties is not None:
-                pairs = zip((*node.inputs, *node.outputs), ties, strict=True)
+                pairs = zip((*node.inputs, *node.made), ties, strict=True)
                 self.ties[node] = [
                     (x, own) for x, own in pairs if own is not None
                 ]
@@ -85,11 +85,12 @@ class Components:
     def _connect(self):
         """Gives tied channels the smallest number among them."""
         every = [*tensors(self._graph.inputs)]
-        every += [y for node in self._graph.nodes for y in node.outputs]
+        every += [y for node in self._graph.nodes for y in node.made]
         ends = np.cumsum([x.channels for x in every])
         flat = np.arange(ends[-1])
         # Views, so that a change of one is a change of the whole.
         labels = dict(zip(every, np.split(flat, ends[:-1]), strict=True))
+        spread = [x for x in every if len(x.axes) > 1]
         changed = True
         while changed:
             before = flat.copy()
@@ -101,6 +102,8 @@ class Components:
                     np.minimum.at(least, own, labels[x])
                 for x, own in pairs:
                     labels[x][:] = least[own]
+            for x in spread:
+                _tie_slices(labels[x], x.sizes)
             changed = bool((before != flat).any())
         found, compact = np.unique(flat, return_inverse=True)
         split = np.split(compact, ends[:-1])
@@ -114,11 +117,33 @@ class Components:
         for node in self._graph.nodes:
             rule = self._rules[node]
             tied = [x for x, _ in self.ties.get(node, ())]
+            fixed = rule.fixed_inputs()
             if rule.why_outputs_stay:
                 for y in node.outputs:
                     self.refuse(self.labels[y], rule.why_outputs_stay)
             for x in node.inputs:
                 if rule.why_inputs_stay:
                     self.refuse(self.labels[x], rule.why_inputs_stay)
+                elif x in fixed:
+                    self.refuse(self.labels[x], f"`{node.path}` needs all")
                 elif tied and x not in tied:
                     self.refuse(self.labels[x], f"`{node.path}` broadcasts it")
+
+
+def _tie_slices(labels: np.ndarray, sizes: tuple[int, ...]):
+    """Ties channels over several axes so that whole slices are cut.
+
+    Where the ties leave it open along which axis, it is the last.
+
+    Args:
+        labels: The component of each channel; changed in place.
+        sizes: The sizes of the axes.
+    """
+    grid = labels.reshape(sizes)
+    places = range(grid.ndim)
+    for place in places:
+        others = tuple(i for i in places if i != place)
+        least = grid.min(others, keepdims=True)
+        if (grid == least).all():
+            return
+    grid[...] = least

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_sgl0.groups import other_axes
 from keras_sgl0.network.copying import not_copied
 from keras_sgl0.network.cost import has_sizes, total
 from keras_sgl0.network.graph import Graph, Node, Tensor, trace
@@ -147,7 +146,7 @@ def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
                 f"its constant meets the zeros around `{node.path}`",
             )
     for node in graph.nodes:
-        for y in node.outputs:
+        for y in node.made:
             components.refuse(
                 components.labels[y][np.isnan(dry_run.constants[y])],
                 f"it is not constant behind `{node.path}` with all zero",
@@ -206,10 +205,9 @@ class _Zeroed:
                 if own.role not in ("member", "statistic"):
                     continue
                 variable = own.of(node.operation)
-                labels = components.labels[own.channels_of(node)][own.channels]
-                self._masks[id(variable)] = np.expand_dims(
-                    (~free[labels]).astype("float32"),
-                    other_axes(variable.shape, own.axis),
+                labels = components.labels[own.channels_of(node)]
+                self._masks[id(variable)] = own.along(
+                    (~free[labels]).astype("float32"), len(variable.shape)
                 )
 
     def __call__(self, variable):
@@ -243,12 +241,11 @@ def sliced_variables(
         axes: dict[int, list[SlicedAxis]] = {}
         for own in rules[node].slices():
             variable = own.of(layer)
+            axis, along = own.side(
+                channels[own.channels_of(node)], len(variable.shape)
+            )
             axes.setdefault(id(variable), []).append(
-                SlicedAxis(
-                    own.axis % len(variable.shape),
-                    channels[own.channels_of(node)][own.channels],
-                    own.role,
-                )
+                SlicedAxis(axis, along, own.role)
             )
         for variable in layer.weights:
             if id(variable) in yielded:

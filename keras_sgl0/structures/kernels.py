@@ -40,14 +40,14 @@ class Kernel(Rule):
             return "its activation has weights"
         if getattr(self.layer, "groups", 1) > 1:
             return "its channels are in groups"
-        if self.node.inputs[0].axis != self.axis():
+        if self.node.inputs[0].axes != self.axes():
             return "its channels are not at the channel axis of its input"
         return super().refusal()
 
-    def axis(self):
+    def axes(self):
         """Returns the channel axis of the layer."""
         first = getattr(self.layer, "data_format", "") == "channels_first"
-        return 1 if first else self.node.inputs[0].rank - 1
+        return (1 if first else self.node.inputs[0].rank - 1,)
 
     @property
     def border(self) -> bool:
@@ -309,9 +309,9 @@ class Embedding(Rule):
             return "its table is quantized or adapted (LoRA)"
         return super().refusal()
 
-    def axis(self):
+    def axes(self):
         """Returns the last axis."""
-        return self.node.outputs[0].rank - 1
+        return (self.node.outputs[0].rank - 1,)
 
     def slices(self):
         """Returns the columns of the table."""

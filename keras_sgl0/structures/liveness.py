@@ -66,7 +66,9 @@ def analyse(
     liveness.forward(opaque or {})
     liveness.backward()
     cutting = _Cutting(liveness)
-    branches = [n for n in cutting.makers if not cutting.count(n)]
+    branches = list(
+        dict.fromkeys(n for n, x in cutting.makers if not cutting.count(x))
+    )
     require(
         minimum > 0 or not branches,
         "minimum",
@@ -131,9 +133,10 @@ class Liveness:
                 for y in node.outputs:
                     self._leave(y)
             else:
-                (y,) = node.outputs
-                y.axis = rule.axis()
-                self.constants[y] = rule.constants(constants)
+                for y, axes in zip(node.outputs, rule.all_axes(), strict=True):
+                    y.axes = axes
+                found = rule.all_constants(constants)
+                self.constants |= zip(node.made, found, strict=True)
 
     def backward(self):
         """Finds what is read."""
@@ -141,12 +144,18 @@ class Liveness:
         for y in tensors(self.graph.outputs):
             self.read[y][:] = True
         for node in reversed(self.graph.nodes):
-            y = node.outputs[0]
             rule = self.rules[node]
-            live = rule.needed(self.read[y] & np.isnan(self.constants[y]))
-            self.read[y] |= live
-            self.reads[node] = rule.reads(live, self.input_constants[node])
-            for x, read in zip(node.inputs, self.reads[node], strict=True):
+            live = rule.all_needed(
+                [
+                    self.read[y] & np.isnan(self.constants[y])
+                    for y in node.outputs
+                ]
+            )
+            for y, own in zip(node.outputs, live, strict=True):
+                self.read[y] |= own
+            self.reads[node] = rule.all_reads(live, self.input_constants[node])
+            every = [*node.inputs, *node.inner]
+            for x, read in zip(every, self.reads[node], strict=True):
                 self.read[x] |= read
 
     def _leave(self, x):
@@ -162,7 +171,7 @@ class Liveness:
         inputs = self._without_axis.intersection(node.inputs)
         if getattr(node.operation, "data_format", "") == "channels_first":
             for x in inputs:
-                x.axis = 1
+                x.axes = (1,)
                 self._leave(x)
         self._without_axis -= inputs
 
@@ -189,7 +198,12 @@ class _Cutting:
         self._liveness = liveness
         self._nodes = liveness.graph.nodes
         self.dead = liveness.dead()
-        self.makers = [n for n in self._nodes if liveness.rules[n].cuts]
+        self.makers = [
+            (n, x)
+            for n in self._nodes
+            if liveness.rules[n].cuts
+            for x in n.made
+        ]
         self._components = Components(liveness.graph, liveness.rules)
         self._refuse_lost_constants()
         alive = self._components.any({x: ~d for x, d in self.dead.items()})
@@ -201,23 +215,23 @@ class _Cutting:
         labels = self._components.labels
         return {x: self._cut[own] for x, own in labels.items()}
 
-    def count(self, node):
-        """Returns how many output channels of a layer stay."""
-        return int((~self._cut[self._of(node)]).sum())
+    def count(self, x):
+        """Returns how many channels of a tensor stay."""
+        return int((~self._cut[self._of(x)]).sum())
 
     def restore(self, minimum, round_to):
         """Brings channels back until every layer has enough of them."""
         changed = True
         while changed:
             changed = False
-            for node in self.makers:
-                number = self.count(node)
+            for _, x in self.makers:
+                number = self.count(x)
                 wanted = max(number, minimum)
                 reason = f"a layer keeps at least {minimum}"
                 if round_to and wanted % round_to:
                     wanted += round_to - wanted % round_to
                     reason = f"a layer keeps a multiple of {round_to}"
-                components = self._of(node)
+                components = self._of(x)
                 back = components[self._cut[components]][: wanted - number]
                 if len(back):
                     self._cut[back] = False
@@ -236,7 +250,7 @@ class _Cutting:
             roles = {own.role for own in rule.slices()}
             if not rule.cuts and "member" not in roles:
                 continue
-            components = self._of(node)
+            components = self._of(node.outputs[0])
             dead = self.dead[node.outputs[0]]
             dead = dead | rule.held(self._liveness.input_constants[node])
             if not rule.cuts:
@@ -250,18 +264,17 @@ class _Cutting:
                 named.add(components[i])
         return found
 
-    def _of(self, node):
-        """Returns the components of the outputs of a layer."""
-        return self._components.labels[node.outputs[0]]
+    def _of(self, x):
+        """Returns the components of the channels of a tensor."""
+        return self._components.labels[x]
 
     def _refuse_lost_constants(self):
         """Keeps the constants that a call sees differently at its border."""
         liveness = self._liveness
         for node in self._nodes:
             seen = liveness.input_constants[node]
-            for x, own, read in zip(
-                node.inputs, seen, liveness.reads[node], strict=True
-            ):
+            reads = liveness.reads[node][: len(seen)]
+            for x, own, read in zip(node.inputs, seen, reads, strict=True):
                 lost = ~np.isnan(liveness.constants[x]) & np.isnan(own)
                 self._components.refuse(
                     self._components.labels[x][lost & read],

@@ -12,7 +12,7 @@ What has no rule, or is used in a way that its rule does not cover, is `Opaque`.
 
 import dataclasses
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import keras
@@ -36,19 +36,21 @@ class Slices(NamedTuple):
     Args:
         variable: The layer's attribute that holds the variable, with dots
             where a layer in it has it: `"cell.kernel"`.
-        axis: The axis of the variable that runs over channels.
-        channels: For each index of that axis, the channel of `tensor`.
+        axis: The axis of the variable that runs over channels, or several, in
+            ascending order.
+        channels: For each index of that axis, the channel of `tensor`. For
+            several axes an array with as many.
         role: `"member"` for what makes a channel: all its members zero means
             that the channel is zero. `"statistic"` for what must be zero for
             that too, and is not trained. `"follower"` for what is cut with
             the channel and may have any value. `"reader"` for what reads it.
-        tensor: The input or output whose channels they are. `None` stands for
-            the first input where the role is `"reader"`, or else for the
-            first output.
+        tensor: The tensor whose channels they are: an input, an output or one
+            inside the call. `None` stands for the first input where the role
+            is `"reader"`, or else for the first output.
     """
 
     variable: str
-    axis: int
+    axis: int | tuple[int, ...]
     channels: np.ndarray
     role: Role
     tensor: Tensor | None = None
@@ -70,6 +72,31 @@ class Slices(NamedTuple):
         if self.tensor is not None:
             return self.tensor
         return (node.inputs if self.role == "reader" else node.outputs)[0]
+
+    def along(self, values: np.ndarray, rank: int) -> np.ndarray:
+        """Returns values of the channels, to broadcast over the variable.
+
+        Args:
+            values: One for each channel of the tensor.
+            rank: The number of axes of the variable.
+        """
+        axes = np.atleast_1d(self.axis) % rank
+        others = [i for i in range(rank) if i not in axes]
+        return np.expand_dims(values[self.channels], others)
+
+    def side(self, values: np.ndarray, rank: int) -> tuple[int, np.ndarray]:
+        """Returns the one axis that values of the channels vary along.
+
+        Args:
+            values: One for each channel of the tensor.
+            rank: The number of axes of the variable.
+
+        Returns:
+            The axis of the variable, and the value for each of its indices.
+        """
+        axes = np.atleast_1d(self.axis) % rank
+        place, along = side_of(values[self.channels])
+        return int(axes[place]), along
 
 
 def variable_of(layer: keras.Operation, path: str) -> keras.Variable:
@@ -97,10 +124,18 @@ class Rewrite:
 
 
 class Rule:
-    """What one call does to channels; the base of all rules."""
+    """What one call does to channels; the base of all rules.
+
+    A rule for one output answers by `axes`, `constants`, `reads` and
+    `rewrite`. A rule for several outputs, or with channels inside the call,
+    overrides `inner` and what these are asked by: `all_axes`, `all_constants`,
+    `all_needed`, `all_reads` and `cut`.
+    """
 
     cuts = False
     """Whether outputs can be cut on their own: the layer makes channels."""
+    several_axes = False
+    """Whether the channels of the inputs may run over several axes."""
     needs_channels = True
     """Whether the inputs must have channels, a known number of them."""
 
@@ -139,15 +174,28 @@ class Rule:
             return "several inputs or outputs"
         return ""
 
-    def axis(self) -> int:
-        """Returns the channel axis of the output."""
-        return self.node.inputs[0].axis
+    def fixed_inputs(self) -> list[Tensor]:
+        """Returns the inputs of which all channels stay, such as masks."""
+        return []
+
+    def axes(self) -> tuple[int, ...]:
+        """Returns the channel axes of the output."""
+        return self.node.inputs[0].axes
+
+    def all_axes(self) -> list[tuple[int, ...]]:
+        """Returns the channel axes of every output."""
+        return [self.axes()]
+
+    def inner(self) -> list[Tensor]:
+        """Returns new tensors for the channels inside the call."""
+        return []
 
     def ties(self) -> list[np.ndarray | None] | None:
         """Returns which channels can only be cut together.
 
-        One vector for each input, then the output: its channels with the same
-        number are cut together. `None` stands for a tensor without ties.
+        One vector for each input, then each output, then what is inside the
+        call: channels with the same number are cut together. `None` stands for
+        a tensor without ties.
         """
         return None
 
@@ -166,6 +214,16 @@ class Rule:
             input_constants: The constants of the input channels, NaN for none.
         """
         raise NotImplementedError
+
+    def all_constants(
+        self, input_constants: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Returns the constants of every output, then of what is inside.
+
+        Args:
+            input_constants: The constants of the input channels, NaN for none.
+        """
+        return [self.constants(input_constants)]
 
     def held(self, input_constants: list[np.ndarray]) -> np.ndarray:
         """Returns which outputs only the activation keeps from being constant.
@@ -186,6 +244,16 @@ class Rule:
         """
         return live
 
+    def all_needed(self, live: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns what is needed of every output.
+
+        Args:
+            live: For each output, which channels are needed and not constant.
+        """
+        if len(live) > 1:
+            return live
+        return [self.needed(own) for own in live]
+
     def reads(
         self, live: np.ndarray, input_constants: list[np.ndarray]
     ) -> list[np.ndarray]:
@@ -196,6 +264,17 @@ class Rule:
             input_constants: The constants of the input channels, NaN for none.
         """
         raise NotImplementedError
+
+    def all_reads(
+        self, live: list[np.ndarray], input_constants: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Returns what is read of every input, then of what is inside.
+
+        Args:
+            live: For each output, which channels are needed and not constant.
+            input_constants: The constants of the input channels, NaN for none.
+        """
+        return self.reads(live[0], input_constants)
 
     def rewrite(
         self,
@@ -211,6 +290,20 @@ class Rule:
             input_constants: The constants of the input channels, NaN for none.
         """
         return Rewrite()
+
+    def cut(
+        self,
+        kept: Mapping[Tensor, np.ndarray],
+        input_constants: list[np.ndarray],
+    ) -> Rewrite:
+        """Returns the layer without the channels that are cut.
+
+        Args:
+            kept: For each tensor of the call, which channels stay.
+            input_constants: The constants of the input channels, NaN for none.
+        """
+        inputs = [kept[x] for x in self.node.inputs]
+        return self.rewrite(inputs, kept[self.node.outputs[0]], input_constants)
 
 
 class Opaque(Rule):
@@ -317,16 +410,26 @@ def rule_for(node: Node, values: Values) -> Rule:
         return Opaque("its type is not known").bind(node, values)
     found = kind().bind(node, values)
     reason = _refusal(found, node)
-    return Opaque(reason).bind(node, values) if reason else found
+    if reason:
+        node.inner = []
+        return Opaque(reason).bind(node, values)
+    node.inner = node.inner or found.inner()
+    return found
 
 
 def _refusal(found: Rule, node: Node) -> str:
     """Returns why a call stays whole, empty if its rule covers it."""
-    vague = any(x.rank < 2 or x.shape[x.axis] is None for x in node.inputs)
+    vague = any(
+        x.rank < 2 or None in [x.shape[axis] for axis in x.axes]
+        for x in node.inputs
+    )
+    spread = any(len(x.axes) > 1 for x in node.inputs)
     if node.kwargs.get("training"):
         return "it is called with `training=True`"
     if found.needs_channels and vague:
         return "its input has no known channels"
+    if spread and not found.several_axes:
+        return "the channels of its input run over several axes"
     if tensors(node.kwargs.get("mask")):
         return "it has a mask"
     if node.calls > 1 and getattr(node.operation, "weights", None):
@@ -346,6 +449,40 @@ def _find(node: Node) -> type[Rule] | None:
             altered = own & (set(dir(known)) - _HARMLESS)
             return None if altered else _RULES[known]
     return None
+
+
+def side_of(values: np.ndarray) -> tuple[int, np.ndarray]:
+    """Returns the one axis that values vary along, and the values there.
+
+    Channels over several axes are cut along one of them.
+
+    Args:
+        values: An array of one axis or more. If all are equal, it is the first.
+    """
+    places = range(values.ndim)
+    for place in places:
+        others = tuple(i for i in places if i != place)
+        least = values.min(others, keepdims=True)
+        if (values == least).all():
+            return place, least.ravel()
+    raise AssertionError("The values vary along several axes.")
+
+
+def sides(flags: np.ndarray, sizes: tuple[int, ...]) -> list[np.ndarray]:
+    """Returns which indices of each channel axis stay.
+
+    What is cut of channels over several axes is whole slices along one axis.
+
+    Args:
+        flags: For each channel whether it stays.
+        sizes: The sizes of the axes.
+    """
+    grid = flags.reshape(sizes)
+    rows = (
+        np.moveaxis(grid, place, 0).reshape(size, -1)
+        for place, size in enumerate(sizes)
+    )
+    return [np.asarray(own.any(1)) for own in rows]
 
 
 _ELEMENTWISE = (

@@ -7,6 +7,7 @@ from helpers import scramble, to_numpy
 from keras import layers, ops
 from test_kernel_rules import rule_of
 
+import keras_sgl0 as ks
 from keras_sgl0.network.graph import trace
 from keras_sgl0.structures.liveness import Liveness
 from keras_sgl0.structures.rules import Opaque
@@ -180,7 +181,7 @@ def test_channels_of_a_reshape():
     inward, outward = rule.ties()
     assert inward.tolist() == [0, 1, 2]
     assert outward.tolist() == [0, 1, 2, 0, 1, 2]
-    assert rule.axis() == 2
+    assert rule.axes() == (2,)
     rule = rule_of(layers.Reshape((4, 3)), (2, 6))
     inward, outward = rule.ties()
     assert inward.tolist() == [0, 1, 2, 0, 1, 2]
@@ -188,8 +189,8 @@ def test_channels_of_a_reshape():
     given = np.array([1.0, 2.0, np.nan, 1.0, 3.0, np.nan])
     found = rule.constants([given])
     np.testing.assert_array_equal(found, [1, np.nan, np.nan])
-    assert rule_of(layers.Permute((3, 1, 2)), (4, 5, 3)).axis() == 1
-    assert rule_of(layers.RepeatVector(2), (3,)).axis() == 2
+    assert rule_of(layers.Permute((3, 1, 2)), (4, 5, 3)).axes() == (1,)
+    assert rule_of(layers.RepeatVector(2), (3,)).axes() == (2,)
 
 
 THREE = [[0, 1, 2], [3, 4, 5], [6, 7, 8], list(range(9))]
@@ -227,3 +228,39 @@ def rules(model):
     liveness = Liveness(trace(model), to_numpy, "keep")
     liveness.forward({})
     return list(liveness.rules.values())
+
+
+def split(*shapes):
+    """Returns a model that reshapes a dense layer's steps, and the labels."""
+    x = inputs = keras.Input((5, 4))
+    x = layers.Dense(6, name="first")(x)
+    for shape in shapes:
+        x = layers.Activation("relu")(layers.Reshape(shape)(x))
+    x = layers.Dense(3, name="last")(x)
+    model = scramble(keras.Model(inputs, x), 0)
+    found = ks.structures(model)
+    return model, found
+
+
+def test_channels_that_are_split_and_joined_stay_themselves():
+    model, found = split((5, 2, 3), (5, 6))
+    (middle,) = (
+        node.outputs[0]
+        for node in found.discovery.graph.nodes
+        if node.outputs[0].shape == (None, 5, 2, 3) and node.type == "Reshape"
+    )
+    assert middle.axes == (2, 3)
+    # Nothing says along which axis they go: along the last.
+    assert found.counts.tolist() == [3]
+    dead = np.array([False, True, False])
+    found.zero(dead)
+    small, report = ks.shrink(model, 0)
+    assert small.get_layer("first").units == 4
+    assert report.relative_difference < 1e-6
+    assert small.count_params() == found.cost(~dead).parameters
+
+
+def test_an_axis_of_size_one_is_no_channel_axis():
+    _, found = split((5, 1, 6))
+    middle = found.discovery.graph.nodes[1].outputs[0]
+    assert (middle.axes, found.counts.tolist()) == ((3,), [6])

@@ -7,13 +7,15 @@ from helpers import assert_same_outputs, scale_all, scramble, to_numpy
 from keras import layers, ops
 
 import keras_sgl0 as ks
-from keras_sgl0.network.graph import trace
+from keras_sgl0.network.graph import Tensor, trace
 from keras_sgl0.structures.liveness import Liveness
 from keras_sgl0.structures.rules import (
     Slices,
     evaluate,
     finite,
     is_elementwise,
+    side_of,
+    sides,
 )
 
 
@@ -262,3 +264,44 @@ def test_slices_find_variables_of_a_layer_in_the_layer():
     assert own._replace(role="member").channels_of(node) is node.outputs[0]
     recurrent = own._replace(tensor=node.outputs[0])
     assert recurrent.channels_of(node) is node.outputs[0]
+
+
+def test_channels_over_several_axes_are_counted_in_row_major_order():
+    x = Tensor(keras.KerasTensor((None, 5, 2, 3)), axes=(-1, 2))
+    assert (x.axes, x.axis, x.sizes, x.channels) == ((2, 3), None, (2, 3), 6)
+    values = np.arange(30).reshape(1, 5, 2, 3)
+    np.testing.assert_array_equal(x.by_channel(values)[1], np.arange(6, 12))
+
+
+@pytest.mark.parametrize(
+    ("values", "side"),
+    [
+        ([[1, 1], [2, 2]], (0, [1, 2])),
+        ([[1, 2], [1, 2]], (1, [1, 2])),
+        ([[1, 1], [1, 1]], (0, [1, 1])),
+        ([3, 4, 5], (0, [3, 4, 5])),
+    ],
+)
+def test_the_side_that_values_vary_along(values, side):
+    place, along = side_of(np.array(values))
+    assert (place, along.tolist()) == side
+
+
+def test_a_grid_has_no_side():
+    with pytest.raises(AssertionError, match="several axes"):
+        side_of(np.array([[1, 2], [3, 4]]))
+
+
+def test_what_stays_of_each_axis():
+    kept = sides(np.array([True, True, True, False, False, False]), (2, 3))
+    assert [own.tolist() for own in kept] == [[True, False], [True] * 3]
+
+
+def test_slices_over_several_axes():
+    own = Slices("kernel", (1, -1), np.arange(6).reshape(2, 3), "member")
+    heads = np.repeat([7, 8], 3)
+    assert own.along(heads, 3).tolist() == [[[7, 7, 7], [8, 8, 8]]]
+    axis, along = own.side(heads, 3)
+    assert (axis, along.tolist()) == (1, [7, 8])
+    axis, along = own.side(np.tile([4, 5, 6], 2), 3)
+    assert (axis, along.tolist()) == (2, [4, 5, 6])
