@@ -256,8 +256,8 @@ def _call(function, valid, **wrong):
 
 CRITERIA = {
     "importance": lambda rng: [
-        *choice("l1", "l2", "bn_scale", "fpgm", "taylor")(rng),
-        *("taylor", "apoz", "bn_scale"),  # without data, without gamma
+        *choice("l1", "l2", "bn_scale", "fpgm", "taylor", "dcp")(rng),
+        *("taylor", "apoz", "dcp", "bn_scale"),  # without data, without gamma
     ],
     "scope": choice("family", "global", "cost"),
     "limits": lambda rng: [
@@ -545,15 +545,18 @@ CALLS = [
         metric=optional(instance("accuracy")),
         latency=optional(_share),
     ),
-    _call(
-        ks.prune,
-        _model
-        | {
-            "parameters": 0.7,
-            "importance": "taylor",
-            "data": (ones, ones[:, :2]),
-        },
-        data=instance((), [], (ones,), (ones[:, 1:], ones), [ones, ones]),
+    *(
+        _call(
+            ks.prune,
+            _model
+            | {
+                "parameters": 0.7,
+                "importance": importance,
+                "data": (ones, ones[:, :2]),
+            },
+            data=instance((), [], (ones,), (ones[:, 1:], ones), [ones, ones]),
+        )
+        for importance in ("taylor", "dcp")
     ),
     _call(ks.structures, _model, **SIZED),
     _call(ks.Structures, _model, **SIZED),

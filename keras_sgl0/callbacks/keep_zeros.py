@@ -41,6 +41,13 @@ class KeepZeros(LendingCallback):
     Example:
         >>> apply_threshold(model, 1e-3)
         >>> model.fit(x, y, epochs=10, callbacks=[KeepZeros()])
+
+    Reference:
+        Magnitude pruning with retraining: Han et al., 2015, figure 2.
+        Iterative hard thresholding keeps its masks like this in its first
+        phase: Jin et al., Training skinny deep neural networks with iterative
+        hard thresholding methods, 2016, algorithm 1. Its second phase is a
+        plain `fit`.
     """
 
     def refuse(self, originals):

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_sgl0.compression.discrimination import discrimination
 from keras_sgl0.groups import other_axes
-from keras_sgl0.network.batches import batches
+from keras_sgl0.network.batches import batches_for
 from keras_sgl0.network.gradients import copy, loss_gradients, without_penalties
 from keras_sgl0.structures.discovery import SlicedVariable
 from keras_sgl0.structures.families import Structures
@@ -200,6 +201,11 @@ def _active(sources: Sources) -> np.ndarray:
     return active[:-1] / np.maximum(places[:-1], 1)
 
 
+def _dcp(sources: Sources) -> np.ndarray:
+    _require_data(sources, "dcp")
+    return discrimination(sources.structures, _some(sources))
+
+
 def _require_data(sources, name):
     require(
         sources.data is not None,
@@ -210,11 +216,7 @@ def _require_data(sources, name):
 
 
 def _some(sources) -> Iterator[tuple]:
-    number = 0
-    for batch in batches(sources.data, sources.batch_size):
-        number += 1
-        yield batch
-    require(number, "data", "at least one batch", sources.data)
+    return batches_for(sources.model, sources.data, sources.batch_size)
 
 
 def _array(value) -> np.ndarray:
@@ -282,5 +284,6 @@ IMPORTANCES: dict[str, Callable[[Sources], np.ndarray]] = {
     "fpgm": _fpgm,
     "taylor": _taylor,
     "apoz": _active,
+    "dcp": _dcp,
     "random": _random,
 }

@@ -64,7 +64,19 @@ def prune(
       reads it: the first-order change of the loss | Molchanov et al., 2019 |
     | `"apoz"` | how often what is read of it is not zero: 1 - APoZ | Hu et
       al., 2016 |
+    | `"dcp"` | the norm of the gradient, by the weights that read it, of the
+      error of their outputs and of the loss of a linear classifier on the
+      outputs' averages, starting without any channel | Zhuang et al., 2018,
+      discrimination-aware channel pruning |
     | `"random"` | a random number | |
+
+    `"dcp"` has the two losses of the paper, in closed form, on every layer;
+    the module `compression.discrimination` says what differs. Take it with
+    `scope="family"`. The paper's other rivals: magnitude pruning with
+    retraining (Han et al., 2015) is `"l2"` and `fit` in turn, with
+    `KeepZeros` for single weights; iterative hard thresholding keeps its
+    masks by `KeepZeros`; Net-Trim's layer-wise fit on real inputs (Aghasi et
+    al., 2017) is `repair`, by least squares.
 
     A function gets the members of one family: a list of matrices, one for each
     variable, in which each row is the slice of one structure. It returns one
@@ -78,8 +90,8 @@ def prune(
         channels: The share of the output channels of its layers to keep,
             likewise.
         importance: A name in the table, or a function.
-        data: What `fit` takes, for `"taylor"` (inputs and labels) and
-            `"apoz"`: a tuple of arrays, a `tf.data.Dataset`, a
+        data: What `fit` takes, for `"taylor"` and `"dcp"` (inputs and labels)
+            and `"apoz"`: a tuple of arrays, a `tf.data.Dataset`, a
             `keras.utils.PyDataset` or another finite iterable of batches. Some
             hundred examples will do.
         scope: What scores are compared to. `"family"`: each relative to the

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_sgl0.network.batches import batches
+from keras_sgl0.compression.linear import input_rows, is_linear, kernel_matrix
+from keras_sgl0.network.batches import batches_for
 from keras_sgl0.network.compilation import compiled
 from keras_sgl0.network.gradients import copy
-from keras_sgl0.network.graph import Node, functional
+from keras_sgl0.network.graph import Node
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.probing import outputs
 from keras_sgl0.structures.families import Structures
@@ -17,11 +18,6 @@ from keras_sgl0.structures.flat_copy import FlatCopy
 from keras_sgl0.structures.rules import Opaque
 from keras_sgl0.utils.validation import integer, require, require_built
 
-_CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-)
 # What is added to the diagonal, as a share of its mean.
 _RIDGE = 1e-6
 
@@ -92,7 +88,7 @@ def reestimate_batch_norm(
     statistics = compiled(statistics)
     sums = [np.zeros(others[i].shape) for i in where]
     examples = 0
-    for x in _inputs(model, data, batch_size, "data"):
+    for x, _, _ in batches_for(model, data, batch_size, "data"):
         size = len(tree.flatten(x)[0])
         examples += size
         for total, value in zip(sums, statistics(x), strict=True):
@@ -155,18 +151,15 @@ class Repair:
         ]
 
     def _is_linear(self, node: Node) -> bool:
-        layer = node.operation
         if isinstance(self._discovery.rules[node], Opaque):
             return False
-        dense = type(layer) is keras.layers.Dense
-        convolution = type(layer) in _CONVOLUTIONS and layer.groups == 1
-        return (dense or convolution) and node not in self._cut.shared
+        return is_linear(node.operation) and node not in self._cut.shared
 
     def _refit(self, node) -> bool:
         """Refits one layer; returns whether its inputs have changed."""
         kept = ~self._dead[self._discovery.channels[node.outputs[0]]]
         layer, uncut = self._cut.layers[node], self._uncut.layers[node]
-        kernel = _matrix(layer)
+        kernel = kernel_matrix(layer)
         size = kernel.shape[0] + layer.use_bias
         gram = np.zeros((size, size))
         moment = np.zeros((size, kernel.shape[1]))
@@ -175,8 +168,8 @@ class Repair:
             changed = changed or not np.array_equal(x, before)
             if not changed:
                 return False
-            rows = _rows(layer, x)
-            wanted = _rows(uncut, before) @ _matrix(uncut)
+            rows = input_rows(layer, x)
+            wanted = input_rows(uncut, before) @ kernel_matrix(uncut)
             missing = wanted - rows @ kernel
             if layer.use_bias:
                 ones = np.ones((len(rows), 1))
@@ -199,54 +192,9 @@ class Repair:
             keras.Model(flat.model.inputs, flat.made[node.inputs[0]])
             for flat in (self._cut, self._uncut)
         ]
-        for x in _inputs(
+        for x, _, _ in batches_for(
             self._cut.model, self._data, self._batch_size, "repair"
         ):
             # Not compiled: each view has its weights for one pass alone.
             found = [outputs(view, tree.flatten(x))[0] for view in views]
             yield found[0].astype("float64"), found[1].astype("float64")
-
-
-def _inputs(model, data, batch_size, name) -> Iterator[object]:
-    """Yields the inputs of each batch, after a look at their shapes."""
-    inputs = tree.flatten(functional(model).input)
-    expected = f"inputs of the shapes {[tuple(x.shape) for x in inputs]}"
-    number = 0
-    for x, _, _ in batches(data, batch_size, name):
-        number += 1
-        shapes = [tuple(array.shape) for array in tree.flatten(x)]
-        same = len(shapes) == len(inputs) and all(map(_fits, shapes, inputs))
-        require(same, name, expected, shapes)
-        yield x
-    require(number, name, "at least one batch", data)
-
-
-def _fits(shape, spec) -> bool:
-    """Returns whether a batch is as an input wants it."""
-    pairs = zip(shape[1:], spec.shape[1:], strict=False)
-    return len(shape) == len(spec.shape) and all(
-        wanted in (None, size) for size, wanted in pairs
-    )
-
-
-def _matrix(layer) -> np.ndarray:
-    """Returns a kernel as a matrix, one column an output."""
-    kernel = np.asarray(ops.convert_to_numpy(layer.kernel), "float64")
-    return kernel.reshape(-1, kernel.shape[-1])
-
-
-def _rows(layer, x) -> np.ndarray:
-    """Returns what one position of the output is computed from, in rows."""
-    size = int(np.prod(layer.kernel.shape[:-1]))
-    if isinstance(layer, keras.layers.Dense):
-        return x.reshape(-1, size)
-    # A kernel that copies each entry of a patch pads and strides as it should.
-    copying = np.eye(size).reshape(*layer.kernel.shape[:-1], size)
-    patches = layer.convolution_op(
-        ops.convert_to_tensor(x, "float32"),
-        ops.convert_to_tensor(copying, "float32"),
-    )
-    patches = np.asarray(ops.convert_to_numpy(patches), "float64")
-    if layer.data_format == "channels_first":
-        patches = np.moveaxis(patches, 1, -1)
-    return patches.reshape(-1, size)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sgl0.network.graph import functional
 from keras_sgl0.utils.validation import require
 
 
@@ -54,6 +55,41 @@ def batches(data, batch_size: int, name: str = "data") -> Iterator[tuple]:
         yield keras.tree.map_structure(
             _tensor, keras.utils.unpack_x_y_sample_weight(batch)
         )
+
+
+def batches_for(
+    model: keras.Model, data, batch_size: int, name: str = "data"
+) -> Iterator[tuple]:
+    """Yields batches as `batches` does, after a look at their shapes.
+
+    Args:
+        model: The built model that will be called on their inputs.
+        data: As in `batches`.
+        batch_size: As in `batches`.
+        name: As in `batches`.
+
+    Raises:
+        ValueError: As in `batches`, if the inputs have other shapes, or if
+            there is no batch.
+    """
+    inputs = keras.tree.flatten(functional(model).input)
+    expected = f"inputs of the shapes {[tuple(x.shape) for x in inputs]}"
+    number = 0
+    for batch in batches(data, batch_size, name):
+        number += 1
+        shapes = [tuple(x.shape) for x in keras.tree.flatten(batch[0])]
+        same = len(shapes) == len(inputs) and all(map(_fits, shapes, inputs))
+        require(same, name, expected, shapes)
+        yield batch
+    require(number, name, "at least one batch", data)
+
+
+def _fits(shape, spec) -> bool:
+    """Returns whether a batch is as an input wants it."""
+    pairs = zip(shape[1:], spec.shape[1:], strict=False)
+    return len(shape) == len(spec.shape) and all(
+        wanted in (None, size) for size, wanted in pairs
+    )
 
 
 def _rows(start: int, stop: int, array):

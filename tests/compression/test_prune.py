@@ -112,6 +112,85 @@ def test_taylor_is_the_derivative_by_what_is_read(residual):
         assert received[structure] == pytest.approx(expected, 0.02, 1e-8)
 
 
+def both_losses(layer, kernel, x, y):
+    """The losses that "dcp" differentiates, at a kernel."""
+
+    def outputs(w):
+        saved = layer.get_weights()
+        layer.set_weights([w, *map(np.zeros_like, saved[1:])])
+        activation, layer.activation = layer.activation, lambda z: z
+        found = to_numpy(layer(x)).astype("float64")
+        layer.activation = activation
+        layer.set_weights(saved)
+        return found.reshape(len(x), -1, found.shape[-1])
+
+    whole, own = outputs(to_numpy(layer.kernel)), outputs(kernel)
+    whole, own = whole - whole.mean((0, 1)), own - own.mean((0, 1))
+    reconstruction = np.square(whole - own).sum() / np.square(whole).sum()
+    whole, own = whole.mean(1), own.mean(1)
+    gram = whole.T @ whole
+    ridge = 1e-3 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    theta = np.linalg.solve(gram + ridge, whole.T @ y)
+    loss = np.square(y - own @ theta).sum() / np.square(y).sum()
+    return (reconstruction + loss) / 2
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_dcp_is_the_gradient_of_both_losses_at_zero(residual, classes):
+    x, labels = data((8, 8, 3), 5)
+    y = np.eye(5)[labels] if classes else RNG.normal(size=(20, 2))
+    found = ks.structures(residual)
+    given = (x, labels if classes else y)
+    received = score(residual, "dcp", data=given, batch_size=8)
+    y = y - y.mean(0)
+    expected = np.zeros(found.size)
+    for name in ("inner", "outer", "head"):
+        layer = residual.get_layer(name)
+        reads = keras.Model(residual.inputs, layer.input)(x)
+        (entry,) = (e for e in found.variables if e.variable is layer.kernel)
+        (sliced,) = entry.along("reader")
+        for place in np.ndindex(*layer.kernel.shape):
+            ends = []
+            for sign in (1, -1):
+                kernel = np.zeros(layer.kernel.shape, "float32")
+                kernel[place] = sign
+                ends.append(both_losses(layer, kernel, reads, y))
+            slope = (ends[0] - ends[1]) / 2  # exact for a parabola
+            expected[sliced.structures[place[sliced.axis]]] += slope**2
+    np.testing.assert_allclose(received, np.sqrt(expected), rtol=1e-3)
+
+
+def test_dcp_prefers_what_tells_classes_apart():
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 2, 400)
+    x = draw.normal(size=(400, 6)).astype("float32")
+    x[:, 2] += 3 * y  # the one input that knows the class
+    model = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(6), layers.Dense(2)]
+    )
+    model.layers[0].set_weights([np.eye(6), np.zeros(6)])
+    model.layers[1].set_weights([np.full((6, 2), [0.1, -0.1]), np.zeros(2)])
+    found = score(model, "dcp", data=(x, y))
+    assert found.argmax() == 2 and found[2] > 2 * np.delete(found, 2).max()
+
+
+def test_dcp_refuses(mlp):
+    x, _ = data()
+    with pytest.raises(ValueError, match=r"`data`\. Expected labels, which"):
+        score(mlp, "dcp", data=(x,))
+    with pytest.raises(ValueError, match="one vector an example"):
+        score(mlp, "dcp", data=(x, np.zeros((20, 2, 2))))
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 3, name="one"),
+            layers.Conv2DTranspose(2, 3),
+        ]
+    )
+    with pytest.raises(ValueError, match="no dense layer or convolution: one"):
+        score(model, "dcp", data=(np.zeros((9, 6, 6, 2)), np.zeros((9, 1))))
+
+
 def test_zeros_of_what_is_read(mlp):
     x, _ = data()
     hidden = np.maximum(x @ mlp.layers[0].kernel + mlp.layers[0].bias, 0)
