@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import keras_sgl0 as ks
 from keras_sgl0 import HardConcrete
 
 BACKEND = keras.backend.backend()
@@ -187,3 +188,42 @@ def two_towers(penalty=None, gate=None, optimizer="sgd"):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     compile_quickly(model, optimizer, loss)
     return model
+
+
+def cut_half(model, tolerance=1e-5, seed=0, inputs=None):
+    """Returns a model without a random half of each family, and that half.
+
+    The weights are random. The cut must be
+    exact and cost what `structures` said.
+
+    Args:
+        model: The model.
+        tolerance: For the outputs.
+        seed: The seed.
+        inputs: Some inputs, random ones if not given.
+
+    Returns:
+        The smaller model and flags, the structures that were set to zero.
+    """
+    rng = np.random.default_rng(seed)
+    for variable in model.weights:
+        if keras.backend.is_float_dtype(variable.dtype):
+            positive = variable.name.endswith(("variance", "stddev", "gamma"))
+            low = 0.5 if positive else -1.0
+            variable.assign(rng.uniform(low, 1, variable.shape))
+    found = ks.structures(model)
+    assert len(found) > 0
+    assert found.cost().parameters == model.count_params()
+    assert found.cost().macs == ks.count_macs(model).macs
+    dead = np.zeros(len(found), bool)
+    for family, count in enumerate(found.counts.tolist()):
+        own = np.flatnonzero(found.families == family)
+        dead[rng.choice(own, count // 2, replace=False)] = True
+    found.zero(dead)
+    small, report = ks.shrink(model, 0, verify=False)
+    assert not report.whole
+    assert_same_outputs(model, small, tolerance, inputs, seed)
+    cost = found.cost(~dead)
+    assert small.count_params() == cost.parameters == report.parameters_after
+    assert ks.count_macs(small).macs == cost.macs == report.macs_after
+    return small, dead

@@ -118,6 +118,8 @@ class RandomGraph:
         kinds = [self._kernel] * 4 + [self._channelwise] * 3
         kinds += [self._merge] * 2 + [self._concatenate, self._residual]
         kinds += [self._shared, self._inner, self._excite, self._rare]
+        if self.rank in (3, 4) and not self.first:
+            kinds.append(self._recurrent)
         self.pool.append(self._one(kinds)(x))
 
     def _layer(self, name):
@@ -239,6 +241,21 @@ class RandomGraph:
         shape = [1] * (self.rank - 2)
         shape.insert(0 if self.first else len(shape), self.channels(x))
         return layers.Multiply()([x, layers.Reshape(shape)(y)])
+
+    def _recurrent(self, x):
+        """Returns the outputs of a recurrent layer at all steps."""
+        options = {
+            "return_sequences": True,
+            "use_bias": self._chance(0.8),
+            "go_backwards": self._chance(0.3),
+            "activation": self._one(("tanh", "relu", "softsign", "sigmoid")),
+        }
+        units = self._some(2, 5)
+        if self.rank == 4:
+            padding = "same" if x.shape[2] < 3 else self._one(("same", "valid"))
+            return layers.ConvLSTM1D(units, 2, padding=padding, **options)(x)
+        kinds = (layers.SimpleRNN, layers.GRU, layers.LSTM)
+        return self._one(kinds)(units, **options)(x)
 
     def _rare(self, x):
         """Returns what is kept whole."""

@@ -49,6 +49,8 @@ def add_gates(
     test time they have the value that goes with it: 1 for a droprate of at
     most .16, .5 for .5. Take 0.1 for a model that is trained already.
 
+    The units of recurrent layers get no gates, as the layer reads them itself.
+
     The result is Functional, models in it are unfolded. It is not compiled and
     shares no weights with `model`, which is not changed; but a layer that
     cannot be made from its config, such as `Lambda`, is in both models.
@@ -91,8 +93,11 @@ def add_gates(
             f"gates; fold those it has by `fold_gates`. Received: {model!r}"
         )
     structures = Structures(model)
-    if not structures.size:
+    gated = _gated(structures)
+    if not gated.any():
         reasons = {entry.reason: None for entry in structures.fixed}
+        if structures.size:
+            reasons["recurrent layers read their own outputs"] = None
         raise InputError(
             "Invalid value for argument `model`. Expected a model with "
             "structures, channels that can be cut. None of its channels can: "
@@ -107,7 +112,20 @@ def add_gates(
             droprate, test_gate, regularizer=penalty, seed=own, **options
         )
 
-    return _Gated(structures, gate, model.name).model
+    return _Gated(structures, gated, gate, model.name).model
+
+
+def _gated(structures: Structures) -> np.ndarray:
+    """Returns which structures get gates: those that no layer reads back.
+
+    The last entry is for channels that are in none.
+    """
+    found = structures.discovery
+    gated = np.append(np.ones(structures.size, bool), False)
+    for rule in found.rules.values():
+        for y in rule.read_back():
+            gated[found.channels[y]] = False
+    return gated
 
 
 class _Gated(FlatCopy):
@@ -115,6 +133,7 @@ class _Gated(FlatCopy):
 
     Args:
         structures: Those of the model.
+        gated: Which of them get gates, then False.
         gate: Makes the gate layer of a family, from its number, `name` and
             `dtype`.
         name: The name of the copy.
@@ -123,11 +142,13 @@ class _Gated(FlatCopy):
     def __init__(
         self,
         structures: Structures,
+        gated: np.ndarray,
         gate: Callable[..., HardConcrete],
         name: str,
     ):
         self._structures = structures
         self._found = structures.discovery
+        self._has_gate = gated
         self._gate = gate
         self._vectors: dict[int, Any] = {}
         self._gated: dict[tuple[Tensor, str], Any] = {}
@@ -137,7 +158,7 @@ class _Gated(FlatCopy):
         """Returns the channels times their gates, for a kernel."""
         roles = {own.role for own in self._found.rules[node].slices()}
         x = node.inputs[0] if "reader" in roles else None
-        if x is None or (self._found.channels[x] < 0).all():
+        if x is None or not self._has_gate[self._found.channels[x]].any():
             return made
         layer = node.operation
         key = (x, layer.dtype_policy.name)
@@ -148,8 +169,8 @@ class _Gated(FlatCopy):
     def _multiplied(self, x, layer, made):
         """Returns a tensor of the copy times the gates of its channels."""
         own = self._found.channels[x]
-        gated = own >= 0
-        families = np.unique(self._structures.families[own[gated]]).tolist()
+        own = np.where(self._has_gate[own], own, -1)
+        families = np.unique(self._structures.families[own[own >= 0]]).tolist()
         vectors = [self._vector(f, wide_dtype(layer), made) for f in families]
         # The last one is for channels without a gate.
         places = np.full(len(own), sum(z.shape[1] for z in vectors))

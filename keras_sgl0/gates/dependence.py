@@ -141,9 +141,10 @@ class Dependence:
         for y in tensors(self.graph.outputs):
             read(y, _none(y))
         for node in reversed(self.graph.nodes):
-            ties = _ways(node, self.rules[node])
+            rule = self.rules[node]
+            ties = _ways(node, rule)
             if ties is None:
-                for x in node.inputs:
+                for x in (*node.inputs, *rule.read_back()):
                     read(x, _none(x))
                 continue
             y = node.outputs[0]

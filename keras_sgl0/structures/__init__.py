@@ -5,7 +5,14 @@ from keras_sgl0.structures import (
     channelwise,
     kernels,
     normalization,
+    recurrent,
     reshaping,
 )
 
-__all__ = ["channelwise", "kernels", "normalization", "reshaping"]
+__all__ = [
+    "channelwise",
+    "kernels",
+    "normalization",
+    "recurrent",
+    "reshaping",
+]

@@ -167,7 +167,7 @@ class FlatCopy:
         """Returns a copy of a layer, its weights not yet set."""
         own = (change.config if change else {}) | {"name": self._name(node)}
         return from_config(
-            node.operation, lambda config: self.config(config) | own
+            node.operation, lambda config: self.config(config | own)
         )
 
     def _set_weights(self, old, new, change):

@@ -1,6 +1,7 @@
 """The rules of the layers that have kernels: they mix and make channels."""
 
 import functools
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -34,7 +35,7 @@ class Kernel(Rule):
         return _mixing(self.node)
 
     def refusal(self):
-        if _is_altered(self.layer):
+        if is_altered(self.layer):
             return "its kernel is quantized or adapted (LoRA)"
         if getattr(self.layer.activation, "weights", ()):
             return "its activation has weights"
@@ -51,7 +52,9 @@ class Kernel(Rule):
 
     @property
     def border(self) -> bool:
-        return _is_padded(self.layer, self.node.inputs[0])
+        x = self.node.inputs[0]
+        sizes = [n for i, n in enumerate(x.shape) if i not in (0, x.axis)]
+        return is_padded(self.layer, sizes)
 
     def kernel(self) -> np.ndarray:
         """Returns the kernel as `(positions, inputs, outputs)`."""
@@ -249,7 +252,9 @@ class DepthwiseConv(Channelwise):
 
     @property
     def border(self) -> bool:
-        return _is_padded(self.layer, self.node.inputs[0])
+        x = self.node.inputs[0]
+        sizes = [n for i, n in enumerate(x.shape) if i not in (0, x.axis)]
+        return is_padded(self.layer, sizes)
 
     def ties(self):
         """Returns that a channel goes with all it is turned into."""
@@ -305,7 +310,7 @@ class Embedding(Rule):
     needs_channels = False
 
     def refusal(self):
-        if _is_altered(self.layer):
+        if is_altered(self.layer):
             return "its table is quantized or adapted (LoRA)"
         return super().refusal()
 
@@ -346,19 +351,27 @@ def _mixing(node) -> str:
     return f"the activation of `{node.path}` may mix channels"
 
 
-def _is_altered(layer) -> bool:
+def is_altered(layer: keras.layers.Layer) -> bool:
+    """Returns whether a layer's kernel is not all that makes its outputs.
+
+    Args:
+        layer: The layer.
+    """
     quantized = getattr(layer, "quantization_mode", None) is not None
     return quantized or getattr(layer, "lora_enabled", False)
 
 
-def _is_padded(layer, x) -> bool:
-    """Returns whether a convolution sees zeros beyond the border of `x`."""
-    padding = getattr(layer, "padding", "valid")
-    if padding == "valid":
+def is_padded(layer: keras.layers.Layer, sizes: Sequence[int | None]) -> bool:
+    """Returns whether a convolution sees zeros beyond the border.
+
+    Args:
+        layer: What holds its options.
+        sizes: The sizes of the axes that it runs over.
+    """
+    if getattr(layer, "padding", "valid") == "valid":
         return False
-    sizes = [n for i, n in enumerate(x.shape) if i not in (0, x.axis)]
     return any(
-        _padding(*axis, causal=padding == "causal") > 0
+        _padding(*axis, causal=layer.padding == "causal") > 0
         for axis in zip(
             sizes,
             layer.kernel_size,

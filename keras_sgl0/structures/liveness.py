@@ -145,15 +145,14 @@ class Liveness:
             self.read[y][:] = True
         for node in reversed(self.graph.nodes):
             rule = self.rules[node]
-            live = rule.all_needed(
-                [
-                    self.read[y] & np.isnan(self.constants[y])
-                    for y in node.outputs
-                ]
-            )
+            constants = self.input_constants[node]
+            live = [
+                self.read[y] & np.isnan(self.constants[y]) for y in node.outputs
+            ]
+            live = rule.all_needed(live, constants)
             for y, own in zip(node.outputs, live, strict=True):
                 self.read[y] |= own
-            self.reads[node] = rule.all_reads(live, self.input_constants[node])
+            self.reads[node] = rule.all_reads(live, constants)
             every = [*node.inputs, *node.inner]
             for x, read in zip(every, self.reads[node], strict=True):
                 self.read[x] |= read

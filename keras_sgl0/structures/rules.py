@@ -207,6 +207,15 @@ class Rule:
         """
         return []
 
+    def read_back(self) -> list[Tensor]:
+        """Returns the outputs that the layer itself reads, step by step."""
+        found = {
+            own.channels_of(self.node): None
+            for own in self.slices()
+            if own.role == "reader"
+        }
+        return [y for y in self.node.made if y in found]
+
     def constants(self, input_constants: list[np.ndarray]) -> np.ndarray:
         """Returns the constant of every output channel, NaN for none.
 
@@ -233,26 +242,32 @@ class Rule:
         """
         return np.zeros(self.node.outputs[0].channels, bool)
 
-    def needed(self, live: np.ndarray) -> np.ndarray:
+    def needed(
+        self, live: np.ndarray, input_constants: list[np.ndarray]
+    ) -> np.ndarray:
         """Returns which outputs the live ones depend on, themselves included.
 
         More than themselves only where a layer reads its own outputs, step by
         step, as recurrent layers do.
 
         Args:
-            live: Which output channels are needed and not constant.
+            live: Which output channels are read and not constant.
+            input_constants: The constants of the input channels, NaN for none.
         """
         return live
 
-    def all_needed(self, live: list[np.ndarray]) -> list[np.ndarray]:
+    def all_needed(
+        self, live: list[np.ndarray], input_constants: list[np.ndarray]
+    ) -> list[np.ndarray]:
         """Returns what is needed of every output.
 
         Args:
             live: For each output, which channels are needed and not constant.
+            input_constants: The constants of the input channels, NaN for none.
         """
         if len(live) > 1:
             return live
-        return [self.needed(own) for own in live]
+        return [self.needed(own, input_constants) for own in live]
 
     def reads(
         self, live: np.ndarray, input_constants: list[np.ndarray]
@@ -405,11 +420,11 @@ def rule_for(node: Node, values: Values) -> Rule:
         node: The call, the axes of its inputs being set.
         values: Gives the values of a variable.
     """
-    kind = _find(node)
+    kind = find(node.operation)
     if kind is None:
         return Opaque("its type is not known").bind(node, values)
     found = kind().bind(node, values)
-    reason = _refusal(found, node)
+    reason = refusal(found, node)
     if reason:
         node.inner = []
         return Opaque(reason).bind(node, values)
@@ -417,8 +432,13 @@ def rule_for(node: Node, values: Values) -> Rule:
     return found
 
 
-def _refusal(found: Rule, node: Node) -> str:
-    """Returns why a call stays whole, empty if its rule covers it."""
+def refusal(found: Rule, node: Node) -> str:
+    """Returns why a call stays whole, empty if its rule covers it.
+
+    Args:
+        found: The rule, bound to the call.
+        node: The call.
+    """
     vague = any(
         x.rank < 2 or None in [x.shape[axis] for axis in x.axes]
         for x in node.inputs
@@ -437,11 +457,14 @@ def _refusal(found: Rule, node: Node) -> str:
     return found.refusal()
 
 
-def _find(node: Node) -> type[Rule] | None:
-    """Returns the rule registered for the type of an operation."""
-    operation = node.operation
+def find(operation: keras.Operation) -> type[Rule] | None:
+    """Returns the rule registered for the type of an operation.
+
+    Args:
+        operation: A layer or another operation.
+    """
     if not isinstance(operation, keras.layers.Layer):
-        return _RULES.get(node.type)
+        return _RULES.get(type(operation).__name__)
     line = type(operation).__mro__
     for i, known in enumerate(line):
         if known in _RULES:

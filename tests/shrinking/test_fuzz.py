@@ -1,5 +1,6 @@
 """Random models, of which random structures die: nothing else may change."""
 
+import math
 import os
 
 import keras
@@ -55,7 +56,7 @@ def gained_biases(model, small):
         x.name for x in layers_of(model) if not getattr(x, "use_bias", 1)
     }
     return sum(
-        x.bias.shape[0]
+        math.prod(getattr(x, "cell", x).bias.shape)
         for x in small.layers
         if x.name in without and x.use_bias
     )
