@@ -192,8 +192,7 @@ CASES = {
 # Cases with a layer that is kept whole.
 WHOLE = {
     *("layer_norm", "group_norm", "softmax", "mixing_reshape", "grouped"),
-    *("permuted_channels", "array", "unknown_operation", "recurrent"),
-    "noise",
+    *("permuted_channels", "array", "unknown_operation", "noise"),
 }
 # Compiling every shape takes JAX long.
 SOME = {
