@@ -254,8 +254,12 @@ class RandomGraph:
         if self.rank == 4:
             padding = "same" if x.shape[2] < 3 else self._one(("same", "valid"))
             return layers.ConvLSTM1D(units, 2, padding=padding, **options)(x)
-        kinds = (layers.SimpleRNN, layers.GRU, layers.LSTM)
-        return self._one(kinds)(units, **options)(x)
+        kind = self._one((layers.SimpleRNN, layers.GRU, layers.LSTM))
+        if self._chance(0.6):
+            return kind(units, **options)(x)
+        options |= {"use_bias": True, "go_backwards": False}
+        mode = self._one(("concat", "concat", "sum", "mul", "ave"))
+        return layers.Bidirectional(kind(units, **options), mode)(x)
 
     def _rare(self, x):
         """Returns what is kept whole."""

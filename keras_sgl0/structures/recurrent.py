@@ -1,334 +1,221 @@
-"""The rules of recurrent layers: a unit is a channel, with all its gates.
-
-The columns of a unit in every gate are its members, its row of the recurrent
-kernel is what reads it. With all members zero it stays at the zero it starts
-from: a candidate of 0 changes no state of 0, whatever the gates are.
-"""
+"""The rules of the layers that run cells over steps, in one or both ways."""
 
 import functools
+import itertools
 
 import keras
 import numpy as np
 
-from keras_sgl0.groups import wide_dtype
-from keras_sgl0.network.graph import Node
-from keras_sgl0.structures.kernels import is_padded
-from keras_sgl0.structures.rules import (
-    Rewrite,
-    Rule,
-    Slices,
-    Values,
-    evaluate,
-    is_elementwise,
-    rule,
+from keras_sgl0.structures.cells import Cell, has_known_cell, with_config
+from keras_sgl0.structures.rules import Rewrite, Rule, find, rule
+
+
+@rule(
+    keras.layers.SimpleRNN,
+    keras.layers.GRU,
+    keras.layers.LSTM,
+    keras.layers.RNN,
+    keras.layers.ConvLSTM1D,
+    keras.layers.ConvLSTM2D,
+    keras.layers.ConvLSTM3D,
 )
-
-# The number of gates, and which of them is the candidate for the new state.
-_GATES = {
-    keras.layers.SimpleRNNCell: (1, 0),
-    keras.layers.GRUCell: (3, 2),
-    keras.layers.LSTMCell: (4, 2),
-}
-_CONV_GATES = (4, 2)
-
-
-class Cell:
-    """What a cell does to channels, step by step.
-
-    Args:
-        path: Where the layer of the call has the cell: `"cell"`.
-        cell: The cell.
-        gates: The number of its gates, and which is the candidate.
-        values: Gives the values of a variable.
-
-    Attributes:
-        path: Where the layer of the call has the cell.
-        size: The entry of its config that holds the number of units.
-        units: That number.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        cell: keras.layers.Layer,
-        gates: tuple[int, int],
-        values: Values,
-    ):
-        self.path = path
-        self._cell = cell
-        self._values = values
-        self._gates, self._candidate = gates
-        self.size = "units" if hasattr(cell, "units") else "filters"
-        self.units = getattr(cell, self.size)
-
-    @property
-    def why_units_stay(self) -> str:
-        """Why no unit can be cut, empty where it can."""
-        if not all(is_elementwise(own) for own in self._activations()):
-            return "may mix channels"
-        if self._activated(np.zeros(1))[0] != 0:
-            return "is not 0 at 0, so that a unit keeps changing"
-        return ""
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether an activation has weights."""
-        return any(getattr(own, "weights", ()) for own in self._activations())
-
-    @functools.cached_property
-    def kernel(self) -> np.ndarray:
-        """The kernel as `(positions, inputs, gates, units)`."""
-        return self._by_gate(self._cell.kernel)
-
-    @functools.cached_property
-    def links(self) -> np.ndarray:
-        """Which input reaches which gate of which unit."""
-        return np.asarray(self.kernel.any(0))
-
-    @functools.cached_property
-    def recurrent(self) -> np.ndarray:
-        """Which unit reaches which gate of which unit, a step later."""
-        return np.asarray(self._by_gate(self._cell.recurrent_kernel).any(0))
-
-    def slices(self, channels: np.ndarray, node: Node) -> list[Slices]:
-        """Returns which parts of the variables belong to which channels.
-
-        Args:
-            channels: For each unit, its channel of the output.
-            node: The call.
-        """
-        inputs = np.arange(node.inputs[0].channels)
-        columns = np.tile(channels, self._gates)
-        kernel, recurrent, bias = (
-            f"{self.path}.{name}"
-            for name in ("kernel", "recurrent_kernel", "bias")
-        )
-        found = [
-            Slices(kernel, -2, inputs, "reader"),
-            Slices(kernel, -1, columns, "member"),
-            Slices(recurrent, -2, channels, "reader", node.outputs[0]),
-            Slices(recurrent, -1, columns, "member"),
-        ]
-        if self._cell.bias is not None:
-            found.append(Slices(bias, -1, columns, "member"))
-        return found
-
-    def constants(self, inputs: np.ndarray) -> np.ndarray:
-        """Returns the constant of every unit, NaN for none.
-
-        Args:
-            inputs: The constants of the input channels, NaN for none.
-        """
-        if self.why_units_stay:
-            return np.full(self.units, np.nan)
-        bias, recurrent_bias = self._bias()
-        sums = bias + self.folded(~np.isnan(inputs), inputs)
-        unknown = self.links[np.isnan(inputs)].any(0) | (recurrent_bias != 0)
-        sums = np.where(unknown, np.nan, sums)[self._candidate]
-        settled = self._activated(sums)
-        zero = self._unread(settled == 0)
-        found = np.where(zero, 0.0, np.nan)
-        if self._gates == 1:
-            # Others than 0 come to their constant at the first step. The units
-            # that read one would see it change then.
-            links = self.recurrent[:, 0]
-            known = ~np.isnan(settled) & ~links[~zero].any(0)
-            known &= ~links[:, ~zero].any(1)
-            found = np.where(known, settled, found)
-        return found
-
-    def needed(self, live: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-        """Returns which units the live ones depend on, themselves included.
-
-        Args:
-            live: Which units are read and not constant.
-            inputs: The constants of the input channels, NaN for none.
-        """
-        if self.why_units_stay:
-            return np.full(self.units, live.any())
-        changing = np.isnan(self.constants(inputs))
-        while True:
-            more = live | (self.recurrent[..., live].any((1, 2)) & changing)
-            if (more == live).all():
-                return live
-            live = more
-
-    def reads(self, live: np.ndarray) -> np.ndarray:
-        """Returns which inputs some units read.
-
-        Args:
-            live: The units.
-        """
-        return np.asarray(self.links[..., live].any((1, 2)))
-
-    def folded(self, which: np.ndarray, constants: np.ndarray) -> np.ndarray:
-        """Returns what constant inputs add to each gate of each unit.
-
-        Args:
-            which: Which inputs.
-            constants: The constants of the inputs, NaN for none.
-        """
-        which = which & ~np.isnan(constants) & (constants != 0)
-        kernel = self.kernel[:, which].sum(0, dtype="float64")
-        return np.tensordot(constants[which], kernel, 1)
-
-    def rewrite(
-        self, kept_inputs: np.ndarray, kept: np.ndarray, constants: np.ndarray
-    ) -> Rewrite:
-        """Returns the cell without the units that are cut.
-
-        Args:
-            kept_inputs: Which inputs stay.
-            kept: Which units stay.
-            constants: The constants of the inputs, NaN for none.
-        """
-        columns = np.tile(kept, self._gates)
-        kernel = self._values(self._cell.kernel)
-        recurrent = self._values(self._cell.recurrent_kernel)
-        weights = {
-            "kernel": kernel[..., kept_inputs, :][..., columns],
-            "recurrent_kernel": recurrent[..., kept, :][..., columns],
-        }
-        folded = self.folded(~kept_inputs, constants).reshape(-1)
-        has_bias = bool(self._cell.use_bias or folded.any())
-        if has_bias:
-            both = getattr(self._cell, "reset_after", False)
-            own = self._cell.bias
-            bias = np.zeros((2, folded.size) if both else folded.size)
-            bias = bias if own is None else self._values(own).astype("float64")
-            # The first row is the bias of the inputs.
-            first = bias[0] if both else bias
-            first += folded
-            weights["bias"] = bias[..., columns]
-        config = {self.size: int(kept.sum()), "use_bias": has_bias}
-        named = {f"{self.path}.{name}": w for name, w in weights.items()}
-        return Rewrite(config, named)
-
-    def _activations(self):
-        names = ("activation", "recurrent_activation")
-        return [getattr(self._cell, n) for n in names if hasattr(self._cell, n)]
-
-    def _by_gate(self, variable):
-        w = self._values(variable)
-        return w.reshape(-1, w.shape[-2], self._gates, self.units)
-
-    def _bias(self):
-        """Returns the bias, and what of it a gate of the GRU multiplies."""
-        none = np.zeros((self._gates, self.units))
-        if self._cell.bias is None:
-            return none, none
-        bias = self._values(self._cell.bias)
-        bias = bias.reshape(-1, self._gates, self.units)
-        return bias[0], bias[1] if len(bias) > 1 else none
-
-    def _activated(self, sums):
-        dtype = wide_dtype(self._cell)
-        return evaluate(self._cell.activation, sums, dtype=dtype)
-
-    def _unread(self, zero):
-        """Returns which units stay at 0, as they read no others."""
-        links = self.recurrent[:, self._candidate]
-        while (changed := zero & links[~zero].any(0)).any():
-            zero = zero & ~changed
-        return zero
-
-
-@rule(keras.layers.SimpleRNN, keras.layers.GRU, keras.layers.LSTM)
 class Recurrent(Rule):
-    """A layer that runs a cell over the steps."""
+    """A layer that runs a cell over the steps.
+
+    A unit goes with its states, those it starts from and those it ends in.
+    """
 
     cuts = True
 
     @functools.cached_property
-    def cell(self) -> Cell:
-        """The cell."""
-        gates = _GATES[type(self.layer.cell)]
-        return Cell("cell", self.layer.cell, gates, self.values)
+    def cells(self) -> list[Cell]:
+        """The cells."""
+        return [Cell(self.layer, "cell", self.values)]
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """The layers that run them."""
+        return [self.layer]
 
     @property
     def why_outputs_stay(self) -> str:
         """Why no output can be cut, empty where it can."""
-        why = self.cell.why_units_stay
-        return f"an activation of `{self.node.path}` {why}" if why else ""
-
-    def refusal(self):
-        if self.layer.stateful:
-            return "it is stateful"
-        if self.cell.has_weights:
-            return "its activation has weights"
-        if self.node.inputs[0].axis != self.node.inputs[0].rank - 1:
-            return "its channels are not at the channel axis of its input"
-        return super().refusal()
-
-    def axes(self):
-        """Returns the last axis."""
-        return (self.node.outputs[0].rank - 1,)
-
-    def slices(self):
-        """Returns the rows and columns of both kernels, and the bias."""
-        return self.cell.slices(np.arange(self.cell.units), self.node)
-
-    def constants(self, input_constants):
-        """Returns what the units make of constants alone."""
-        return self.cell.constants(input_constants[0])
-
-    def needed(self, live, input_constants):
-        """Returns which units reach a live one over some steps."""
-        return self.cell.needed(live, input_constants[0])
-
-    def reads(self, live, input_constants):
-        """Returns which inputs reach a live unit."""
-        return [self.cell.reads(live)]
-
-    def rewrite(self, kept_inputs, kept_outputs, input_constants):
-        """Returns the layer with smaller kernels."""
-        return self.cell.rewrite(
-            kept_inputs[0], kept_outputs, input_constants[0]
-        )
-
-
-@rule(keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D)
-class ConvLSTM(Recurrent):
-    """An LSTM whose kernels are those of convolutions."""
-
-    @functools.cached_property
-    def cell(self) -> Cell:
-        """The cell."""
-        return Cell("cell", self.layer.cell, _CONV_GATES, self.values)
+        whys = [why for cell in self.cells if (why := cell.why_units_stay)]
+        return f"an activation of `{self.node.path}` {whys[0]}" if whys else ""
 
     @property
     def border(self) -> bool:
-        return is_padded(self.layer.cell, self.node.inputs[0].shape[2:-1])
+        shape = self.node.inputs[0].shape
+        return any(cell.is_padded(shape) for cell in self.cells)
 
     def refusal(self):
-        if self.layer.cell.data_format == "channels_first":
-            return "its channels come first"
-        return super().refusal()
-
-
-@rule(keras.layers.RNN)
-class OfCell(Recurrent):
-    """A layer that runs a cell of Keras over the steps."""
-
-    def refusal(self):
-        if type(self.layer.cell) not in _GATES:
+        if not all(has_known_cell(layer) for layer in self.layers):
             return "its cell is not known"
-        return super().refusal()
+        inputs = self.node.inputs
+        if len(inputs) not in (1, 1 + self._states()):
+            return "it has other inputs than a sequence and states"
+        if any(x.axes != (x.rank - 1,) for x in inputs):
+            return "its channels are not at the channel axis of its input"
+        reasons = [reason for cell in self.cells if (reason := cell.refusal)]
+        return reasons[0] if reasons else ""
+
+    def all_axes(self):
+        """Returns the last axis of every output."""
+        return [(y.rank - 1,) for y in self.node.outputs]
+
+    def ties(self):
+        """Returns that a unit goes with its states; inputs have no ties."""
+        units = self.cells[0].units
+        x = units + np.arange(self.node.inputs[0].channels)
+        others = (*self.node.inputs[1:], *self.node.outputs)
+        return [x, *(np.arange(other.channels) % units for other in others)]
+
+    def slices(self):
+        """Returns the rows and columns of all kernels, and the biases."""
+        pairs = zip(self.cells, self._places(), strict=True)
+        found = [cell.slices(own, self.node) for cell, own in pairs]
+        return [*itertools.chain(*found)]
+
+    def all_constants(self, input_constants):
+        """Returns what the units make of constants alone."""
+        found = self._constants(input_constants)
+        return [self.merged(found), *self._of_states(found)]
+
+    def all_needed(self, live, input_constants):
+        """Returns which units reach a live one over some steps."""
+        constants = self._constants(input_constants)
+        needed = [
+            cell.needed(own, np.isnan(c))
+            for cell, own, c in zip(
+                self.cells, self._live(live), constants, strict=True
+            )
+        ]
+        output = np.zeros(self.node.outputs[0].channels, bool)
+        for own, places in zip(needed, self._places(), strict=True):
+            output[places] |= own
+        return [output, *self._of_states(needed)]
+
+    def all_reads(self, live, input_constants):
+        """Returns which inputs reach a live unit, and its first states."""
+        own = self._live(live)
+        pairs = zip(self.cells, own, strict=True)
+        x = np.any([cell.reads(units) for cell, units in pairs], axis=0)
+        several = len(self.node.inputs) > 1
+        return [x, *(self._per_state(own) if several else ())]
 
     def rewrite(self, kept_inputs, kept_outputs, input_constants):
-        """Returns the layer with a smaller cell."""
-        change = super().rewrite(kept_inputs, kept_outputs, input_constants)
-        cell = with_config(self.layer.cell, change.config)
-        return Rewrite({"cell": cell}, change.weights)
+        """Returns the layer with smaller kernels."""
+        (change,) = self._changes(kept_inputs, kept_outputs, input_constants)
+        return change
+
+    def merged(self, found: list[np.ndarray]) -> np.ndarray:
+        """Returns what becomes of constants of the units in the output.
+
+        Args:
+            found: Those of every cell.
+        """
+        return found[0]
+
+    def _changes(self, kept_inputs, kept_outputs, input_constants):
+        """Returns every layer with smaller kernels."""
+        return [
+            cell.rewrite(kept_inputs[0], kept_outputs[own], input_constants[0])
+            for cell, own in zip(self.cells, self._places(), strict=True)
+        ]
+
+    def _states(self):
+        return sum(cell.states for cell in self.cells)
+
+    def _places(self):
+        """Returns the channel of the output of each unit of each cell."""
+        return [np.arange(self.cells[0].units)]
+
+    def _constants(self, input_constants):
+        """Returns the constants of the units of each cell."""
+        sequence, *states = input_constants
+        found = []
+        for cell in self.cells:
+            own, states = states[: cell.states], states[cell.states :]
+            initial = np.ones(cell.units, bool)
+            for state in own:
+                initial &= state == 0
+            found.append(cell.constants(sequence, initial))
+        return found
+
+    def _live(self, live):
+        """Returns which units of each cell an output or a state has live."""
+        output, *states = live
+        found = []
+        for cell, places in zip(self.cells, self._places(), strict=True):
+            own, states = states[: cell.states], states[cell.states :]
+            found.append(np.any([output[places], *own], axis=0))
+        return found
+
+    def _of_states(self, found):
+        """Returns, for the states among the outputs, what is of their cells."""
+        return self._per_state(found) if len(self.node.outputs) > 1 else []
+
+    def _per_state(self, found):
+        pairs = zip(self.cells, found, strict=True)
+        return [own for cell, own in pairs for _ in range(cell.states)]
 
 
-def with_config(layer: keras.layers.Layer, changes: dict) -> dict:
-    """Returns what a layer is made from, with other entries of its config.
+@rule(keras.layers.Bidirectional)
+class Bidirectional(Recurrent):
+    """Two recurrent layers, one in each direction.
 
-    Args:
-        layer: The layer.
-        changes: The entries that change.
+    Keras wants as many units in both. So unit `i` of one is cut with unit `i`
+    of the other, also where they come side by side.
     """
-    made = keras.saving.serialize_keras_object(layer)
-    made.pop("build_config", None)  # it would be built for the old sizes
-    return made | {"config": made["config"] | changes}
+
+    @functools.cached_property
+    def cells(self) -> list[Cell]:
+        """The cell of each direction."""
+        names = ("forward_layer", "backward_layer")
+        return [
+            Cell(layer, f"{name}.cell", self.values)
+            for name, layer in zip(names, self.layers, strict=True)
+        ]
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """The layers of both directions."""
+        return [self.layer.forward_layer, self.layer.backward_layer]
+
+    def refusal(self):
+        reason = super().refusal()
+        if reason:
+            return reason
+        if any(find(layer) is not Recurrent for layer in self.layers):
+            return "its cell is not known"
+        if self.layer.merge_mode is None:
+            return "it has several outputs"
+        if len({cell.units for cell in self.cells}) > 1:
+            return "its layers have different numbers of units"
+        return ""
+
+    def merged(self, found):
+        """Returns the constants side by side, or what they make together."""
+        first, second = found
+        mode = self.layer.merge_mode
+        if mode == "concat":
+            return np.concatenate(found)
+        if mode == "mul":
+            return first * second
+        return (first + second) / (2 if mode == "ave" else 1)
+
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        """Returns the layer with smaller layers."""
+        changes = self._changes(kept_inputs, kept_outputs, input_constants)
+        config: dict = {}
+        weights: dict[str, np.ndarray] = {}
+        names = ("layer", "backward_layer")
+        for name, layer, own in zip(names, self.layers, changes, strict=True):
+            config[name] = with_config(layer, own.config)
+            weights |= own.weights
+        return Rewrite(config, weights)
+
+    def _places(self):
+        units = np.arange(self.cells[0].units)
+        beside = self.layer.merge_mode == "concat"
+        return [units, units + len(units) if beside else units]

@@ -337,6 +337,129 @@ def test_what_is_not_covered_stays_whole(layer, reason):
     assert any(reason in entry.reason for entry in found.fixed)
 
 
+def translator(kind, units=UNITS, bidirectional=False):
+    """Returns an encoder whose last states a decoder starts from."""
+    source, target = keras.Input((5, 4)), keras.Input((3, 2))
+    encoder = kind(units, return_state=True, name="encoder")
+    decoder = kind(units, return_sequences=True, name="decoder")
+    if bidirectional:
+        encoder = layers.Bidirectional(encoder)
+        decoder = layers.Bidirectional(decoder)
+    _, *states = encoder(source)
+    x = decoder(target, initial_state=states)
+    x = layers.Dense(2)(layers.Flatten()(x))
+    return keras.Model([source, target], x)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_states_tie_an_encoder_and_a_decoder(kind):
+    model = translator(kind)
+    found = ks.structures(model)
+    assert found.counts.tolist() == [UNITS]
+    assert found.made_by(0) == ("encoder", "decoder")
+    small, _ = cut_half(model)
+    for name in ("encoder", "decoder"):
+        assert small.get_layer(name).units == UNITS // 2
+
+
+@pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM])
+def test_states_tie_both_ways(kind):
+    model = translator(kind, bidirectional=True)
+    assert ks.structures(model).counts.tolist() == [UNITS]
+    cut_half(model)
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_a_state_that_is_not_zero_keeps_a_unit(kind):
+    model = random(translator(kind))
+    gates, candidate = GATES[kind]
+    decoder = model.get_layer("decoder")
+    columns(decoder, np.arange(gates) == candidate, [1])
+    assert units_left(model, "decoder") == UNITS
+    columns(model.get_layer("encoder"), np.arange(gates) == candidate, [1])
+    assert units_left(model, "decoder") == UNITS - 1
+
+
+def test_all_outputs_of_a_layer_with_states_are_looked_at():
+    x = inputs = keras.Input((5, 4))
+    layer = layers.LSTM(UNITS, return_sequences=True, return_state=True)
+    x, hidden, carry = layer(x)
+    x = layers.Dense(2)(layers.GlobalMaxPooling1D()(x))
+    second = layers.Dense(2, name="carried")(carry)
+    model = keras.Model(inputs, [x, second, layers.Dense(2)(hidden)])
+    cut_half(model)
+    # Only the carry of unit 3 is read.
+    random(model)
+    for last in model.layers[-3:]:
+        rows = np.ones((UNITS, 1)) * ((np.arange(UNITS) != 3)[:, None])
+        if last.name != "carried":
+            last.kernel.assign(to_numpy(last.kernel) * rows)
+    unread(layer, [3])
+    assert units_left(model, layer.name) == UNITS
+    carried = model.get_layer("carried")
+    carried.kernel.assign(to_numpy(carried.kernel) * rows)
+    assert units_left(model, layer.name) == UNITS - 1
+
+
+@pytest.mark.parametrize("sequences", [True, False])
+@pytest.mark.parametrize("mode", ["concat", "sum", "mul", "ave"])
+@pytest.mark.parametrize("kind", GATES)
+def test_half_the_units_of_both_ways_are_cut(kind, mode, sequences):
+    layer = layers.Bidirectional(
+        kind(UNITS, return_sequences=sequences), mode, name="both"
+    )
+    small, _ = cut_half(around(layer))
+    both = small.get_layer("both")
+    assert both.merge_mode == mode
+    assert both.forward_layer.units == both.backward_layer.units == UNITS // 2
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Bidirectional(
+            layers.GRU(UNITS, use_bias=False),
+            backward_layer=layers.LSTM(UNITS, go_backwards=True),
+        ),
+        layers.Bidirectional(layers.RNN(layers.GRUCell(UNITS)), "sum"),
+    ],
+)
+def test_half_the_units_of_other_pairs_are_cut(layer):
+    cut_half(around(layer))
+
+
+def test_a_convolutional_lstm_may_run_both_ways():
+    layer = layers.Bidirectional(layers.ConvLSTM1D(4, 2, padding="same"))
+    cut_half(around(layer, (3, 4, 2)))
+
+
+@pytest.mark.parametrize("mode", ["concat", "mul"])
+def test_a_unit_of_one_way_stays_for_that_of_the_other(mode):
+    layer = layers.Bidirectional(layers.GRU(UNITS), mode, name="both")
+    model = random(around(layer))
+    columns(layer.forward_layer, [0, 0, 1], [1, 2])
+    columns(layer.backward_layer, [0, 0, 1], [2, 3])
+    small, _ = ks.shrink(model, 0)
+    assert_same_outputs(model, small)
+    assert small.get_layer("both").forward_layer.units == UNITS - 1
+
+
+def test_both_ways_apart_stay_whole():
+    inputs = keras.Input((5, 4))
+    x, y = layers.Bidirectional(layers.GRU(3), None)(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Add()([x, y])))
+    assert "several outputs" in str(ks.structures(model))
+
+
+def test_a_penalty_inside_a_wrapper_does_not_come_along():
+    inner = layers.GRU(UNITS, kernel_regularizer=ks.GroupLasso(0.1))
+    layer = layers.Bidirectional(inner, name="both")
+    small, _ = cut_half(around(layer))
+    both = small.get_layer("both")
+    assert both.forward_layer.kernel_regularizer is None
+    assert both.backward_layer.kernel_regularizer is None
+
+
 def test_a_stateful_layer_stays_whole():
     inputs = keras.Input(batch_shape=(2, 5, 4))
     x = layers.LSTM(UNITS, stateful=True)(inputs)
@@ -361,9 +484,10 @@ def test_what_a_unit_needs_is_found_to_the_end():
     for unit in range(UNITS - 1):
         chain[unit + 1, unit] = 1  # each reads the one after it
     layer.cell.recurrent_kernel.assign(chain)
-    rule.cell.__dict__.pop("recurrent", None)
+    (cell,) = rule.cells
+    cell.__dict__.pop("recurrent", None)
     live = np.arange(UNITS) == 2
-    needed = rule.needed(live, [np.full(4, np.nan)])
+    (needed,) = rule.all_needed([live], [np.full(4, np.nan)])
     assert needed.tolist() == [False, False, True, True, True, True]
 
 
