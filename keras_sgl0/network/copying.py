@@ -42,6 +42,18 @@ def from_config(
     return type(operation).from_config(change(operation.get_config()))
 
 
+def with_config(layer: keras.layers.Layer, changes: dict) -> dict:
+    """Returns what a layer is made from, with other entries of its config.
+
+    Args:
+        layer: The layer.
+        changes: The entries that change.
+    """
+    made = keras.saving.serialize_keras_object(layer)
+    made.pop("build_config", None)  # it would be built for the old sizes
+    return made | {"config": made["config"] | changes}
+
+
 def can_be_copied(operation: keras.Operation) -> bool:
     """Returns whether an operation can be made from its config.
 

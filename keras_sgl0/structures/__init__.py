@@ -7,6 +7,7 @@ from keras_sgl0.structures import (
     normalization,
     recurrent,
     reshaping,
+    steps,
 )
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "normalization",
     "recurrent",
     "reshaping",
+    "steps",
 ]

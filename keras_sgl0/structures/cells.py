@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_sgl0.groups import wide_dtype
+from keras_sgl0.network.copying import with_config
 from keras_sgl0.network.graph import Node
 from keras_sgl0.structures.kernels import is_padded
 from keras_sgl0.structures.rules import (
@@ -253,18 +254,6 @@ class Cell:
         while (changed := zero & links[~zero].any(0)).any():
             zero = zero & ~changed
         return zero
-
-
-def with_config(layer: keras.layers.Layer, changes: dict) -> dict:
-    """Returns what a layer is made from, with other entries of its config.
-
-    Args:
-        layer: The layer.
-        changes: The entries that change.
-    """
-    made = keras.saving.serialize_keras_object(layer)
-    made.pop("build_config", None)  # it would be built for the old sizes
-    return made | {"config": made["config"] | changes}
 
 
 def has_known_cell(layer: keras.layers.Layer) -> bool:

@@ -6,7 +6,8 @@ import itertools
 import keras
 import numpy as np
 
-from keras_sgl0.structures.cells import Cell, has_known_cell, with_config
+from keras_sgl0.network.copying import with_config
+from keras_sgl0.structures.cells import Cell, has_known_cell
 from keras_sgl0.structures.rules import Rewrite, Rule, find, rule
 
 
