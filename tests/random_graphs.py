@@ -251,6 +251,8 @@ class RandomGraph:
             "activation": self._one(("tanh", "relu", "softsign", "sigmoid")),
         }
         units = self._some(2, 5)
+        if self._chance(0.3):
+            return layers.TimeDistributed(layers.Dense(units, "relu"))(x)
         if self.rank == 4:
             padding = "same" if x.shape[2] < 3 else self._one(("same", "valid"))
             return layers.ConvLSTM1D(units, 2, padding=padding, **options)(x)
