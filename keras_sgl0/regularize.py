@@ -62,8 +62,8 @@ def regularize(
     convolution whose maps are the outputs, be it through activations, pooling
     or reshaping. It is not a dense head with `axis="auto"`, whose groups are
     input rows, nor a penalty without groups. Put it there by naming the layer
-    in `layers`. Of a subclassed model it is not known what makes the outputs:
-    everything gets the penalty, and the report says so.
+    in `layers`. Inside a layer or model that cannot be traced it is not known
+    what makes the outputs: everything gets the penalty, and the report says so.
 
     A frozen layer gets its penalty too, but Keras ignores it until the layer
     is trainable. An attention layer has one penalty, and one depth, for all

@@ -358,20 +358,26 @@ def test_an_adapted_kernel_is_left_alone():
     assert notes(report)["first"] == note
 
 
-def test_a_subclassed_model(tmp_path):
+@pytest.mark.parametrize("traced", [True, False])
+def test_a_subclassed_model(traced):
     class Own(keras.Model):
         def __init__(self):
             super().__init__()
             self.dense, self.unused = layers.Dense(2), layers.Dense(2)
+            self.head = layers.Dense(2)
 
         def call(self, x):
-            return self.dense(x)
+            if not traced:
+                self.add_loss(0.0 * keras.ops.sum(x))
+            return self.head(self.dense(x))
 
     model = Own()
     model(np.ones((1, 3), "float32"))
-    used, unused = regularize(model, ks.GroupLasso(1.0)).entries
+    used, unused, head = regularize(model, ks.GroupLasso(1.0)).entries
     assert "lost when saved" in used.note
-    assert MAY_MAKE_OUTPUTS in used.note
+    assert (MAY_MAKE_OUTPUTS in used.note) is not traced
+    assert (MAY_MAKE_OUTPUTS in head.note) is not traced
+    assert (head.penalty == "") is traced
     assert unused.note == "not built"
     assert total(model) > 0
 

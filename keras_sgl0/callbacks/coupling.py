@@ -113,8 +113,8 @@ class CoupledGroups(LendingCallback):
 
     Raises:
         ValueError: If an argument cannot be used; when `fit` begins, if the
-            model is subclassed, has no structures or only frozen ones, or if a
-            variable of one has a penalty of this package already.
+            model cannot be traced, or has no structures or only frozen ones, or
+            if a variable of one has a penalty of this package already.
 
     Example:
         >>> model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)

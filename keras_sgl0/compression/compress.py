@@ -75,8 +75,7 @@ def compress(
     not changed.
 
     Args:
-        model: A built and compiled Sequential or Functional model, models in
-            it allowed, with one or several outputs.
+        model: A built and compiled model, with one or several outputs.
         train: What `fit` takes: a tuple `(x, y)` or `(x, y, sample_weight)` of
             arrays, a `tf.data.Dataset`, a `keras.utils.PyDataset` or another
             collection of batches, of a known length.

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from keras_sgl0.network.graph import functional
+from keras_sgl0.network.unfolding import functional
 
 _CATEGORICAL = (
     keras.losses.CategoricalCrossentropy,
@@ -40,7 +40,7 @@ class Distilled(keras.Model):
     It shares the layers of the student, so training it trains the student.
 
     Args:
-        student: The model to train, Sequential or Functional.
+        student: The model to train.
         teacher: A model with the same inputs and outputs. It is not changed.
         losses: The loss of each output, in order, as `compile` takes it.
         weight: The share of the distillation in the loss, in [0, 1).

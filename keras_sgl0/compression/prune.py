@@ -83,7 +83,7 @@ def prune(
     score for each row.
 
     Args:
-        model: A built Sequential or Functional model, models in it allowed.
+        model: A built model of any kind.
         macs: The share of its multiply-adds to keep, in (0, 1]. Give exactly
             one of `macs`, `parameters` and `channels`.
         parameters: The share of its parameters to keep, likewise.

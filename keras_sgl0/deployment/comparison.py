@@ -12,8 +12,8 @@ from keras_sgl0.deployment.latency import compare_latency
 from keras_sgl0.deployment.report import Change, Comparison, ExportReport
 from keras_sgl0.deployment.runtimes import SUFFIXES, Run, running, running_file
 from keras_sgl0.network.cost import count_macs, has_sizes
-from keras_sgl0.network.graph import functional, trace
 from keras_sgl0.network.probing import random_inputs
+from keras_sgl0.network.unfolding import functional, trace
 from keras_sgl0.utils.validation import (
     choice,
     file_path,

@@ -12,13 +12,13 @@ from keras_sgl0.deployment.runtimes import (
     running_file,
     size_of,
 )
-from keras_sgl0.network.graph import functional
 from keras_sgl0.network.probing import (
     Difference,
     checked_difference,
     outputs,
     probe,
 )
+from keras_sgl0.network.unfolding import functional
 from keras_sgl0.utils.validation import (
     InputError,
     boolean,
@@ -53,7 +53,7 @@ def export(
     outputs are compared with the model's.
 
     Args:
-        model: A built Sequential or Functional model.
+        model: A built model.
         path: The file, or the folder of a SavedModel. What is there is
             replaced; folders above it are made.
         format: `"keras"`, `"saved_model"` (a folder), `"litert"` (also known
@@ -72,12 +72,12 @@ def export(
         An `ExportReport`.
 
     Raises:
-        ValueError: If the model is not built or subclassed, an argument is
-            unknown or does not fit the others, a package that Keras needs for
-            the format is not installed, the model cannot be called on random
-            inputs and none are given, LiteRT cannot quantize it (recurrent
-            layers to `"int8"`), or the file cannot be run: ONNX files may hold
-            operations that no runtime knows.
+        ValueError: If the model is not built or cannot be traced, an argument
+            is unknown or does not fit the others, a package that Keras needs
+            for the format is not installed, the model cannot be called on
+            random inputs and none are given, LiteRT cannot quantize it
+            (recurrent layers to `"int8"`), or the file cannot be run: ONNX
+            files may hold operations that no runtime knows.
 
     Example:
         >>> small, report = shrink(model)

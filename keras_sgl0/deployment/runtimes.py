@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_sgl0.network.compilation import compiled
-from keras_sgl0.network.graph import functional
+from keras_sgl0.network.unfolding import functional
 
 SUFFIXES = {
     "keras": ".keras",
@@ -83,7 +83,7 @@ def named_inputs(model: keras.Model, inputs: object) -> dict[str, np.ndarray]:
     """Returns inputs under the names and in the dtypes of a model's.
 
     Args:
-        model: A built Sequential or Functional model.
+        model: A built model.
         inputs: Its inputs, structured as it wants them.
     """
     specs = tree.flatten(functional(model).input)

@@ -56,7 +56,7 @@ def add_gates(
     cannot be made from its config, such as `Lambda`, is in both models.
 
     Args:
-        model: A built Functional or Sequential model without gates.
+        model: A built model without gates.
         droprate: The share of gates that are closed at the start, in
             [.01, .99]; `droprate_init` of `HardConcrete`.
         test_gate: `"median"` or `"mean"`, see `HardConcrete`.
@@ -71,8 +71,8 @@ def add_gates(
         makes its structures, with `_gates` behind it.
 
     Raises:
-        ValueError: If the model is not built, is subclassed, has no structures
-            or has gates already, or an argument is out of range.
+        ValueError: If the model is not built, cannot be traced, has no
+            structures or has gates already, or an argument is out of range.
 
     Example:
         >>> gated = add_gates(models.LeNet5Caffe())

@@ -8,7 +8,8 @@ import numpy as np
 
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.gates.shared import Gated, Gates
-from keras_sgl0.network.graph import Node, Tensor, tensors, trace
+from keras_sgl0.network.graph import Node, Tensor, tensors
+from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.discovery import (
     SlicedVariable,
     find_rules,
@@ -30,7 +31,7 @@ class Dependence:
     wherever it is.
 
     Args:
-        model: A built Functional or Sequential model.
+        model: A built model.
 
     Attributes:
         gates: The gate layers, in the order of computation.
@@ -41,7 +42,7 @@ class Dependence:
             structures stand the numbers of sets.
 
     Raises:
-        ValueError: If the model is not built or is subclassed.
+        ValueError: If the model is not built or cannot be traced.
 
     Example:
         >>> found = Dependence(model)

@@ -38,7 +38,7 @@ class ExpectedCost:
     (`add_gates`) it is the expectation of what `shrink` leaves.
 
     Args:
-        model: A built Functional or Sequential model with gates.
+        model: A built model with gates.
         counted: `"macs"` for the multiply-adds of its kernels for one example,
             `"parameters"` for all its parameters, statistics included.
 
@@ -47,8 +47,8 @@ class ExpectedCost:
         total: The cost with all gates open.
 
     Raises:
-        ValueError: If the model is not built, is subclassed or has no kernels,
-            or with `"macs"` if the size of an input is not known.
+        ValueError: If the model is not built, cannot be traced or has no
+            kernels, or with `"macs"` if the size of an input is not known.
 
     Example:
         >>> cost = ExpectedCost(add_gates(models.LeNet5Caffe()), "macs")

@@ -15,8 +15,12 @@ from keras_sgl0.network.copying import (
     refresh,
     sharing_weights,
 )
-from keras_sgl0.network.graph import Tensor, output_layers
-from keras_sgl0.network.layer_table import all_layers
+from keras_sgl0.network.graph import Tensor
+from keras_sgl0.network.layer_table import all_layers, walk_layers
+from keras_sgl0.network.neighbours import first_call, output_layers
+from keras_sgl0.network.unfolding import trace
+from keras_sgl0.network.views import functional_view
+from keras_sgl0.structures.flat_copy import FlatCopy
 from keras_sgl0.utils.validation import InputError, require
 
 
@@ -36,11 +40,11 @@ def fold_gates(model: keras.Model) -> keras.Model:
     from its config, such as `Lambda`, is in both models.
 
     Args:
-        model: A built Functional or Sequential model, or one nested of them.
+        model: A built model.
 
     Raises:
-        ValueError: If the model is not built, has no gates or is a subclassed
-            model, if a gate can only become a `Rescaling` and Keras is set to
+        ValueError: If the model is not built, has no gates or cannot be
+            traced, if a gate can only become a `Rescaling` and Keras is set to
             channels first, or if something other than a kernel reads channels
             times their gates on structures.
 
@@ -48,6 +52,8 @@ def fold_gates(model: keras.Model) -> keras.Model:
         >>> plain = fold_gates(model)
         >>> print(sparsity_report(plain))
     """
+    if not _shows_its_gates(model):
+        model = FlatCopy(trace(model), model.name).model
     every = gates(model)
     own = [gate for gate in every if not is_shared(gate)]
     scales = _scales(model) if len(own) < len(every) else []
@@ -139,6 +145,16 @@ def _has_gates(operation):
     return any(isinstance(x, HardConcrete) for x in all_layers(operation))
 
 
+def _shows_its_gates(model) -> bool:
+    """Whether all gates are in Functional and Sequential models alone."""
+    return all(
+        functional_view(owner) is not None
+        for line in walk_layers(model)
+        if isinstance(line[-1], HardConcrete)
+        for owner in line[:-1]
+    )
+
+
 def _scale(layer, gated, values):
     kernel = ops.convert_to_numpy(layer.kernel)
     if gated.axis == 0:
@@ -180,8 +196,7 @@ def _without_gates(model, rescaled, tied, clones):
     require(
         hasattr(model, "operations"),
         "model",
-        "a Functional or Sequential model; of a subclassed one fold the "
-        "Functional parts it is made of",
+        "a model whose gates are not inside a layer that stays whole",
         model,
     )
     copy = keras.models.clone_model(
@@ -219,7 +234,7 @@ def _copy(layer, tied):
     if id(layer) in tied:
         return None
     try:
-        copy = from_config(layer)
+        copy = from_config(first_call(layer))
     except Exception:  # the config of a user's layer may raise anything
         return None
     # A model whose layers share weights has more of them as a copy.

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_sgl0.groups import by_group, group_size, upcast
-from keras_sgl0.network.graph import parents, readers
+from keras_sgl0.network.neighbours import parents, readers
 from keras_sgl0.utils.validation import require
 
 _CONVOLUTIONS = (

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.network.graph import functional
+from keras_sgl0.network.unfolding import functional
 from keras_sgl0.utils.validation import require
 
 

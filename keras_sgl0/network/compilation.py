@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_sgl0.network.graph import functional
+from keras_sgl0.network.unfolding import functional
 from keras_sgl0.utils.validation import InputError
 
 

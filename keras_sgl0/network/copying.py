@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_sgl0.network.graph import Graph, Node
+from keras_sgl0.network.graph import Graph, Node, Tensor
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.probing import random_inputs
 
@@ -17,9 +17,9 @@ _FUNCTIONS = ("activation", "recurrent_activation", "function")
 
 
 def from_config(
-    operation: keras.Operation, change: Callable = lambda config: config
+    node: Node, change: Callable = lambda config: config
 ) -> keras.Operation:
-    """Returns a copy of an operation, without the values of its weights.
+    """Returns a copy of what is called, without the values of its weights.
 
     A config may leave something out, and a function of the user that is named
     like one of Keras comes back as that one. So where a class or a function is
@@ -27,7 +27,7 @@ def from_config(
     inputs.
 
     Args:
-        operation: A layer or another operation of a model.
+        node: A call of a layer or of another operation.
         change: Takes the config and returns the one to use.
 
     Raises:
@@ -35,9 +35,10 @@ def from_config(
             or its config gives another layer. The config of a user's layer
             may raise any other error.
     """
+    operation = node.operation
     if any(hasattr(part, "save_assets") for part in all_layers(operation)):
         raise ValueError("Its state is not in its config.")
-    if not _is_trusted(operation) and not _is_given_back(operation):
+    if not _is_trusted(operation) and not _is_given_back(node):
         raise ValueError("Its config gives another layer.")
     return type(operation).from_config(change(operation.get_config()))
 
@@ -54,16 +55,16 @@ def with_config(layer: keras.layers.Layer, changes: dict) -> dict:
     return made | {"config": made["config"] | changes}
 
 
-def can_be_copied(operation: keras.Operation) -> bool:
-    """Returns whether an operation can be made from its config.
+def can_be_copied(node: Node) -> bool:
+    """Returns whether what is called can be made from its config.
 
     Args:
-        operation: A layer or another operation of a model.
+        node: A call of a layer or of another operation.
     """
-    if _is_trusted(operation):
+    if _is_trusted(node.operation):
         return True
     try:
-        from_config(operation)
+        from_config(node)
     except Exception:  # the config of a user's layer may raise anything
         return False
     return True
@@ -117,7 +118,7 @@ def not_copied(graph: Graph) -> dict[Node, str]:
     return shared_weights(graph) | {
         node: "it cannot be made from its config"
         for node in graph.nodes
-        if not can_be_copied(node.operation)
+        if not can_be_copied(node)
     }
 
 
@@ -152,14 +153,12 @@ def _is_known(function) -> bool:
     )
 
 
-def _is_given_back(operation) -> bool:
+def _is_given_back(node) -> bool:
     """Returns whether a copy by the config has the same outputs."""
-    nodes = operation._inbound_nodes
-    if not nodes:
-        return False  # it was never called, so nothing can be compared
+    operation = node.operation
     arguments = tree.map_structure(
-        lambda x: random_inputs(x) if isinstance(x, keras.KerasTensor) else x,
-        (nodes[0].arguments.args, nodes[0].arguments.kwargs),
+        lambda x: random_inputs(x.spec) if isinstance(x, Tensor) else x,
+        (node.args, node.kwargs),
     )
     copy = type(operation).from_config(operation.get_config())
     # Builds it. A layer of another library may need no build, nor allow one.

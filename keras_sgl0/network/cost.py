@@ -22,8 +22,9 @@ from collections.abc import Iterable
 import keras
 
 from keras_sgl0.network.cost_report import CostReport, LayerCost
-from keras_sgl0.network.graph import Graph, Node, trace
+from keras_sgl0.network.graph import Graph, Node
 from keras_sgl0.network.positions import kernel_positions, product
+from keras_sgl0.network.unfolding import trace
 from keras_sgl0.utils.validation import boolean, require
 
 _POOLING = tuple(
@@ -53,7 +54,7 @@ def count_macs(
     """Returns the parameters and multiply-adds of every layer.
 
     Args:
-        model: A built Sequential or Functional model. What its kernels are
+        model: A built model. What its kernels are
             applied to needs known sizes.
         elementwise: Whether to give the wider count, see the module's
             docstring: with biases, activations and pooling outputs.
@@ -66,8 +67,8 @@ def count_macs(
         of its layer says so.
 
     Raises:
-        ValueError: If the model is not built or subclassed, a size is needed
-            that is not known, or `input_shapes` do not fit the inputs.
+        ValueError: If the model is not built or cannot be traced, a size is
+            needed that is not known, or `input_shapes` do not fit the inputs.
 
     Example:
         >>> count_macs(models.LeNet5Caffe()).macs
@@ -92,7 +93,7 @@ def macs_per_weight(model: keras.Model) -> list[tuple[keras.Variable, int]]:
     part in for one example, over all calls of its layer.
 
     Args:
-        model: A built Sequential or Functional model. What its kernels are
+        model: A built model. What its kernels are
             applied to needs known sizes.
 
     Raises:

@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import keras
 
-from keras_sgl0.network.graph import Node, tensors, trace
+from keras_sgl0.network.graph import Node, tensors
 from keras_sgl0.network.layer_table import (
     is_projection,
     layouts,
     layouts_of,
     walk_layers,
 )
+from keras_sgl0.network.unfolding import trace
 
 # They sum over the channels of their inputs. Any other operation without
 # weights is taken to hand channels on, which at worst spares a kernel.
@@ -46,8 +47,8 @@ class OutputKernels(NamedTuple):
 def output_kernels(model: keras.Model) -> OutputKernels:
     """Returns which kernels make the outputs of a model.
 
-    Models in it are looked into. Of a subclassed model, and of a layer made of
-    others, nothing is known but the kernels in it; the layers of Keras that
+    Models in it are looked into, and layers made of others. Where that is not
+    possible nothing is known but the kernels in them; the layers of Keras that
     wrap one other layer, and attention, are known.
 
     Args:
@@ -62,7 +63,7 @@ def output_kernels(model: keras.Model) -> OutputKernels:
     """
     try:
         graph = trace(model)
-    except Exception:  # a subclassed model, or the call of a user's layer
+    except Exception:  # it cannot be traced, or the call of a user's layer
         return OutputKernels(set(), set(layouts_of(model)))
     found = OutputKernels(set(), set())
     makers = {y: node for node in graph.nodes for y in node.outputs}

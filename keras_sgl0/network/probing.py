@@ -9,8 +9,8 @@ import numpy as np
 from keras import ops, tree
 
 from keras_sgl0.network.compilation import compiled
-from keras_sgl0.network.graph import functional
 from keras_sgl0.network.layer_table import all_layers
+from keras_sgl0.network.unfolding import functional
 from keras_sgl0.utils.validation import InputError
 
 _UNKNOWN_SIZE = 96
@@ -65,7 +65,7 @@ def compare(
     """Returns how far the outputs of two models are apart.
 
     Args:
-        model: A built Sequential or Functional model.
+        model: A built model.
         other: A model with the same inputs and outputs.
         inputs: What to call them on, structured as they want them; `None` for
             random inputs, twice if the difference is large.
@@ -123,7 +123,7 @@ def probe(
     """Returns inputs and the outputs of a model on them.
 
     Args:
-        model: A built Sequential or Functional model.
+        model: A built model.
         inputs: Its inputs, structured as it wants them; `None` for random ones.
 
     Raises:

@@ -27,7 +27,7 @@ def delete_channels(
     `shrink(model, tolerance=0)` does it. The model passed in is not changed.
 
     Args:
-        model: A built Sequential or Functional model, models in it allowed.
+        model: A built model of any kind.
         channels: For each layer the output channels to delete, by index. A
             layer in an inner model is named `outer/inner`.
         verify: Whether to compare the outputs of the smaller model with those

@@ -8,9 +8,10 @@ from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.groups import upcast
 from keras_sgl0.network.copying import shared_weights
 from keras_sgl0.network.cost import count_parameters, layer_cost
-from keras_sgl0.network.graph import Graph, Node, trace
+from keras_sgl0.network.graph import Graph, Node
 from keras_sgl0.network.probing import Difference, compare
 from keras_sgl0.network.sparsity import TOLERANCE, thresholded
+from keras_sgl0.network.unfolding import trace
 from keras_sgl0.shrinking.report import KeptChannels, ShrinkReport, ShrunkLayer
 from keras_sgl0.shrinking.rewrite import Rebuilt
 from keras_sgl0.structures.flat_copy import NotCopied
@@ -46,13 +47,15 @@ def shrink(
     like are cut together or not at all. A layer that is unknown, or called
     more than once, stays whole, and the report names it.
 
-    The smaller model is Functional and not compiled; models in it are
-    unfolded. Its layers are made from the configs of the model's layers,
-    without the penalties and constraints of this package; others stay. The
-    model passed in is not changed.
+    The smaller model is Functional and not compiled. Models in it are
+    unfolded, and so are layers that you have made of other layers: their
+    `call` is run on symbolic tensors. One whose `call` depends on the values,
+    or uses weights of its own, stays whole. The layers are made from the
+    configs of the model's layers, without the penalties and constraints of this
+    package; others stay. The model passed in is not changed.
 
     Args:
-        model: A built Sequential or Functional model, models in it allowed.
+        model: A built model of any kind.
         tolerance: Below this a weight counts as zero. At least 0; `0` counts
             exact zeros.
         round_to: Every layer keeps a multiple of this many channels, which
@@ -73,9 +76,9 @@ def shrink(
         The smaller model and a `ShrinkReport`.
 
     Raises:
-        ValueError: If the model is not built or subclassed, an argument out of
-            range, `minimum` is 0 and a layer would lose all channels, or the
-            model cannot be called on random inputs and none are given.
+        ValueError: If the model is not built or cannot be traced, an argument
+            out of range, `minimum` is 0 and a layer would lose all channels, or
+            the model cannot be called on random inputs and none are given.
 
     Example:
         >>> small, report = shrink(apply_threshold(model))

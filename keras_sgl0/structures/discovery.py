@@ -9,8 +9,9 @@ import numpy as np
 
 from keras_sgl0.network.copying import not_copied
 from keras_sgl0.network.cost import has_sizes, total
-from keras_sgl0.network.graph import Graph, Node, Tensor, trace
+from keras_sgl0.network.graph import Graph, Node, Tensor
 from keras_sgl0.network.positions import kernel_positions
+from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.components import Components
 from keras_sgl0.structures.liveness import Liveness
 from keras_sgl0.structures.report import FixedChannels
@@ -97,10 +98,10 @@ def discover(model: keras.Model) -> Discovery:
     """Returns the structures of a model.
 
     Args:
-        model: A built Sequential or Functional model.
+        model: A built model.
 
     Raises:
-        ValueError: If the model is not built or is subclassed.
+        ValueError: If the model is not built or cannot be traced.
     """
     graph = trace(model)
     rules, components = _analyse(graph)

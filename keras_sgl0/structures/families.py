@@ -58,7 +58,7 @@ class Structures:
     a dry run of `shrink` before any training. `to_dict()` gives plain values.
 
     Args:
-        model: A built Sequential or Functional model.
+        model: A built model.
 
     Attributes:
         variables: The variables of all layers, with the structures of each.
@@ -312,10 +312,10 @@ def structures(model: keras.Model) -> Structures:
     says why. The weights' values play no part.
 
     Args:
-        model: A built Sequential or Functional model.
+        model: A built model.
 
     Raises:
-        ValueError: If the model is not built or is subclassed.
+        ValueError: If the model is not built or cannot be traced.
 
     Example:
         >>> print(structures(models.LeNet5Caffe()))

@@ -166,9 +166,7 @@ class FlatCopy:
     def _copy(self, node, change):
         """Returns a copy of a layer, its weights not yet set."""
         own = (change.config if change else {}) | {"name": self._name(node)}
-        return from_config(
-            node.operation, lambda config: self.config(config | own)
-        )
+        return from_config(node, lambda config: self.config(config | own))
 
     def _set_weights(self, old, new, change):
         if change is not None and change.weights:

@@ -20,6 +20,7 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.network.graph import Node, Tensor, tensors
+from keras_sgl0.network.tracing import keep_whole
 
 Values = Callable[[keras.Variable], np.ndarray]
 _RULES: dict[type | str, type["Rule"]] = {}
@@ -408,6 +409,7 @@ def rule(*classes: type | str) -> Callable:
 
     def register(kind):
         _RULES.update(dict.fromkeys(classes, kind))
+        keep_whole(*(c for c in classes if isinstance(c, type)))
         return kind
 
     return register
@@ -422,7 +424,8 @@ def rule_for(node: Node, values: Values) -> Rule:
     """
     kind = find(node.operation)
     if kind is None:
-        return Opaque("its type is not known").bind(node, values)
+        reason = node.reason or "its type is not known"
+        return Opaque(reason).bind(node, values)
     found = kind().bind(node, values)
     reason = refusal(found, node)
     if reason:

@@ -114,12 +114,19 @@ def test_a_closed_gate_is_a_dead_group_of_the_folded_model():
     assert 0 < report.neuron_sparsity < 1
 
 
-def test_folding_refuses_what_has_no_graph():
-    subclassed = Subclassed()
-    subclassed(np.ones((1, 8), "float32"))
+def test_folding_refuses_gates_inside_a_layer_that_stays_whole():
     wrapped = keras.Sequential(
         [keras.Input((5, 8)), layers.TimeDistributed(ks.HardConcrete())]
     )
-    for model in (subclassed, wrapped):
-        with pytest.raises(ValueError, match="a Functional or Sequential mod"):
-            ks.fold_gates(model)
+    with pytest.raises(ValueError, match="not inside a layer that stays whole"):
+        ks.fold_gates(wrapped)
+
+
+def test_gates_of_a_subclassed_model_are_folded():
+    model = Subclassed()
+    x = np.random.default_rng(0).normal(size=(3, 8)).astype("float32")
+    model(x)
+    randomise(model, 3)
+    plain = ks.fold_gates(model)
+    assert not any(isinstance(g, ks.HardConcrete) for g in layers_of(plain))
+    assert_close(model.predict(x, verbose=0), plain.predict(x, verbose=0))

@@ -309,15 +309,14 @@ def test_what_is_not_counted_is_named_in_the_report():
     assert report.to_dict()["layers"][1]["not_counted"] == mixer.not_counted
 
 
-def test_subclassed_models_are_refused_with_advice():
+def test_subclassed_models_must_be_built():
     model = Subclassed()
     with pytest.raises(ValueError, match="Expected a built model"):
         ks.shrink(model)
     model(np.ones((1, 3), "float32"))
-    with pytest.raises(ValueError, match=r"build `keras\.Model"):
-        ks.shrink(model)
-    x = keras.Input((3,))
-    ks.shrink(keras.Model(x, model.call(x)))
+    small, report = ks.shrink(model)
+    assert report.relative_difference == 0
+    assert [layer.name for layer in small.layers] == ["input", "dense"]
 
 
 @pytest.mark.parametrize(

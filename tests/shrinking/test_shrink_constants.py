@@ -221,7 +221,8 @@ class NoConfig(layers.Layer):
 
     def __init__(self, factor):
         super().__init__()
-        self.factor = factor
+        self.factor = self.add_weight(shape=())
+        self.factor.assign(factor)
 
     def call(self, x):
         return x * self.factor

@@ -8,7 +8,7 @@ from keras import layers, ops
 from test_kernel_rules import rule_of
 
 import keras_sgl0 as ks
-from keras_sgl0.network.graph import trace
+from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.liveness import Liveness
 from keras_sgl0.structures.rules import Opaque
 

@@ -7,7 +7,7 @@ from helpers import assert_same_outputs, scramble, to_numpy
 from keras import layers
 
 import keras_sgl0 as ks
-from keras_sgl0.network.graph import trace
+from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.liveness import Liveness
 
 

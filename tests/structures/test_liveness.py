@@ -6,7 +6,7 @@ import pytest
 from helpers import to_numpy
 from keras import layers
 
-from keras_sgl0.network.graph import trace
+from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.liveness import Liveness, analyse
 
 

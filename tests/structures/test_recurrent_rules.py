@@ -14,7 +14,7 @@ from helpers import (
 from keras import layers
 
 import keras_sgl0 as ks
-from keras_sgl0.network.graph import trace
+from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.liveness import Liveness, analyse
 
 UNITS = 6

@@ -7,7 +7,8 @@ from helpers import assert_same_outputs, scale_all, scramble, to_numpy
 from keras import layers, ops
 
 import keras_sgl0 as ks
-from keras_sgl0.network.graph import Tensor, trace
+from keras_sgl0.network.graph import Tensor
+from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.liveness import Liveness
 from keras_sgl0.structures.rules import (
     Slices,

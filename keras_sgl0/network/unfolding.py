@@ -1,0 +1,249 @@
+"""Finds the calls of a model, with the models and blocks in it unfolded."""
+
+import inspect
+import itertools
+
+import keras
+from keras import tree
+
+from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
+from keras_sgl0.network.input_shapes import given_shapes
+from keras_sgl0.network.tracing import (
+    NotTraced,
+    call_of,
+    calls_behind,
+    is_unfolded,
+    mask_of,
+    record,
+    spec_of,
+    uncounted_names,
+)
+from keras_sgl0.network.views import called_on_inputs, functional_view
+from keras_sgl0.utils.validation import require, require_built
+
+
+def trace(model: keras.Model, input_shapes: object = None) -> Graph:
+    """Returns the calls a model makes.
+
+    The models in it are unfolded, and the layers that a user has made of other
+    layers (`network.tracing`). What cannot be is one call, and says why.
+
+    Args:
+        model: A built model.
+        input_shapes: The sizes of one example where the model leaves them
+            open: a shape, for several inputs a list, or a dictionary by name.
+
+    Raises:
+        ValueError: If the model is not built, or is subclassed and its inputs
+            or calls are not known, or `input_shapes` do not fit its inputs.
+    """
+    view = functional(model)
+    layers = {
+        id(layer.output): layer
+        for layer in view.layers
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+    given = tree.flatten(view.input)
+    names = [layers[id(x)].name if id(x) in layers else x.name for x in given]
+    shapes = given_shapes(dict(zip(names, given, strict=True)), input_shapes)
+    flat = [
+        Tensor(
+            spec_of(x, name, shapes.get(name)),
+            optional=bool(id(x) in layers and layers[id(x)].optional),
+        )
+        for name, x in zip(names, given, strict=True)
+    ]
+    inputs = tree.pack_sequence_as(view.input, flat)
+    walk = _Walk(model)
+    with uncounted_names():
+        outputs = walk.through(view, flat)
+    whole = next((n for n in walk.nodes if n.operation is model), None)
+    require(
+        whole is None,
+        "model",
+        "a Sequential or Functional model, or a subclassed one whose `call` "
+        "can be followed",
+        f"{model}, where {whole.reason}" if whole else model,
+    )
+    names = list(view.output_names)
+    if view is not model and set(names) == {model.name}:
+        # Keras names the outputs of a subclassed model by the model alone.
+        makers = {y: n.operation.name for n in walk.nodes for y in n.outputs}
+        names = [makers.get(y, y.spec.name) for y in tensors(outputs)]
+    graph = Graph(inputs, outputs, walk.nodes, names)
+    for calls in graph.by_operation().values():
+        for node in calls:
+            node.calls = len(calls)
+    return graph
+
+
+def functional(model: keras.Model, name: str = "model") -> keras.Model:
+    """Returns a model as a Functional one, which shows its inputs and outputs.
+
+    Args:
+        model: A built model.
+        name: The name of the argument that it is.
+
+    Raises:
+        ValueError: If the model is not built, or is subclassed and its inputs
+            are not known.
+    """
+    require_built(model, name)
+    view = functional_view(model)
+    if view is None:
+        view = called_on_inputs(model, name, _token_inputs)
+    return view
+
+
+class _Walk:
+    """Goes through the calls of a model and unfolds what it can.
+
+    Args:
+        model: The model.
+
+    Attributes:
+        nodes: The calls so far.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+        self.nodes: list[Node] = []
+        self._owners: dict[str, keras.Operation] = {}
+
+    def through(self, model, inputs, prefix="", training=None):
+        """Goes through a Functional model and returns its outputs."""
+        known = dict(zip(map(id, model.inputs), inputs, strict=True))
+        # Private: Keras has no public walk over a model's calls.
+        levels = sorted(model._nodes_by_depth.items(), reverse=True)
+        calls = [
+            call_of(node)
+            for _, nodes in levels
+            for node in nodes
+            if not node.is_input
+        ]
+        self._follow(calls, known, prefix, training)
+        return tree.map_structure(lambda y: known[id(y)], model._outputs_struct)
+
+    def _follow(self, calls, known, prefix, training):
+        """Goes through calls and adds what they return to what is known."""
+        for call in calls:
+            read = tree.flatten((call.args, call.kwargs))
+            read = [x for x in read if isinstance(x, keras.KerasTensor)]
+            if any(id(x) not in known for x in read):
+                continue  # Keras does the same: it leads to no output
+            results = self._call(call, known, prefix, training)
+            pairs = zip(call.outputs, tree.flatten(results), strict=True)
+            known.update((id(y), result) for y, result in pairs)
+
+    def _call(self, call, known, prefix, training):
+        """Returns what a call returns, as tensors."""
+        operation = call.operation
+        args, kwargs = tree.map_structure(
+            lambda x: known[id(x)] if isinstance(x, keras.KerasTensor) else x,
+            (call.args, call.kwargs),
+        )
+        own = kwargs.get("training")
+        mode = training if own is None else own
+        path = self._path(prefix + operation.name, operation)
+        inner = functional_view(operation)
+        if inner is not None and _fits(inner, args, kwargs):
+            flat = tree.flatten(args[0])
+            return self.through(inner, flat, path + "/", mode)
+        reason = ""
+        if is_unfolded(operation):
+            try:
+                return self._unfold(call, known, path, mode)
+            except NotTraced as error:
+                reason = str(error)
+        if training is not None and own is None and _has_mode(operation):
+            kwargs = {**kwargs, "training": training}
+        specs = {x: x.spec for x in tensors((args, kwargs))}
+        spec_args, spec_kwargs = fill((args, kwargs), specs)
+        results = tree.map_structure(
+            lambda s: Tensor(spec_of(s)),
+            operation.compute_output_spec(*spec_args, **spec_kwargs),
+        )
+        self.nodes.append(Node(operation, path, args, kwargs, results, reason))
+        return results
+
+    def _unfold(self, call, known, path, training):
+        """Goes through the calls in a layer and returns its outputs."""
+        kwargs = {k: v for k, v in call.kwargs.items() if k != "training"}
+        inner: dict[int, Tensor] = {}
+        made: dict[int, keras.KerasTensor] = {}
+
+        def symbol(x):
+            if not isinstance(x, keras.KerasTensor):
+                return x
+            if id(x) not in made:
+                tensor = known[id(x)]
+                if tensor.optional:
+                    raise NotTraced("an input of it may be left out")
+                made[id(x)] = new = spec_of(tensor.spec)
+                inner[id(new)] = tensor
+                mask = mask_of(x)
+                if mask is not None:
+                    self._follow(calls_behind(mask, known), known, "", None)
+                    new._keras_mask = symbol(mask)
+            return made[id(x)]
+
+        args, kwargs = tree.map_structure(symbol, (call.args, kwargs))
+        recording = record(call.operation, args, kwargs, training)
+        prefix = "" if call.operation is self._model else path + "/"
+        self._follow(recording.calls, inner, prefix, training)
+        return tree.map_structure(lambda y: inner[id(y)], recording.outputs)
+
+    def _path(self, path, operation):
+        """Returns the path of a call; no two operations have the same."""
+        numbered = (f"{path}_{i}" for i in itertools.count(1))
+        return next(
+            name
+            for name in itertools.chain([path], numbered)
+            if self._owners.setdefault(name, operation) is operation
+        )
+
+
+def _token_inputs(view) -> set[str]:
+    """Returns the names of the inputs that are looked up in a table."""
+    graph = trace(view)
+    return {
+        x.spec.name
+        for x in tensors(graph.inputs)
+        for node in graph.nodes
+        if isinstance(node.operation, keras.layers.Embedding)
+        and x in node.inputs
+    }
+
+
+def _fits(model, args, kwargs) -> bool:
+    """Whether a call hands a model just what its own inputs are like."""
+    # For a structure of inputs Keras hands on one of masks that are `None`.
+    given = {
+        name
+        for name, value in kwargs.items()
+        if any(x is not None for x in tree.flatten(value))
+    }
+    if len(args) != 1 or given - {"training"}:
+        return False
+    if isinstance(args[0], dict) != isinstance(model.input, dict):
+        return False
+    given, own = tree.flatten(args[0]), tree.flatten(model.input)
+    return len(given) == len(own) and all(
+        isinstance(x, Tensor)
+        and x.rank == len(y.shape)
+        and _is_exact(x.spec.dtype, y.dtype)
+        for x, y in zip(given, own, strict=True)
+    )
+
+
+def _is_exact(given, wanted) -> bool:
+    """Whether a conversion that unfolding leaves out changes no number."""
+    widened = wanted == "float32" and given in ("float16", "bfloat16")
+    return given == wanted or widened
+
+
+def _has_mode(operation) -> bool:
+    return (
+        isinstance(operation, keras.layers.Layer)
+        and "training" in inspect.signature(operation.call).parameters
+    )
