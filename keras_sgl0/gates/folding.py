@@ -52,9 +52,10 @@ def fold_gates(model: keras.Model) -> keras.Model:
         >>> plain = fold_gates(model)
         >>> print(sparsity_report(plain))
     """
+    every = gates(model)
     if not _shows_its_gates(model):
         model = FlatCopy(trace(model), model.name).model
-    every = gates(model)
+        every = gates(model)
     own = [gate for gate in every if not is_shared(gate)]
     scales = _scales(model) if len(own) < len(every) else []
     results = {id(layer) for layer in output_layers(model)}

@@ -38,9 +38,19 @@ class Watch(keras.StatelessScope):
         self.touched: list[keras.Variable] = []
 
     def get_current_value(self, variable):
+        """Remembers a variable that is read; it has the value it has.
+
+        Args:
+            variable: The variable.
+        """
         self.touched.append(variable)
 
     def add_update(self, update):
+        """Remembers a variable that is set, and does not set it.
+
+        Args:
+            update: The variable and its value.
+        """
         self.touched.append(update[0])
 
 
@@ -56,8 +66,12 @@ def _global(name, value):
 
 
 @contextlib.contextmanager
-def in_mode(training):
-    """Has layers called as if in the call of a model in this mode."""
+def in_mode(training: bool) -> Iterator[None]:
+    """Has layers called as if in the call of a model in a mode.
+
+    Args:
+        training: The mode.
+    """
     with _global("current_call_ctx", None):
         # It belongs to a layer of no account: those of the outermost layer are
         # cleared of their losses.
@@ -67,11 +81,14 @@ def in_mode(training):
 
 
 @contextlib.contextmanager
-def unchanged(layer):
+def unchanged(layer: keras.layers.Layer) -> Iterator[list[str]]:
     """Undoes what a call changes in a layer and those in it.
 
     Yields a list, and then puts the attributes of the layer into it that the
     call has changed.
+
+    Args:
+        layer: The layer, which may have others in it.
     """
     layers = all_layers(layer)
     before = [dict(vars(part)) for part in layers]
