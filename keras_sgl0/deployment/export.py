@@ -90,8 +90,9 @@ def export(
     format = _format(path, format)
     options = _options(format, quantize, model, inputs)
     _require_packages(format)
-    # Keras exports to ONNX what was called before only.
     inputs, expected = probe(model, inputs)
+    # Keras exports to ONNX what was called as a whole before only.
+    model(inputs, training=False)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     if format == "keras":
         model.save(path)

@@ -10,6 +10,7 @@ from keras import ops, tree
 
 from keras_sgl0.network.compilation import compiled
 from keras_sgl0.network.layer_table import all_layers
+from keras_sgl0.network.running import run
 from keras_sgl0.network.unfolding import functional
 from keras_sgl0.utils.validation import InputError
 
@@ -157,12 +158,12 @@ def outputs(
         inputs: What to call it on, structured as it wants them.
         compile: Whether to compile the call where possible, as `predict` does.
     """
-
-    def call(x):
-        return model(x, training=False)
-
     with _fresh_states(model):
-        flat = tree.flatten((compiled(call) if compile else call)(inputs))
+        if compile:
+            call = compiled(lambda x: model(x, training=False))
+            flat = tree.flatten(call(inputs))
+        else:
+            flat = run(model, inputs)
     return [ops.convert_to_numpy(y) for y in flat]
 
 

@@ -15,7 +15,6 @@ counts exact zeros. Frozen layers are left out, as Keras leaves them out of
 """
 
 import math
-from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -112,8 +111,10 @@ def is_zero(w, tolerance: float = TOLERANCE):
     """
     # `|w| < 0` is never true. The smallest normal float32 stands in for a
     # tolerance of 0: no float32 but 0 and subnormal numbers is below it.
-    smallest = float(np.finfo("float32").tiny)
-    return ops.abs(upcast(w)) < max(tolerance, smallest)
+    limit = max(tolerance, float(np.finfo("float32").tiny))
+    w = upcast(w)
+    # Not by `abs`, which takes the memory of a large kernel once more.
+    return ops.logical_and(w < limit, w > -limit)
 
 
 def dead_groups(kernel, axis: Axis, tolerance: float = TOLERANCE):
@@ -299,17 +300,16 @@ def apply_threshold(
         >>> report = sparsity_report(apply_threshold(model))
     """
     kernels(model)
-    for variable, w in thresholded(model, tolerance, axis):
-        variable.assign(w)
+    thresholded = Thresholded(model, tolerance, axis)
+    for variable in model.trainable_variables:
+        variable.assign(thresholded(variable))
     return model
 
 
-def thresholded(
-    model: keras.Model,
-    tolerance: float = TOLERANCE,
-    axis: Axis | None = None,
-) -> Iterator[tuple[keras.Variable, object]]:
-    """Yields every trainable variable and what `apply_threshold` makes of it.
+class Thresholded:
+    """Gives what `apply_threshold` makes of each variable, when it is asked.
+
+    A large model's values are not held a second time.
 
     Args:
         model: A built model; it may be without kernel.
@@ -320,17 +320,33 @@ def thresholded(
         ValueError: If `tolerance` is negative, or `axis` unknown or out of
             range for a kernel.
     """
-    tolerance = finite_float("tolerance", tolerance, at_least=0)
-    axes = neuron_axes(model, axis)
-    for variable in model.trainable_variables:
+
+    def __init__(
+        self,
+        model: keras.Model,
+        tolerance: float = TOLERANCE,
+        axis: Axis | None = None,
+    ):
+        self._tolerance = finite_float("tolerance", tolerance, at_least=0)
+        self._axes = neuron_axes(model, axis)
+        self._trainable = {id(v) for v in model.trainable_variables}
+
+    def __call__(self, variable: keras.Variable):
+        """Returns the value of a variable; that of a frozen one as it is.
+
+        Args:
+            variable: A variable of the model.
+        """
         w = ops.convert_to_tensor(variable)
-        w = ops.where(is_zero(w, tolerance), ops.zeros_like(w), w)
-        if id(variable) in axes:
-            own = axes[id(variable)]
-            dead = dead_groups(w, own, tolerance)
-            dead = per_weight(dead, w.shape, own)
-            w = ops.where(dead, ops.zeros_like(w), w)
-        yield variable, w
+        if id(variable) not in self._trainable or not self._tolerance:
+            return w
+        zero = ops.cast(0, w.dtype)
+        w = ops.where(is_zero(w, self._tolerance), zero, w)
+        if id(variable) in self._axes:
+            own = self._axes[id(variable)]
+            dead = dead_groups(w, own, self._tolerance)
+            w = ops.where(per_weight(dead, w.shape, own), zero, w)
+        return w
 
 
 def _kernels(model) -> list:

@@ -155,7 +155,7 @@ class _Walk:
                 return self._unfold(call, known, path, mode)
             except NotTraced as error:
                 reason = str(error)
-        if training is not None and own is None and _has_mode(operation):
+        if training is not None and own is None and has_mode(operation):
             kwargs = {**kwargs, "training": training}
         specs = {x: x.spec for x in tensors((args, kwargs))}
         spec_args, spec_kwargs = fill((args, kwargs), specs)
@@ -242,7 +242,12 @@ def _is_exact(given, wanted) -> bool:
     return given == wanted or widened
 
 
-def _has_mode(operation) -> bool:
+def has_mode(operation: keras.Operation) -> bool:
+    """Returns whether a layer is told if it is called for training.
+
+    Args:
+        operation: A layer or another operation of a model.
+    """
     return (
         isinstance(operation, keras.layers.Layer)
         and "training" in inspect.signature(operation.call).parameters

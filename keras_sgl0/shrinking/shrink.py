@@ -1,6 +1,7 @@
 """A smaller model with the same outputs."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sgl0.gates.folding import fold_gates
@@ -10,7 +11,7 @@ from keras_sgl0.network.copying import shared_weights
 from keras_sgl0.network.cost import count_parameters, layer_cost
 from keras_sgl0.network.graph import Graph, Node
 from keras_sgl0.network.probing import Difference, compare
-from keras_sgl0.network.sparsity import TOLERANCE, thresholded
+from keras_sgl0.network.sparsity import TOLERANCE, Thresholded
 from keras_sgl0.network.unfolding import trace
 from keras_sgl0.shrinking.report import KeptChannels, ShrinkReport, ShrunkLayer
 from keras_sgl0.shrinking.rewrite import Rebuilt
@@ -124,20 +125,24 @@ def shrink(
 
 
 class _Values:
-    """The values of variables, with zeros for what counts as zero."""
+    """The values of variables, with zeros for what counts as zero.
+
+    Only the last one is held, as the rules ask for a kernel several times.
+    """
 
     def __init__(self, model, tolerance):
-        self._changed = {
-            id(variable): ops.convert_to_numpy(upcast(w))
-            for variable, w in thresholded(model, tolerance)
-        }
+        self._thresholded = Thresholded(model, tolerance)
+        self._last: tuple[keras.Variable, np.ndarray] | None = None
 
     def __call__(self, variable):
         """Returns the values of a variable, in at least float32."""
-        own = self._changed.get(id(variable))
-        if own is None and keras.backend.is_float_dtype(variable.dtype):
-            own = ops.convert_to_numpy(upcast(variable))
-        return ops.convert_to_numpy(variable) if own is None else own
+        if self._last is None or self._last[0] is not variable:
+            value = self._thresholded(variable)
+            if keras.backend.is_float_dtype(variable.dtype):
+                value = upcast(value)
+            self._last = None  # its memory is free before the next is taken
+            self._last = variable, ops.convert_to_numpy(value)
+        return self._last[1]
 
 
 def _layers(

@@ -91,9 +91,7 @@ class Kernel(Rule):
     def reads(self, live, input_constants):
         """Returns which inputs reach a live output."""
         live = live.any() if self.why_outputs_stay else live
-        return [
-            self.links[:, np.broadcast_to(live, self.links.shape[1])].any(1)
-        ]
+        return [(self.links & live).any(1)]
 
     def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with a smaller kernel and the constants folded."""
@@ -127,8 +125,10 @@ class Kernel(Rule):
             kept_inputs: Which inputs stay.
             kept_outputs: Which outputs stay.
         """
+        # By one index, as a step in between would take much memory.
+        rows, columns = map(np.flatnonzero, (kept_inputs, kept_outputs))
         kernel = self.values(self.layer.kernel)
-        return {"kernel": kernel[..., kept_inputs, :][..., kept_outputs]}
+        return {"kernel": kernel[..., rows[:, None], columns]}
 
     def _bias_slices(self, outputs):
         if self.layer.bias is None:

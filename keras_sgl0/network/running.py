@@ -1,0 +1,58 @@
+"""Calls a model in little memory."""
+
+import collections
+
+import keras
+from keras import tree
+
+from keras_sgl0.network.tracing import call_of
+from keras_sgl0.network.unfolding import has_mode
+from keras_sgl0.network.views import functional_view
+
+
+def run(model: keras.Model, inputs: object) -> list:
+    """Returns the outputs of a model at test time, as a flat list.
+
+    It makes the calls that the model makes, of its own layers as they are.
+    Each tensor is given up after it was read for the last time, while a call
+    of the model holds all of them.
+
+    Args:
+        model: A built model. A subclassed one is just called.
+        inputs: What to call it on, structured as it wants them.
+    """
+    view = functional_view(model)
+    if view is None:
+        return tree.flatten(model(inputs, training=False))
+    # Private: Keras has no public walk over a model's calls.
+    levels = sorted(view._nodes_by_depth.items(), reverse=True)
+    nodes = [n for _, level in levels for n in level if not n.is_input]
+    calls = [call_of(node) for node in nodes]
+    reads = collections.Counter(i for call in calls for i in _read(call))
+    reads.update(id(y) for y in view.outputs)
+    given = view._standardize_inputs(inputs)
+    values = dict(zip(map(id, view.inputs), given, strict=True))
+
+    def value(x):
+        return values[id(x)] if isinstance(x, keras.KerasTensor) else x
+
+    for call in calls:
+        if any(i not in values for i in _read(call)):
+            continue  # Keras does the same: it leads to no output
+        args, kwargs = tree.map_structure(value, (call.args, call.kwargs))
+        if has_mode(call.operation):
+            # What a call of the whole model is told comes before all else.
+            kwargs["training"] = False
+        results = tree.flatten(call.operation(*args, **kwargs))
+        values.update(zip(map(id, call.outputs), results, strict=True))
+        for i in _read(call):
+            reads[i] -= 1
+            if not reads[i]:
+                del values[i]
+    return [values[id(y)] for y in view.outputs]
+
+
+def _read(call) -> list[int]:
+    """Returns the `id` of each tensor that a call reads."""
+    every = tree.flatten((call.args, call.kwargs))
+    return [id(x) for x in every if isinstance(x, keras.KerasTensor)]
