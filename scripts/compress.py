@@ -35,6 +35,7 @@ BUDGETS = {
     "max_drop": "Largest drop of the accuracy on the held-out images.",
 }
 OPTIONS = {
+    "distill": "What the original shows: outputs or features.",
     "runtime": "Where to measure latency: keras, litert or onnx.",
     "importance": "What tells which channels go, see `ks.prune`.",
     "scope": "What importance is relative to: family or global.",

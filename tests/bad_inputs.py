@@ -515,6 +515,7 @@ CALLS = [
             epochs=optional(whole(0)),
             learning_rate=optional(real(above=0)),
             distillation=real(at_least=0, below=1),
+            distill=choice("outputs", "features"),
             # "taylor" and "apoz" have the training data.
             **CRITERIA | {"importance": choice("l1", "taylor")},
             batch_size=whole(1),

@@ -6,15 +6,19 @@ from collections.abc import Mapping
 
 import keras
 
-from keras_sgl0.compression.budget import Budget, require_alone
-from keras_sgl0.compression.driver import (
+from keras_sgl0.compression.arguments import (
     BEST,
-    SHARE_OF_TRAINING,
-    Options,
-    Task,
+    DISTILL,
     criteria,
     folder_of,
     require_compiled,
+)
+from keras_sgl0.compression.budget import Budget, require_alone
+from keras_sgl0.compression.driver import (
+    SHARE_OF_TRAINING,
+    Options,
+    Task,
+    lineage_of,
     resolve,
     walk,
 )
@@ -22,7 +26,7 @@ from keras_sgl0.compression.drops import drop, monitored
 from keras_sgl0.compression.importance import Importance
 from keras_sgl0.compression.report import CompressReport
 from keras_sgl0.structures.families import Measure, structures
-from keras_sgl0.utils.validation import RunError, finite_float, integer
+from keras_sgl0.utils.validation import RunError, choice, finite_float, integer
 
 # By default the model is trained for this share of what the original was.
 _SHARE_OF_TRAINING = 0.5
@@ -48,6 +52,7 @@ def compress(
     epochs: int | None = None,
     learning_rate: float | None = None,
     distillation: float = 0.5,
+    distill: str = "outputs",
     importance: Importance = "taylor",
     scope: str = BEST,
     limits: float | Mapping[str, float] = 1.0,
@@ -107,6 +112,10 @@ def compress(
             one. If a callback has lowered it, give it here.
         distillation: The share of the distillation in the loss, in [0, 1);
             0 for none.
+        distill: `"outputs"`, or `"features"` for features, too: what the last
+            reader of each family of structures reads is drawn to the channels
+            of the model that are left of it, by the mean of
+            `||t - s||^2 / ||t||^2`. It takes about as long.
         importance: What tells which structures go, see `prune`.
         scope: What importance is compared to, see `prune`. `"best"` tries
             each and keeps the cut with the smallest loss on training data
@@ -159,7 +168,7 @@ def compress(
         verbose,
     )
     folder = folder_of(workdir)
-    own = epochs, learning_rate, distillation, batch_size, runtime
+    own = epochs, learning_rate, distillation, distill, batch_size, runtime
     if max_drop is not None:
         require_alone("max_drop", max_drop, given)
         options = Options(*own, SHARE_OF_TRAINING)
@@ -168,7 +177,7 @@ def compress(
     settings = resolve(task, budget, Options(*own, _SHARE_OF_TRAINING))
     if budget.measure != "latency":
         task.criteria[0].require_reach(structures(model), model, budget)
-    return task.compress(settings, model, folder)
+    return task.compress(settings, model, folder, lineage_of(task, distill))
 
 
 def _smallest(
@@ -181,6 +190,7 @@ def _smallest(
     """Returns the smallest model that is hardly worse than the original."""
     finite_float("max_drop", max_drop, at_least=0)
     integer("batch_size", options.batch_size, at_least=1)
+    choice("distill", options.distill, DISTILL)
     monitored(task.model, task.evaluate(task.model, options.batch_size), metric)
     found = structures(task.model)
     measure: Measure = "parameters"

@@ -1,11 +1,12 @@
 """Trains a small network to give the outputs of a larger one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops, tree
 
+from keras_sgl0.compression.features import Feature
 from keras_sgl0.network.unfolding import functional
 
 _CATEGORICAL = (
@@ -37,6 +38,13 @@ class Distilled(keras.Model):
     logarithms. For one with a binary cross-entropy it is the same of a class
     and its complement, and for any other `mean (t - s)^2`.
 
+    With features the second sum has one term more, the relative error of what
+    the student has of them,
+
+    `mean_features ||t_kept - s||^2 / ||t_kept||^2`
+
+    where `t_kept` are the channels of the teacher that the student has, too.
+
     It shares the layers of the student, so training it trains the student.
 
     Args:
@@ -45,10 +53,12 @@ class Distilled(keras.Model):
         losses: The loss of each output, in order, as `compile` takes it.
         weight: The share of the distillation in the loss, in [0, 1).
         temperature: `T`, more than 0.
+        features: Tensors of the student and of the teacher to compare.
 
     Reference:
         Hinton, Vinyals, Dean: Distilling the knowledge in a neural network,
-        2015, section 2.
+        2015, section 2. Features: Romero et al., FitNets, 2015, eq. 3, without
+        the regressor.
 
     Example:
         >>> loss = keras.losses.CategoricalCrossentropy(from_logits=True)
@@ -64,14 +74,44 @@ class Distilled(keras.Model):
         losses: list,
         weight: float = 0.5,
         temperature: float = 2.0,
+        features: Sequence[Feature] = (),
     ):
         view = functional(student)
         super().__init__(view.input, view.output, name=student.name)
+        self._axes = [own.axis for own in features]
+        self._channels = [own.channels.tolist() for own in features]
+        self._seen: Any = None
+        if features:
+            own = functional(teacher)
+            teacher = keras.Model(
+                own.input, [own.output, [f.teacher for f in features]]
+            )
+            self._seen = _Untracked(
+                keras.Model(
+                    view.input, [view.output, [f.student for f in features]]
+                )
+            )
         self._weight = weight
         self._distances = [_distance(loss, temperature) for loss in losses]
         # In a list that Keras does not look into: the teacher is neither
         # trained nor a layer of the student.
         self._teacher: Any = _Untracked(teacher)
+
+    def call(self, inputs, training=None, mask=None):
+        """Returns the outputs of the student, and keeps its features.
+
+        Args:
+            inputs: The inputs.
+            training: Whether the model is in training mode.
+            mask: The masks of the inputs.
+        """
+        if self._seen is None:
+            return super().call(inputs, training=training, mask=mask)
+        # The loss of the same step looks at them.
+        outputs, self._seen.features = self._seen.model.call(
+            inputs, training=training, mask=mask
+        )
+        return outputs
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -94,9 +134,12 @@ class Distilled(keras.Model):
         )
         if not training:
             return own
-        teacher = self._teacher.model
-        targets = tree.flatten(teacher(x, training=False))
+        targets = self._teacher.model(x, training=False)
         total = 0.0
+        if self._seen is not None:
+            targets, features = targets
+            total = self._feature_error(features)
+        targets = tree.flatten(targets)
         for distance, t, s in zip(
             self._distances, targets, tree.flatten(y_pred), strict=True
         ):
@@ -106,12 +149,30 @@ class Distilled(keras.Model):
             total, own.dtype
         )
 
+    def _feature_error(self, targets):
+        """Returns the mean relative error of the student's features."""
+        found = zip(
+            targets,
+            self._seen.features,
+            self._axes,
+            self._channels,
+            strict=True,
+        )
+        errors = []
+        for t, s, axis, channels in found:
+            t = ops.cast(ops.stop_gradient(t), "float32")
+            t = ops.take(t, channels, axis=axis)
+            error = ops.mean(ops.square(t - ops.cast(s, "float32")))
+            errors.append(error / (ops.mean(ops.square(t)) + 1e-7))
+        return sum(errors) / len(errors)
+
 
 class _Untracked:
-    """Hides a model from the model that has it."""
+    """Hides a model, and tensors, from the model that has it."""
 
     def __init__(self, model):
         self.model = model
+        self.features: list = []
 
 
 def _distance(loss, temperature) -> Callable:

@@ -4,16 +4,17 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_sgl0.compression.arguments import DISTILL
 from keras_sgl0.compression.budget import Budget
-from keras_sgl0.compression.importance import Importance
-from keras_sgl0.compression.prune import SCOPES, Criteria, cut
+from keras_sgl0.compression.features import Lineage
+from keras_sgl0.compression.prune import Criteria, cut
 from keras_sgl0.compression.recovery import (
     number_of_batches,
     recover,
@@ -31,7 +32,6 @@ from keras_sgl0.utils.validation import (
     finite_float,
     integer,
     require,
-    require_built,
 )
 
 # On how many examples scores and repairs are computed.
@@ -42,8 +42,6 @@ _MOST_EPOCHS = 40
 # By default a size along a path is trained for this share of what the original
 # was.
 SHARE_OF_TRAINING = 1 / 7
-# Try every scope and keep the best cut.
-BEST = "best"
 
 
 class Options(NamedTuple):
@@ -53,6 +51,7 @@ class Options(NamedTuple):
         epochs: For how many epochs, `None` for a default.
         learning_rate: The peak, `None` for a default.
         distillation: The share of the distillation in the loss.
+        distill: What of the original is distilled.
         batch_size: How many examples of arrays make a batch.
         runtime: Where the latency is measured.
         share_of_training: How long to train by default, as a share of what the
@@ -62,6 +61,7 @@ class Options(NamedTuple):
     epochs: int | None
     learning_rate: float | None
     distillation: float
+    distill: str
     batch_size: int
     runtime: str
     share_of_training: float
@@ -91,7 +91,11 @@ class Task:
         return structures(self.model).cost()
 
     def compress(
-        self, settings: Settings, start: keras.Model, folder: str | None
+        self,
+        settings: Settings,
+        start: keras.Model,
+        folder: str | None,
+        lineage: Lineage | None = None,
     ) -> tuple[keras.Model, CompressReport]:
         """Returns a smaller model, or goes on with it where it was killed.
 
@@ -99,6 +103,8 @@ class Task:
             settings: How far, for how long and so on.
             start: The model to cut: the task's, or one made from it.
             folder: Where to keep the state, `None` for nowhere.
+            lineage: What knows the features of the start, `None` for outputs
+                alone. It follows the cut.
         """
         key = dataclasses.asdict(settings)
         for name in ("limits", "minimum", "round_to", "scope"):
@@ -109,7 +115,10 @@ class Task:
             os.makedirs(folder, exist_ok=True)
             path = os.path.join(folder, "state.npz")
         state = State(path, key)
-        small, pruned = self._cut(settings, start, state)
+        found = structures(start)
+        small, pruned = self._cut(settings, start, found, state)
+        if lineage is not None:
+            lineage.cut(found, cast(np.ndarray, state.kept))
         history = recover(
             small,
             self.model,
@@ -118,6 +127,7 @@ class Task:
             settings,
             state,
             self.verbose,
+            lineage,
         )
         compile_like(small, self.model, renewed(self.model.optimizer))
         # Else a file would be loaded with a warning.
@@ -151,13 +161,16 @@ class Task:
         return {key: float(value) for key, value in found.items()}
 
     def _cut(
-        self, settings: Settings, start: keras.Model, state: State
+        self,
+        settings: Settings,
+        start: keras.Model,
+        found: Structures,
+        state: State,
     ) -> tuple[keras.Model, PruneReport]:
         """Returns the model after the cut.
 
         Where the cut was made earlier, the state has its weights.
         """
-        found = structures(start)
         if state.kept is not None:
             return cut(found, state.kept, settings.importance)
         size = settings.batch_size
@@ -241,69 +254,6 @@ def _loss(model: keras.Model, data: list[tuple]) -> float:
     return total / number if np.isfinite(total) else np.inf
 
 
-def criteria(
-    importance: Importance,
-    scope: str,
-    limits: float | Mapping[str, float],
-    minimum: int,
-    round_to: int,
-    seed: int,
-) -> tuple[Criteria, ...]:
-    """Returns the criteria to choose the best cut from.
-
-    Args:
-        importance: As in `compress`.
-        scope: As in `compress`.
-        limits: As in `compress`.
-        minimum: As in `compress`.
-        round_to: As in `compress`.
-        seed: As in `compress`.
-
-    Raises:
-        ValueError: If one is out of range.
-    """
-    choice("scope", scope, (BEST, *SCOPES))
-    return tuple(
-        Criteria(importance, own, limits, minimum, round_to, seed)
-        for own in (SCOPES if scope == BEST else (scope,))
-    )
-
-
-def require_compiled(model: keras.Model) -> keras.Model:
-    """Returns a model after checking that it is built and compiled.
-
-    Args:
-        model: What the caller passed.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    require_built(model)
-    require(
-        model.compiled and model.optimizer is not None,
-        "model",
-        "a compiled model, whose losses and optimizer are used",
-        model,
-    )
-    return model
-
-
-def folder_of(workdir: str | os.PathLike | None) -> str | None:
-    """Returns the path of a folder, `None` for none.
-
-    Args:
-        workdir: What the caller passed.
-
-    Raises:
-        ValueError: If it is no path.
-    """
-    if workdir is None:
-        return None
-    is_path = isinstance(workdir, str | os.PathLike) and workdir != ""
-    require(is_path, "workdir", "the path of a folder", workdir)
-    return os.fspath(workdir)
-
-
 def resolve(task: Task, budget: Budget, options: Options) -> Settings:
     """Returns the settings, with the defaults that come from the model.
 
@@ -315,7 +265,7 @@ def resolve(task: Task, budget: Budget, options: Options) -> Settings:
     Raises:
         ValueError: If an argument is out of range.
     """
-    epochs, learning_rate, distillation, batch_size, runtime, share = options
+    batch_size = options.batch_size
     integer("batch_size", batch_size, at_least=1)
     require(
         isinstance(task.verbose, str | int)
@@ -329,26 +279,45 @@ def resolve(task: Task, budget: Budget, options: Options) -> Settings:
         require_fits(task.model, task.validation, batch_size, "validation")
     number = number_of_batches(task.train, batch_size, "train")
     optimizer = task.model.optimizer
+    epochs, learning_rate = options.epochs, options.learning_rate
     if epochs is None:
         trained = int(ops.convert_to_numpy(optimizer.iterations)) / number
-        epochs = round(share * trained) if trained else _EPOCHS
+        epochs = _EPOCHS
+        if trained:
+            epochs = round(options.share_of_training * trained)
         epochs = min(max(epochs, 1), _MOST_EPOCHS)
     if learning_rate is None:
         learning_rate = peak_learning_rate(optimizer)
     return Settings(
         measure=budget.measure,
         share=budget.share,
-        runtime=choice("runtime", runtime, RUNTIMES),
+        runtime=choice("runtime", options.runtime, RUNTIMES),
         importance=task.criteria[0].name,
         epochs=integer("epochs", epochs, at_least=0),
         learning_rate=finite_float("learning_rate", learning_rate, above=0),
         distillation=finite_float(
-            "distillation", distillation, at_least=0, below=1
+            "distillation", options.distillation, at_least=0, below=1
         ),
+        distill=choice("distill", options.distill, DISTILL),
         examples=_EXAMPLES,
         batch_size=batch_size,
         seed=task.criteria[0].seed,
     )
+
+
+def lineage_of(task: Task, distill: str) -> Lineage | None:
+    """Returns what follows the features of the original, if asked for.
+
+    Args:
+        task: What is compressed.
+        distill: What of the original is distilled.
+
+    Raises:
+        ValueError: If it is unknown, or there are no features.
+    """
+    if choice("distill", distill, DISTILL) == "outputs":
+        return None
+    return Lineage(structures(task.model))
 
 
 def walk(
@@ -366,9 +335,10 @@ def walk(
         folder: Where each size gets a folder of its own, `None` for nowhere.
     """
     start = task.model
+    lineage = lineage_of(task, options.distill)
     for budget in budgets:
         settings = resolve(task, budget, options)
         name = f"{budget.measure}_{budget.share:.4g}"
         own = None if folder is None else os.path.join(folder, name)
-        start, report = task.compress(settings, start, own)
+        start, report = task.compress(settings, start, own, lineage)
         yield start, report

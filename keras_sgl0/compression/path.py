@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
-from keras_sgl0.compression.budget import Budget
-from keras_sgl0.compression.driver import (
+from keras_sgl0.compression.arguments import (
     BEST,
-    SHARE_OF_TRAINING,
-    Options,
-    Task,
     criteria,
     folder_of,
     require_compiled,
+)
+from keras_sgl0.compression.budget import Budget
+from keras_sgl0.compression.driver import (
+    SHARE_OF_TRAINING,
+    Options,
+    Task,
     walk,
 )
 from keras_sgl0.compression.drops import drop
@@ -103,6 +105,7 @@ def path(
     epochs: int | None = None,
     learning_rate: float | None = None,
     distillation: float = 0.5,
+    distill: str = "outputs",
     importance: Importance = "taylor",
     scope: str = BEST,
     limits: float | Mapping[str, float] = 1.0,
@@ -133,6 +136,7 @@ def path(
             its step count is zero.
         learning_rate: As in `compress`.
         distillation: As in `compress`.
+        distill: As in `compress`.
         importance: As in `compress`.
         scope: As in `compress`.
         limits: As in `compress`, of the channels that the size before has.
@@ -173,6 +177,7 @@ def path(
         epochs,
         learning_rate,
         distillation,
+        distill,
         batch_size,
         runtime,
         SHARE_OF_TRAINING,

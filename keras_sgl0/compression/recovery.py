@@ -8,6 +8,7 @@ import numpy as np
 from keras import tree
 
 from keras_sgl0.compression.distillation import Distilled
+from keras_sgl0.compression.features import Lineage
 from keras_sgl0.compression.report import Settings
 from keras_sgl0.compression.state import State
 from keras_sgl0.network.batches import batches
@@ -173,6 +174,7 @@ def recover(
     settings: Settings,
     state: State,
     verbose: object,
+    lineage: Lineage | None = None,
 ) -> list[dict]:
     """Trains a student by its labels and by the outputs of its teacher.
 
@@ -184,12 +186,18 @@ def recover(
         settings: For how long, how fast and so on.
         state: Where to begin, and where to keep what each epoch leaves.
         verbose: As for `fit`.
+        lineage: Where features to compare come from, `None` for none.
 
     Returns:
         The logs of each epoch.
     """
+    options: dict[str, Any] = {"weight": settings.distillation}
+    guide = teacher
+    if lineage is not None:
+        guide = lineage.teacher
+        options["features"] = lineage.features(student)
     model: keras.Model = Distilled(
-        student, teacher, losses_of_outputs(teacher), settings.distillation
+        student, guide, losses_of_outputs(teacher), **options
     )
     batch_size = settings.batch_size
     steps = settings.epochs * number_of_batches(train, batch_size, "train")

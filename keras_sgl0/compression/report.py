@@ -88,6 +88,7 @@ class Settings:
         epochs: How many epochs the model is trained after the cut.
         learning_rate: The peak of the learning rate then.
         distillation: The share of the distillation in the loss.
+        distill: What of the original is distilled.
         examples: On how many examples scores and repairs are computed.
         batch_size: How many examples of arrays make a batch.
         seed: The seed of all that is random.
@@ -100,6 +101,7 @@ class Settings:
     epochs: int
     learning_rate: float
     distillation: float
+    distill: str
     examples: int
     batch_size: int
     seed: int
@@ -171,7 +173,8 @@ class CompressReport:
             f"Budget: {own.share:.1%} of the {own.measure}. Trained for "
             f"{own.epochs} epochs with a learning rate of "
             f"{own.learning_rate:.3g}, falling to zero, and a share of "
-            f"{own.distillation:.0%} of distillation in the loss.",
+            f"{own.distillation:.0%} of distillation (of {own.distill}) in "
+            "the loss.",
         ]
         if self.predicted is not None:
             lines.append(

@@ -14,6 +14,8 @@ from helpers import to_numpy
 from keras import layers
 
 import keras_sgl0 as ks
+from keras_sgl0.compression.features import Lineage
+from keras_sgl0.compression.prune import cut
 from keras_sgl0.compression.recovery import Shuffled
 from keras_sgl0.compression.state import State
 
@@ -221,7 +223,8 @@ def test_a_model_from_disk_with_a_metric_of_its_own(tmp_path, trained):
     assert content["macs_after"] == report.macs_after
 
 
-def test_a_frozen_backbone_stays_as_it_is_but_for_the_cut():
+@pytest.mark.parametrize("distillation", [0.0, 0.5])
+def test_a_frozen_backbone_stays_as_it_is_but_for_the_cut(distillation):
     keras.utils.set_random_seed(0)
     backbone = networks.residual(8, stream=6, inner=8, outputs=5)
     backbone.trainable = False
@@ -232,7 +235,13 @@ def test_a_frozen_backbone_stays_as_it_is_but_for_the_cut():
     x = RNG.normal(size=(40, 8, 8, 3)).astype("float32")
     data = x, RNG.integers(0, 3, 40)
     small, report = compress(
-        model, data, data, macs=0.5, epochs=1, distillation=0.0
+        model,
+        data,
+        data,
+        macs=0.5,
+        epochs=1,
+        distillation=distillation,
+        distill="features",
     )
     assert report.macs_after <= 0.5 * report.macs
     assert len(small.trainable_weights) == 4
@@ -260,6 +269,12 @@ def killed_after(monkeypatch, epochs):
 def test_a_killed_run_ends_as_an_uninterrupted_one(
     trained, tmp_path, monkeypatch, epochs
 ):
+    distill = "features" if epochs == 4 else "outputs"
+
+    def compress(model, **options):
+        data = (TRAIN, VALIDATION)
+        return ks.compress(model, *data, distill=distill, verbose=0, **options)
+
     expected, report = compress(trained, macs=0.5, epochs=5)
     with monkeypatch.context() as patch:
         killed_after(patch, epochs)
@@ -277,6 +292,67 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
     assert (tmp_path / "state.npz").stat().st_mtime_ns == start
     for a, b in zip(expected.weights, small.weights, strict=True):
         np.testing.assert_allclose(to_numpy(a), to_numpy(b), rtol=1e-5)
+
+
+def test_features_are_followed_through_the_cuts():
+    keras.utils.set_random_seed(0)
+    inner = networks.residual(8, stream=6, inner=8, outputs=5)
+    inputs = keras.Input((8, 8, 3))
+    h = layers.Dense(10, activation="relu", name="top")(inner(inputs))
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax")(h))
+    x = RNG.normal(size=(4, 8, 8, 3)).astype("float32")
+    lineage = Lineage(ks.structures(model))
+    small, draw = model, np.random.default_rng(0)
+    for number in (1, 2):
+        found = ks.structures(small)
+        kept = np.ones(found.size, bool)
+        for family in range(len(found.counts)):
+            own = np.flatnonzero(found.families == family)
+            kept[draw.choice(own, number, replace=False)] = False
+        small, _ = cut(found, kept, "test")
+        lineage.cut(found, kept)
+    features = lineage.features(small)
+    # The stream, the inner width, the head and the top, less 1 and 2.
+    assert [len(f.channels) for f in features] == [3, 5, 2, 7]
+    before = keras.Model(lineage.teacher.inputs, [f.teacher for f in features])
+    after = keras.Model(small.inputs, [f.student for f in features])
+    for f, t, s in zip(features, before(x), after(x), strict=True):
+        assert t.shape[f.axis] > s.shape[f.axis] == len(f.channels)
+
+
+def test_a_first_layer_has_the_features_of_the_original(trained):
+    lineage = Lineage(ks.structures(trained))
+    found = ks.structures(trained)
+    kept = np.arange(found.size) % 3 > 0
+    small, _ = cut(found, kept, "test")
+    lineage.cut(found, kept)
+    first, second = lineage.features(small)
+    np.testing.assert_array_equal(first.channels, np.flatnonzero(kept[:16]))
+    np.testing.assert_array_equal(second.channels, np.flatnonzero(kept[16:]))
+    teacher = keras.Model(lineage.teacher.inputs, first.teacher)(X)
+    student = keras.Model(small.inputs, first.student)(X)
+    np.testing.assert_allclose(
+        to_numpy(teacher)[:, first.channels], to_numpy(student), rtol=1e-6
+    )
+
+
+def test_features_are_distilled(trained):
+    small, report = compress(trained, macs=0.3, epochs=3, distill="features")
+    assert "of features" in str(report)
+    assert report.recovered["loss"] < report.cut["loss"]
+    other, _ = compress(trained, macs=0.3, epochs=3)
+    pairs = zip(small.weights, other.weights, strict=True)
+    assert any((to_numpy(a) != to_numpy(b)).any() for a, b in pairs)
+    found = ks.path(
+        trained,
+        TRAIN,
+        VALIDATION,
+        macs=[0.6, 0.3],
+        epochs=1,
+        verbose=0,
+        distill="features",
+    )
+    assert len(found) == 2
 
 
 def test_folders_of_something_else(trained, tmp_path):

@@ -5,6 +5,7 @@ from helpers import to_numpy
 from keras import layers
 
 from keras_sgl0.compression.distillation import Distilled
+from keras_sgl0.compression.features import Feature
 from keras_sgl0.network.compilation import losses_of_outputs
 
 RNG = np.random.default_rng(2)
@@ -93,6 +94,41 @@ def test_the_loss_is_the_formula(loss, activation, y, expected):
     both = to_numpy(model.compute_loss(X, y, y_pred, training=True))
     wanted = 0.7 * own + 0.3 * expected(*logits)
     assert float(both) == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_the_error_of_features_is_the_formula():
+    def deep(width, seed):
+        keras.utils.set_random_seed(seed)
+        x = keras.Input((5,))
+        h = layers.Dense(width, activation="relu")(x)
+        return h, keras.Model(x, layers.Dense(3)(h))
+
+    (t, teacher), (s, student) = deep(6, 0), deep(2, 1)
+    channels = np.array([4, 1])
+    model = Distilled(
+        student,
+        teacher,
+        ["mse"],
+        weight=0.3,
+        features=[Feature(s, t, 1, channels)],
+    )
+    model.compile("sgd", "mse")
+    y = np.eye(3)[CLASSES]
+    y_pred = model(X)
+    own = to_numpy(model.compute_loss(X, y, y_pred, training=False))
+    both = to_numpy(model.compute_loss(X, y, y_pred, training=True))
+    t, s = (
+        to_numpy(keras.Model(m.inputs, h)(X))
+        for m, h in ((teacher, t), (student, s))
+    )
+    t = t[:, channels]
+    distance = np.square(to_numpy(teacher(X)) - to_numpy(y_pred)).mean()
+    distance += np.square(t - s).sum() / np.square(t).sum()
+    assert float(both) == pytest.approx(0.7 * own + 0.3 * distance, rel=1e-4)
+    before = weights(teacher)
+    model.fit(X, y, epochs=2, verbose=0)
+    for a, b in zip(before, weights(teacher), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def weights(model):
