@@ -91,6 +91,16 @@ class Components:
         # Views, so that a change of one is a change of the whole.
         labels = dict(zip(every, np.split(flat, ends[:-1]), strict=True))
         spread = [x for x in every if len(x.axes) > 1]
+        self._propagate(flat, labels)
+        # One at a time: what one ties may say along which axis others go.
+        while any(_tie_slices(labels[x], x.sizes) for x in spread):
+            self._propagate(flat, labels)
+        found, compact = np.unique(flat, return_inverse=True)
+        split = np.split(compact, ends[:-1])
+        return dict(zip(every, split, strict=True)), len(found)
+
+    def _propagate(self, flat, labels):
+        """Gives what calls tie the smallest number among it, in place."""
         changed = True
         while changed:
             before = flat.copy()
@@ -102,12 +112,7 @@ class Components:
                     np.minimum.at(least, own, labels[x])
                 for x, own in pairs:
                     labels[x][:] = least[own]
-            for x in spread:
-                _tie_slices(labels[x], x.sizes)
             changed = bool((before != flat).any())
-        found, compact = np.unique(flat, return_inverse=True)
-        split = np.split(compact, ends[:-1])
-        return dict(zip(every, split, strict=True)), len(found)
 
     def _refuse_what_calls_need(self):
         for x in tensors(self._graph.inputs):
@@ -130,7 +135,7 @@ class Components:
                     self.refuse(self.labels[x], f"`{node.path}` broadcasts it")
 
 
-def _tie_slices(labels: np.ndarray, sizes: tuple[int, ...]):
+def _tie_slices(labels: np.ndarray, sizes: tuple[int, ...]) -> bool:
     """Ties channels over several axes so that whole slices are cut.
 
     Where the ties leave it open along which axis, it is the last.
@@ -138,6 +143,9 @@ def _tie_slices(labels: np.ndarray, sizes: tuple[int, ...]):
     Args:
         labels: The component of each channel; changed in place.
         sizes: The sizes of the axes.
+
+    Returns:
+        Whether that ties any that were not.
     """
     grid = labels.reshape(sizes)
     places = range(grid.ndim)
@@ -145,5 +153,6 @@ def _tie_slices(labels: np.ndarray, sizes: tuple[int, ...]):
         others = tuple(i for i in places if i != place)
         least = grid.min(others, keepdims=True)
         if (grid == least).all():
-            return
+            return False
     grid[...] = least
+    return True
