@@ -7,6 +7,7 @@ from keras_sgl0.structures import (
     normalization,
     recurrent,
     reshaping,
+    slicing,
     steps,
 )
 
@@ -16,5 +17,6 @@ __all__ = [
     "normalization",
     "recurrent",
     "reshaping",
+    "slicing",
     "steps",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.groups import wide_dtype
-from keras_sgl0.network.graph import Tensor
+from keras_sgl0.network.graph import Tensor, tensors
 from keras_sgl0.structures.rules import (
     Channelwise,
     Rewrite,
@@ -16,6 +16,7 @@ from keras_sgl0.structures.rules import (
     evaluate,
     is_elementwise,
     rule,
+    sides,
 )
 
 # How far a constant that was computed may be from what the layers compute.
@@ -69,12 +70,25 @@ class Elementwise(Channelwise):
             return "its activation is not known to be elementwise"
         if len({(x.rank, x.axes) for x in inputs}) > 1:
             return "its inputs have their channels at different axes"
-        others = [getattr(layer, name, 0) for name in ("x_min", "x_max")]
-        others += _others(self.node)
+        limits = [getattr(layer, name, 0) for name in ("x_min", "x_max")]
         narrow = {x.channels for x in inputs} - {self.channels}
         spread = self.node.outputs[0].rank != inputs[0].rank
-        if spread or narrow - {1} or any(np.size(x) != 1 for x in others):
+        if spread or narrow - {1} or any(np.size(x) != 1 for x in limits):
             return "it broadcasts an array"
+        every = keras.tree.flatten((self.node.args, self.node.kwargs))
+        if any(isinstance(x, keras.Variable) for x in every):
+            return "it has a variable that is in no layer"
+        others = self._others()
+        self._arrays = {
+            place: ops.convert_to_numpy(x)
+            for place, x in others.items()
+            if _size(x) > 1
+        }
+        known = keras.tree.flatten(others)
+        if sum(_size(x) > 1 for x in every) > sum(_size(x) > 1 for x in known):
+            return "it broadcasts an array in a list"
+        if any(self._is_wider(x) for x in self._arrays.values()):
+            return "it broadcasts its input over an array"
         return ""
 
     def ties(self):
@@ -87,21 +101,79 @@ class Elementwise(Channelwise):
         inputs = list(dict.fromkeys(self.node.inputs))
         given = dict(zip(self.node.inputs, input_constants, strict=True))
         result = evaluate(
-            lambda *values: self.node.call(
-                self.layer, dict(zip(inputs, values, strict=True))
-            ),
-            *(given[x] for x in inputs),
+            lambda *values: self._of(dict(zip(inputs, values, strict=True))),
+            *(np.resize(given[x], self.channels) for x in inputs),
             dtype=self._wide_dtype(),
         )
         if self.node.type == "Multiply":
-            result = np.where(
-                np.any(np.equal(_spread(input_constants), 0), 0), 0, result
-            )
+            factors = [
+                *input_constants,
+                *map(self._rows, self._arrays.values()),
+            ]
+            zero = [(np.atleast_2d(x) == 0).all(0) for x in factors]
+            result = np.where(np.any(np.broadcast_arrays(*zero), 0), 0, result)
         return result
 
     def reads(self, live, input_constants):
         """Returns that the channels of the live outputs are read."""
         return [live if wide else live.any(keepdims=True) for wide in self.wide]
+
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        """Returns the call with what arrays have for the channels that stay."""
+        args, kwargs = list(self.node.args), dict(self.node.kwargs)
+        y = self.node.outputs[0]
+        rows = sides(kept_outputs, y.sizes)
+        changed = False
+        for place, array in self._arrays.items():
+            for axis, own in zip(y.axes, rows, strict=True):
+                axis += array.ndim - y.rank
+                if axis >= 0 and array.shape[axis] > 1:
+                    array = np.compress(own, array, axis)
+                    changed = True
+            (args if isinstance(place, int) else kwargs)[place] = array
+        return Rewrite(arguments=(tuple(args), kwargs) if changed else None)
+
+    def _of(self, values: dict):
+        """Returns the function of vectors, NaN where it varies by position."""
+        y = self.node.outputs[0]
+        shape = [1] * y.rank
+        for axis, size in zip(y.axes, y.sizes, strict=True):
+            shape[axis] = size
+        values = {x: ops.reshape(v, shape) for x, v in values.items()}
+        result = self.node.call(self.layer, values)
+        rows = y.by_channel(ops.convert_to_numpy(result)).astype("float64")
+        return np.where((rows == rows[0]).all(0), rows[0], np.nan)
+
+    def _others(self) -> dict:
+        """Returns the arguments that are numbers or arrays, by their place."""
+        given = dict(enumerate(self.node.args)) | self.node.kwargs
+        return {
+            place: x
+            for place, x in given.items()
+            if not tensors(x) and not isinstance(x, str | None)
+        }
+
+    def _is_wider(self, array: np.ndarray) -> bool:
+        """Returns whether an array has more channels, or axes, than inputs."""
+        y = self.node.outputs[0]
+        if array.ndim > y.rank or not self._aligned(array)[0] == 1:
+            return True
+        sizes = [self._aligned(array)[axis] for axis in y.axes]
+        pairs = zip(sizes, y.sizes, strict=True)
+        return any(n not in (1, own) for n, own in pairs)
+
+    def _rows(self, array: np.ndarray) -> np.ndarray:
+        """Returns an array as `(positions, channels)`."""
+        y = self.node.outputs[0]
+        shape = list(self._aligned(array))
+        array = array.reshape(shape)
+        for axis, size in zip(y.axes, y.sizes, strict=True):
+            shape[axis] = size
+        return y.by_channel(np.broadcast_to(array, shape))
+
+    def _aligned(self, array: np.ndarray) -> tuple[int, ...]:
+        """Returns the shape of an array with as many axes as the output."""
+        return (1,) * (self.node.outputs[0].rank - array.ndim) + array.shape
 
     def _wide_dtype(self):
         # What is compared, or chosen by, may be of integers or flags.
@@ -109,6 +181,11 @@ class Elementwise(Channelwise):
         is_float = keras.backend.is_float_dtype
         first = next((x for x in every if is_float(x.spec.dtype)), every[0])
         return wide_dtype(first.spec)
+
+
+def _size(x) -> int:
+    """Returns the number of entries, 1 of what is neither number nor array."""
+    return 1 if isinstance(x, Tensor | str | None) else math.prod(np.shape(x))
 
 
 @rule(
@@ -138,16 +215,6 @@ class Jumping(Elementwise):
         ]
         known = np.ptp(near, axis=0) <= 3 * _NEAR * (np.abs(near[0]) + _NEAR)
         return np.where(known, super().constants(input_constants), np.nan)
-
-
-def _spread(vectors):
-    return np.stack(np.broadcast_arrays(*vectors))
-
-
-def _others(node) -> list:
-    """Returns the arguments of a call that are numbers or arrays."""
-    leaves = keras.tree.flatten((node.args, node.kwargs))
-    return [x for x in leaves if not isinstance(x, Tensor | str | None)]
 
 
 rule(

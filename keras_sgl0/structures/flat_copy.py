@@ -1,5 +1,6 @@
 """Copies a model call by call, with changes on the way."""
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -149,7 +150,7 @@ class FlatCopy:
             if node in self._tied:
                 raise ValueError(self._tied[node])
             layer = self._copy(node, change)
-            results = node.call(layer, made)
+            results = _with(node, change).call(layer, made)
             self._set_weights(node.operation, layer, change)
         except Exception as error:
             # The config of a user's layer may raise anything. As long as the
@@ -185,3 +186,11 @@ class FlatCopy:
         if name == node.path and name not in self._names:
             return name
         return self.unused(name, path)
+
+
+def _with(node: Node, change: Rewrite | None) -> Node:
+    """Returns a call with the arguments that a change gives it."""
+    if change is None or change.arguments is None:
+        return node
+    args, kwargs = change.arguments
+    return dataclasses.replace(node, args=args, kwargs=kwargs)

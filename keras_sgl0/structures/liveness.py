@@ -203,6 +203,13 @@ class _Cutting:
             if liveness.rules[n].cuts
             for x in n.made
         ]
+        # What takes some of the channels of a layer leaves one of them, too.
+        self._takers = [
+            (n, y)
+            for n in self._nodes
+            if liveness.rules[n].narrows
+            for y in n.outputs
+        ]
         self._components = Components(liveness.graph, liveness.rules)
         self._refuse_lost_constants()
         alive = self._components.any({x: ~d for x, d in self.dead.items()})
@@ -220,10 +227,11 @@ class _Cutting:
 
     def restore(self, minimum, round_to):
         """Brings channels back until every layer has enough of them."""
+        minimum = max(minimum, 1)
         changed = True
         while changed:
             changed = False
-            for _, x in self.makers:
+            for _, x in (*self.makers, *self._takers):
                 number = self.count(x)
                 wanted = max(number, minimum)
                 reason = f"a layer keeps at least {minimum}"

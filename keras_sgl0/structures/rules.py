@@ -118,10 +118,13 @@ class Rewrite:
         config: The entries of its config that change.
         weights: The values of its variables by attribute, with dots as in
             `Slices`.
+        arguments: The positional and keyword arguments of its call where they
+            change, with a `Tensor` for every tensor.
     """
 
     config: dict = dataclasses.field(default_factory=dict)
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    arguments: tuple[tuple, dict] | None = None
 
 
 class Rule:
@@ -135,6 +138,8 @@ class Rule:
 
     cuts = False
     """Whether outputs can be cut on their own: the layer makes channels."""
+    narrows = False
+    """Whether outputs have a part of the channels, of which one must stay."""
     several_axes = False
     """Whether the channels of the inputs may run over several axes."""
     needs_channels = True

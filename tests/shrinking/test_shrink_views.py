@@ -1,0 +1,234 @@
+"""What is left of networks with slices, views and moves of their channels."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, assert_same_outputs
+from keras import layers, ops
+
+import keras_sgl0 as ks
+
+DTYPES = ["float32"] + ["float64"] * (BACKEND == "tensorflow")
+RNG = np.random.default_rng(0)
+VECTOR = RNG.normal(size=8).astype("float32")
+GRID = RNG.normal(size=(6, 6, 1)).astype("float32")
+
+
+def conv(x, filters, size=1, activation="relu"):
+    options = {"padding": "same", "activation": activation}
+    return layers.Conv2D(filters, size, **options)(x)
+
+
+def dense(x, units, activation="relu"):
+    return layers.Dense(units, activation)(x)
+
+
+def built(network, shape):
+    """Returns a model with random weights, of which none is zero."""
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input(shape, dtype=keras.config.dtype_policy().name)
+    x = network(x)
+    if len(x.shape) > 2:
+        x = layers.Flatten()(x)
+    model = keras.Model(inputs, layers.Dense(2, name="last")(x))
+    rng = np.random.default_rng(0)
+    for v in model.weights:
+        value = rng.normal(size=v.shape)
+        v.assign(abs(value) + 0.5 if "variance" in v.path else value)
+    return model
+
+
+def cut_half(model, tolerance=1e-5):
+    """Cuts half of every family; returns the families and what is left."""
+    found = ks.structures(model)
+    rng = np.random.default_rng(1)
+    dead = np.zeros(len(found), bool)
+    for family, count in enumerate(found.counts):
+        own = np.flatnonzero(found.families == family)
+        dead[rng.choice(own, count // 2, replace=False)] = True
+    found.zero(dead)
+    small, report = ks.shrink(model, 0)
+    assert_same_outputs(model, small, tolerance)
+    cost = found.cost(~dead)
+    assert small.count_params() == cost.parameters
+    assert ks.count_macs(small).macs == cost.macs == report.macs_after
+    return found, small, report
+
+
+def excite(spread):
+    """Returns a squeeze-and-excite block on dense layers."""
+
+    def network(x):
+        x = conv(x, 8, 3)
+        s = dense(layers.GlobalAveragePooling2D()(x), 4)
+        s = dense(s, 8, "sigmoid")
+        return layers.GlobalMaxPooling2D()(x * spread(s))
+
+    return network
+
+
+def split_stage(halves):
+    """Returns a stage with a split, as in YOLO's C2f."""
+
+    def network(x):
+        a, b = halves(conv(x, 8))
+        c = conv(b, 4, 3)
+        b = b + conv(c, 4, 3)
+        return conv(layers.Concatenate()([a, b, c]), 6)
+
+    return network
+
+
+def shuffle(x):
+    x = conv(x, 12)
+    x = ops.reshape(x, (-1, 6, 6, 3, 4))
+    x = ops.transpose(x, (0, 1, 2, 4, 3))
+    return conv(ops.reshape(x, (-1, 6, 6, 12)), 6)
+
+
+def gated_by_slices(x):
+    x = dense(x, 12, None)
+    return dense(x[..., :6] * ops.sigmoid(x[..., 6:]), 4)
+
+
+def gated_by_split(x):
+    a, b = ops.split(dense(x, 12, None), 2, axis=-1)
+    return dense(a * ops.silu(b), 4)
+
+
+def three_parts(x):
+    a, b, c = ops.split(dense(x, 12), [2, 8], axis=-1)
+    return layers.Concatenate()([dense(y, 3) for y in (a, b, c)])
+
+
+def patches(x):
+    x = ops.reshape(conv(x, 6), (-1, 3, 2, 3, 2, 6))
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    return dense(ops.reshape(x, (-1, 9, 24)), 5)
+
+
+def windows(x):
+    x = conv(x, 6)
+    y = ops.reshape(x, (-1, 2, 3, 2, 3, 6))
+    y = ops.transpose(y, (0, 1, 3, 2, 4, 5))
+    y = dense(ops.reshape(y, (-1, 9, 6)), 6)
+    y = ops.reshape(y, (-1, 2, 2, 3, 3, 6))
+    y = ops.reshape(ops.transpose(y, (0, 1, 3, 2, 4, 5)), (-1, 6, 6, 6))
+    return conv(ops.roll(x + y, (-1, -1), axis=(1, 2)), 4)
+
+
+def projected(parts):
+    """Returns a product of queries and keys from one layer."""
+
+    def network(x):
+        x = ops.reshape(dense(x, 24, None), (-1, 6, 3, 2, 4))
+        q, k, v = parts(x)
+        y = ops.transpose(q * k + v, (0, 2, 1, 3))
+        y = ops.transpose(y, (0, 2, 1, 3))
+        return dense(ops.reshape(y, (-1, 6, 8)), 4)
+
+    return network
+
+
+def padded_shortcut(x):
+    x = conv(x, 4)
+    y = ops.pad(x, [[0, 0], [0, 0], [0, 0], [2, 2]]) + conv(x, 8)
+    return conv(ops.pad(y, [[0, 0], [1, 1], [1, 1], [0, 0]]), 6)
+
+
+def pixel_shuffle(x):
+    x = conv(ops.nn.depth_to_space(conv(x, 12), 2), 6)
+    return conv(ops.nn.space_to_depth(x, 2), 2)
+
+
+def off_channels(x):
+    y = ops.stack([dense(x, 4), dense(x, 4)], axis=2)
+    y = ops.roll(ops.flip(y, -1), 1, axis=1)
+    y = ops.tile(ops.repeat(y, 2, axis=1), (1, 1, 2, 1))
+    y = ops.take(y, [0, 1, 2], axis=1)
+    y = ops.moveaxis(ops.swapaxes(y, 1, 3), 1, 3)
+    return dense(y, 3)
+
+
+def interleaved(x):
+    y = ops.stack([dense(x, 4), dense(x, 4)], axis=-1)
+    return dense(ops.reshape(y, (-1, 6, 8)), 3)
+
+
+def first_token(x):
+    x = dense(x, 6)
+    return ops.squeeze(x[:, :1], 1) + ops.expand_dims(x[:, -1], 1)[:, 0]
+
+
+IMAGE, STEPS = (6, 6, 3), (6, 3)
+NETWORKS = {
+    "excite by a slice": (excite(lambda s: s[:, None, None, :]), IMAGE, [8, 4]),
+    "excite by a view": (
+        excite(lambda s: ops.reshape(s, (-1, 1, 1, 8))),
+        IMAGE,
+        [8, 4],
+    ),
+    "excite by a layer": (excite(layers.Reshape((1, 1, 8))), IMAGE, [8, 4]),
+    "excite by new axes": (
+        excite(lambda s: ops.expand_dims(s, (1, 2))),
+        IMAGE,
+        [8, 4],
+    ),
+    "split": (split_stage(lambda x: ops.split(x, 2, -1)), IMAGE, [4, 4, 4, 6]),
+    "split by slices": (
+        split_stage(lambda x: (x[..., :4], x[..., 4:])),
+        IMAGE,
+        [4, 4, 4, 6],
+    ),
+    "shuffle": (shuffle, IMAGE, [4, 6]),
+    "gated by slices": (gated_by_slices, STEPS, [6, 4]),
+    "gated by a split": (gated_by_split, STEPS, [6, 4]),
+    "three parts": (three_parts, STEPS, [2, 6, 4, 3, 3, 3]),
+    "patches": (patches, IMAGE, [6, 5]),
+    "windows": (windows, IMAGE, [6, 4]),
+    "projected, unstacked": (
+        projected(lambda x: ops.unstack(x, 3, axis=2)),
+        STEPS,
+        [4, 4],
+    ),
+    "projected, by index": (
+        projected(lambda x: [x[:, :, i] for i in range(3)]),
+        STEPS,
+        [4, 4],
+    ),
+    "padded shortcut": (padded_shortcut, IMAGE, [4, 4, 6]),
+    "pixel shuffle": (pixel_shuffle, IMAGE, [3, 6, 2]),
+    "off channels": (off_channels, STEPS, [4, 3]),
+    "interleaved": (interleaved, STEPS, [4, 3]),
+    "first token": (first_token, STEPS, [6]),
+    "a number a channel": (
+        lambda x: conv(conv(x, 8) * VECTOR + VECTOR, 4),
+        IMAGE,
+        [8, 4],
+    ),
+    "a number a position": (
+        lambda x: conv(ops.maximum(conv(x, 8) * GRID, 0.0), 4),
+        IMAGE,
+        [8, 4],
+    ),
+}
+
+
+# JAX compiles each operation of each of them.
+NAMES = list(NETWORKS)[:: 5 if BACKEND == "jax" else 1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_network_is_cut(name, dtype):
+    network, shape, counts = NETWORKS[name]
+    keras.config.set_dtype_policy(dtype)
+    try:
+        model = built(network, shape)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    tolerance = 1e-9 if dtype == "float64" else 1e-5
+    found, _, report = cut_half(model, tolerance)
+    assert sorted(found.counts.tolist()) == sorted(counts)
+    assert [entry.layer for entry in found.fixed] == ["last"]
+    assert report.whole == report.kept == ()
