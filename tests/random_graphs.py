@@ -220,17 +220,33 @@ class RandomGraph:
         return layers.Add()([x, self.kernel(y, self.channels(x))(y)])
 
     def _shared(self, x):
-        layer = self.kernel(x)
-        return layers.Add()([layer(x), layer(self._partner(x))])
+        """Returns what layers or a model make of one of two tensors."""
+        pair = [x, self._partner(x)]
+        if self._chance(0.4):
+            parts = [self._model(x)]
+        else:
+            parts = [self.kernel(x)]
+            if self._chance(0.5):
+                parts.append(layers.BatchNormalization(axis=self.axis))
+        for part in parts:
+            pair = [part(y) for y in pair]
+        if self._chance(0.5):
+            return layers.Add()(pair)
+        self.pool.append(pair[0])
+        return pair[1]
 
     def _inner(self, x):
+        return self._model(x)(x)
+
+    def _model(self, x):
+        """Returns a model of a few layers."""
         y = inputs = keras.Input(x.shape[1:], dtype=x.dtype)
         outer, self.pool = self.pool, [y]
         for _ in range(self._some(1, 3)):
             y = self._one([self._kernel, self._channelwise, self._residual])(y)
             self.pool = [inputs, y]
         self.pool = outer
-        return keras.Model(inputs, y)(x)
+        return keras.Model(inputs, y)
 
     def _excite(self, x):
         if self.rank == 2:

@@ -107,8 +107,8 @@ class Repair:
     uncut network, `min ||X W + b - X' W' - b'||^2`, where `X` is what it reads
     in the cut network, with all layers before it refit, and `X'` what it read
     in the uncut one. A small ridge holds what the inputs do not determine at
-    its old value. Grouped and depthwise convolutions, and layers of other
-    kinds, keep their weights.
+    its old value. Grouped and depthwise convolutions, layers that are called
+    several times and those of other kinds keep their weights.
 
     Args:
         found: The structures of the uncut model.
@@ -152,6 +152,9 @@ class Repair:
 
     def _is_linear(self, node: Node) -> bool:
         if isinstance(self._discovery.rules[node], Opaque):
+            return False
+        # One refit cannot serve the inputs of several calls.
+        if node.calls > 1:
             return False
         return is_linear(node.operation) and node not in self._cut.shared
 

@@ -10,6 +10,7 @@ from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.gates.shared import Gated, Gates
 from keras_sgl0.network.graph import Node, Tensor, tensors
 from keras_sgl0.network.unfolding import trace
+from keras_sgl0.structures.components import shared_axes
 from keras_sgl0.structures.discovery import (
     SlicedVariable,
     find_rules,
@@ -59,14 +60,18 @@ class Dependence:
         self._find_gates()
         before = self._forward()
         after = self._backward()
-        numbers: dict[GateSet, int] = {_NONE: 0}
-        self.channels: dict[Tensor, np.ndarray] = {}
+        joined: dict[Tensor, list[GateSet]] = {}
         for x, sets in before.items():
             pairs = zip(sets, after.get(x, [_NONE] * len(sets)), strict=True)
-            self.channels[x] = np.array(
-                [numbers.setdefault(a | b, len(numbers)) for a, b in pairs],
-                int,
+            joined[x] = [a | b for a, b in pairs]
+        self._join_calls(joined)
+        numbers: dict[GateSet, int] = {_NONE: 0}
+        self.channels: dict[Tensor, np.ndarray] = {
+            x: np.array(
+                [numbers.setdefault(own, len(numbers)) for own in sets], int
             )
+            for x, sets in joined.items()
+        }
         self.sets = list(numbers)
 
     @functools.cached_property
@@ -115,6 +120,20 @@ class Dependence:
                 )
             ]
         return before
+
+    def _join_calls(self, joined: dict[Tensor, list[GateSet]]):
+        """Leaves the gates that channels depend on in all calls of a layer."""
+        for axis in shared_axes(self.graph, self.rules):
+            every = [
+                [joined[x][i] for i in places.tolist()]
+                for _, x, places in axis.slices
+            ]
+            met = [
+                frozenset.intersection(*own) for own in zip(*every, strict=True)
+            ]
+            for _, x, places in axis.slices:
+                for i, own in zip(places.tolist(), met, strict=True):
+                    joined[x][i] &= own
 
     def _gates_of(self, node, before) -> list[GateSet]:
         """Returns, for each output channel, the gates that a call puts on."""

@@ -15,12 +15,13 @@ from keras_sgl0.network.copying import (
     refresh,
     sharing_weights,
 )
-from keras_sgl0.network.graph import Tensor
+from keras_sgl0.network.graph import Node, Tensor
 from keras_sgl0.network.layer_table import all_layers, walk_layers
 from keras_sgl0.network.neighbours import first_call, output_layers
 from keras_sgl0.network.unfolding import trace
 from keras_sgl0.network.views import functional_view
 from keras_sgl0.structures.flat_copy import FlatCopy
+from keras_sgl0.structures.rules import Slices
 from keras_sgl0.utils.validation import InputError, require
 
 
@@ -116,6 +117,8 @@ def _of_readers(found: Dependence):
             values[node.outputs[0]] = test_values(node.operation)
         elif isinstance(rule, Gated):
             gated[node.outputs[0]] = rule
+    # By variable, as a layer that is called several times has it once.
+    reads: dict[int, list[tuple[Node, Slices, np.ndarray]]] = {}
     for node in found.graph.nodes:
         for x in gated.keys() & set(node.inputs):
             _, *vectors = gated[x].node.inputs
@@ -133,7 +136,17 @@ def _of_readers(found: Dependence):
             # One is enough, as the layer is linear in each of its kernels.
             own = reading[0]
             variable = own.of(node.operation)
-            yield variable, own.along(scale, len(variable.shape))
+            reads.setdefault(id(variable), []).append((node, own, scale))
+    for calls in reads.values():
+        node, own, scale = calls[0]
+        same = all(np.array_equal(scale, other) for *_, other in calls)
+        if len(calls) < node.calls or not same:
+            raise InputError(
+                f"The gates before `{node.path}` cannot be folded, as they are "
+                "not the same in all its calls."
+            )
+        variable = own.of(node.operation)
+        yield variable, own.along(scale, len(variable.shape))
 
 
 def _along(axis, variable, scale):

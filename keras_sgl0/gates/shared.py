@@ -164,6 +164,11 @@ class Gates(Channelwise):
 
     data_format = "channels_last"
 
+    def refusal(self):
+        if self.node.calls > 1:
+            return "it is called more than once"
+        return super().refusal()
+
     def constants(self, input_constants):
         """Returns the constants times the gates; zero times all is zero."""
         z = ops.convert_to_numpy(self.layer.test_gates())

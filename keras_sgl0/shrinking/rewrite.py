@@ -1,7 +1,9 @@
 """Builds a new model without the channels that are cut."""
 
+import numpy as np
+
 from keras_sgl0.network.graph import Graph, Node
-from keras_sgl0.structures.flat_copy import FlatCopy
+from keras_sgl0.structures.flat_copy import FlatCopy, NotCopied
 from keras_sgl0.structures.liveness import Cuts
 from keras_sgl0.structures.rules import Rewrite, Values
 
@@ -21,7 +23,8 @@ class Rebuilt(FlatCopy):
         name: The name of the new model.
 
     Raises:
-        NotCopied: If a layer that must change has no usable config.
+        NotCopied: If a layer that must change has no usable config, or its
+            calls differ in how it should change.
 
     Example:
         >>> Rebuilt(graph, cuts, values, "small").model
@@ -30,15 +33,23 @@ class Rebuilt(FlatCopy):
     def __init__(self, graph: Graph, cuts: Cuts, values: Values, name: str):
         self._cuts = cuts
         self._values = values
+        self._calls = graph.by_operation()
         super().__init__(graph, name)
 
     def change(self, node: Node) -> Rewrite | None:
         """Returns the layer without the channels that are cut."""
-        cuts = self._cuts
+        cuts, calls = self._cuts, [node]
+        if getattr(node.operation, "weights", ()):
+            calls = self._calls[id(node.operation)]
         kept = cuts.kept_channels
-        if all(kept[x].all() for x in (*node.inputs, *node.made)):
+        if all(kept[x].all() for n in calls for x in (*n.inputs, *n.made)):
             return None
-        return cuts.rules[node].cut(kept, cuts.input_constants[node])
+        first, *others = (
+            cuts.rules[n].cut(kept, cuts.input_constants[n]) for n in calls
+        )
+        if not all(_is_same(first, other) for other in others):
+            raise NotCopied(node, "its calls leave different parts of it")
+        return first
 
     def config(self, config: dict) -> dict:
         """Returns the config without the penalties of this package."""
@@ -47,6 +58,19 @@ class Rebuilt(FlatCopy):
     def value(self, variable):
         """Returns the values, with zeros for what counts as zero."""
         return self._values(variable)
+
+
+def _is_same(one: Rewrite, other: Rewrite) -> bool:
+    """Returns whether two calls want the same of their layer."""
+    return (
+        one.config == other.config
+        and one.arguments is other.arguments is None
+        and one.weights.keys() == other.weights.keys()
+        and all(
+            np.array_equal(value, other.weights[name])
+            for name, value in one.weights.items()
+        )
+    )
 
 
 def _without_ours(config):

@@ -45,8 +45,9 @@ def shrink(
     into another constant. A channel that nothing reads is cut together with
     all that only it reads, back to the inputs. The inputs and outputs of the
     model keep their shapes. Channels that meet in `Add`, `Multiply` and the
-    like are cut together or not at all. A layer that is unknown, or called
-    more than once, stays whole, and the report names it.
+    like are cut together or not at all, and so are those of all calls of a
+    layer that is called more than once. A layer that is unknown stays whole,
+    and the report names it.
 
     The smaller model is Functional and not compiled. Models in it are
     unfolded, and so are layers that you have made of other layers: their
@@ -104,7 +105,7 @@ def shrink(
             break
         except NotCopied as error:
             # What else can be cut depends on it, so the analysis starts over.
-            opaque[error.node] = "it cannot be made from its config"
+            opaque[error.node] = error.reason
     found = Difference(None, None)
     if verify:
         found = compare(model, rebuilt.model, inputs)

@@ -4,12 +4,65 @@ A layer's rule says which channels of its inputs and outputs are tied. Channels
 that are tied over any number of calls form one component: it is cut as a whole
 or stays as a whole. A component stays if any of its channels must, and then
 the reason is kept.
+
+A layer with weights that is called several times ties channels over its calls:
+those that the same slice of a variable belongs to.
 """
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from keras_sgl0.network.graph import Graph, Node, Tensor, tensors
 from keras_sgl0.structures.rules import Rule
+
+
+class SharedAxis(NamedTuple):
+    """An axis of a variable that has slices in several calls of its layer.
+
+    Args:
+        path: The path of the layer.
+        slices: For each of its slices the call, the tensor whose channels they
+            are, and the channel of each index of the axis.
+    """
+
+    path: str
+    slices: list[tuple[Node, Tensor, np.ndarray]]
+
+    def constants(
+        self, input_constants: dict[Node, list[np.ndarray]]
+    ) -> list[np.ndarray]:
+        """Returns what each call sees of the inputs, one array a call.
+
+        Args:
+            input_constants: For every call, the constants of its inputs.
+        """
+        return [
+            input_constants[node][node.inputs.index(x)][places]
+            for node, x, places in self.slices
+            if x in node.inputs
+        ]
+
+
+def shared_axes(graph: Graph, rules: dict[Node, Rule]) -> Iterator[SharedAxis]:
+    """Yields what is shared by several calls of a layer.
+
+    Args:
+        graph: The calls of a model.
+        rules: The rule of every call.
+    """
+    for calls in graph.by_operation().values():
+        found: dict[tuple, list[tuple[Node, Tensor, np.ndarray]]] = {}
+        for node in calls if len(calls) > 1 else ():
+            for own in rules[node].slices():
+                rank = len(own.of(node.operation).shape)
+                axes = np.atleast_1d(own.axis) % rank
+                found.setdefault((own.variable, *axes.tolist()), []).append(
+                    (node, own.channels_of(node), np.ravel(own.channels))
+                )
+        for slices in found.values():
+            yield SharedAxis(calls[0].path, slices)
 
 
 class Components:
@@ -24,6 +77,7 @@ class Components:
         size: The number of components.
         ties: For each call with ties, the pairs of a tensor and the vector in
             which channels that are cut together have the same number.
+        shared: The axes of variables that several calls of a layer share.
 
     Example:
         >>> components = Components(graph, rules)
@@ -41,6 +95,7 @@ class Components:
                 self.ties[node] = [
                     (x, own) for x, own in pairs if own is not None
                 ]
+        self.shared = list(shared_axes(graph, rules))
         self.labels, self.size = self._connect()
         self._reasons = [""]
         self._why = np.zeros(self.size, int)
@@ -70,6 +125,29 @@ class Components:
             self._reasons.append(reason)
         free = components[self._why[components] == 0]
         self._why[free] = self._reasons.index(reason)
+
+    def refuse_different_constants(
+        self, input_constants: dict[Node, list[np.ndarray]]
+    ):
+        """Keeps what is not the same constant in all calls of a layer.
+
+        It has one bias for all its calls to hold the constant.
+
+        Args:
+            input_constants: For every call, the constants of its inputs, NaN
+                for none.
+        """
+        for axis in self.shared:
+            seen = axis.constants(input_constants)
+            if len(seen) < 2:
+                continue
+            known = np.nan_to_num(np.fmax.reduce(seen))
+            different = np.any([(c != known) & ~np.isnan(c) for c in seen], 0)
+            for _, x, places in axis.slices:
+                self.refuse(
+                    self.labels[x][places[different]],
+                    f"it is another constant in another call of `{axis.path}`",
+                )
 
     def any(self, channels: dict[Tensor, np.ndarray]) -> np.ndarray:
         """Returns which components have any of the given channels.
@@ -112,6 +190,12 @@ class Components:
                     np.minimum.at(least, own, labels[x])
                 for x, own in pairs:
                     labels[x][:] = least[own]
+            for axis in self.shared:
+                smallest = np.minimum.reduce(
+                    [labels[x][places] for _, x, places in axis.slices]
+                )
+                for _, x, places in axis.slices:
+                    np.minimum.at(labels[x], places, smallest)
             changed = bool((before != flat).any())
 
     def _refuse_what_calls_need(self):

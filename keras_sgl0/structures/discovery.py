@@ -146,6 +146,7 @@ def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
                 labels[~np.isnan(constants) & np.isnan(own)],
                 f"its constant meets the zeros around `{node.path}`",
             )
+    components.refuse_different_constants(dry_run.input_constants)
     for node in graph.nodes:
         for y in node.made:
             components.refuse(
@@ -264,7 +265,7 @@ def sliced_variables(
 
 def _fixed(graph, rules, components):
     """Yields the channels of layers with kernels that are in no structure."""
-    for node in graph.nodes:
+    for node, *_ in graph.by_operation().values():
         rule = rules[node]
         if isinstance(rule, Opaque):
             if getattr(node.operation, "weights", ()):

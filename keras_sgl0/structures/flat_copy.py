@@ -13,15 +13,19 @@ from keras_sgl0.structures.rules import Rewrite, variable_of
 
 
 class NotCopied(Exception):  # noqa: N818
-    """A layer that must change cannot be made from its config.
+    """A layer that must change cannot be made anew.
 
     Args:
         node: A call of the layer.
+        reason: Why.
     """
 
-    def __init__(self, node: Node):
+    def __init__(
+        self, node: Node, reason: str = "it cannot be made from its config"
+    ):
         super().__init__(node.path)
         self.node = node
+        self.reason = reason
 
 
 class FlatCopy:
@@ -78,6 +82,8 @@ class FlatCopy:
 
     def change(self, node: Node) -> Rewrite | None:
         """Returns how the layer of a call changes, `None` if it does not.
+
+        A layer with weights is asked for at its first call only.
 
         Args:
             node: The call.
@@ -140,12 +146,12 @@ class FlatCopy:
     def _call(self, node, made):
         """Makes the new layer of a call, calls it and sets its weights."""
         made = self.given(node, made)
-        change = self.change(node)
         has_weights = bool(getattr(node.operation, "weights", ()))
         if has_weights and id(node.operation) in self._copies:
             layer = self._copies[id(node.operation)]
             self.layers[node] = layer
             return node.call(layer, made)
+        change = self.change(node)
         try:
             if node in self._tied:
                 raise ValueError(self._tied[node])

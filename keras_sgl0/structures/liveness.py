@@ -4,7 +4,9 @@ A channel is *constant* if it is the same number for every example and position
 (forward pass), and *read* if an output of the model depends on it (backward
 pass). It is dead if it is constant or not read. Dead channels are cut where
 every call they go through can do without; what is tied is cut together or not
-at all. A constant that is cut is folded into the layers that read it.
+at all. A constant that is cut is folded into the layers that read it. A layer
+that is called several times has one place for it, so that it must be the same
+constant in all calls.
 """
 
 import dataclasses
@@ -25,7 +27,7 @@ class Cuts:
         rules: The rule of every call.
         kept_channels: Which channels of a tensor stay.
         input_constants: For every call, the constants of its inputs as the
-            call sees them.
+            calls of its layer see them.
         dead_but_kept: Per layer that makes or scales channels, the dead
             channels that stay, by reason.
         dead_branches: The layers of which all channels could have been cut.
@@ -66,9 +68,8 @@ def analyse(
     liveness.forward(opaque or {})
     liveness.backward()
     cutting = _Cutting(liveness)
-    branches = list(
-        dict.fromkeys(n for n, x in cutting.makers if not cutting.count(x))
-    )
+    empty = [n for n, x in cutting.makers if not cutting.count(x)]
+    branches = list({id(n.operation): n for n in empty}.values())
     require(
         minimum > 0 or not branches,
         "minimum",
@@ -80,7 +81,7 @@ def analyse(
     return Cuts(
         liveness.rules,
         {x: ~cut for x, cut in cutting.cut.items()},
-        liveness.input_constants,
+        cutting.input_constants(),
         cutting.dead_but_kept(),
         branches,
     )
@@ -109,18 +110,46 @@ class Liveness:
         self.on_constant = on_constant
         self.rules, self.input_constants, self.reads = {}, {}, {}
         self.constants, self._without_axis = {}, set()
-        for x in tensors(graph.inputs):
-            self._leave(x)
 
     def forward(self, opaque):
         """Finds the constants.
 
+        A layer of which one call must stay as it is, stays in all calls.
+
         Args:
             opaque: Calls that must stay as they are, with the reason.
         """
+        opaque = dict(opaque)
+        while True:
+            self._forward(opaque)
+            more = self._other_calls()
+            if not more:
+                break
+            opaque |= more
+
+    def _other_calls(self):
+        """Returns the calls of layers that have others which are opaque."""
+        found: dict[Node, str] = {}
+        for calls in self.graph.by_operation().values():
+            rules = [self.rules[node] for node in calls]
+            known = [r for r in rules if isinstance(r, Opaque)]
+            if known and getattr(calls[0].operation, "weights", None):
+                others = [
+                    node
+                    for node, r in zip(calls, rules, strict=True)
+                    if not isinstance(r, Opaque)
+                ]
+                found |= dict.fromkeys(others, known[0].reason)
+        return found
+
+    def _forward(self, opaque):
+        self.constants, self._without_axis = {}, set()
+        for x in tensors(self.graph.inputs):
+            self._leave(x)
         for node in self.graph.nodes:
             self._fix_axes(node)
             if node in opaque:
+                node.inner = []
                 rule = Opaque(opaque[node]).bind(node, self.values)
             else:
                 rule = rule_for(node, self.values)
@@ -212,6 +241,7 @@ class _Cutting:
         ]
         self._components = Components(liveness.graph, liveness.rules)
         self._refuse_lost_constants()
+        self._components.refuse_different_constants(liveness.input_constants)
         alive = self._components.any({x: ~d for x, d in self.dead.items()})
         self._cut = ~alive & ~self._components.refused
 
@@ -220,6 +250,22 @@ class _Cutting:
         """Which channels of each tensor are cut."""
         labels = self._components.labels
         return {x: self._cut[own] for x, own in labels.items()}
+
+    def input_constants(self):
+        """Returns the constants of the inputs, those of all calls of a layer.
+
+        What is constant in one call and not read in another is cut with the
+        constant folded, so that all calls know it.
+        """
+        found = dict(self._liveness.input_constants)
+        for axis in self._components.shared:
+            seen = axis.constants(found)
+            for node, x, places in axis.slices if seen else ():
+                if x in node.inputs:
+                    i = node.inputs.index(x)
+                    found[node] = [own.copy() for own in found[node]]
+                    found[node][i][places] = np.fmax.reduce(seen)
+        return found
 
     def count(self, x):
         """Returns how many channels of a tensor stay."""
@@ -253,13 +299,13 @@ class _Cutting:
         found: dict[Node, dict[str, list[int]]] = {}
         ties = self._first_ties()
         named: set[int] = set()
-        for node, rule in self._liveness.rules.items():
+        for calls in self._liveness.graph.by_operation().values():
+            node, rule = calls[0], self._liveness.rules[calls[0]]
             roles = {own.role for own in rule.slices()}
             if not rule.cuts and "member" not in roles:
                 continue
             components = self._of(node.outputs[0])
-            dead = self.dead[node.outputs[0]]
-            dead = dead | rule.held(self._liveness.input_constants[node])
+            dead = np.logical_and.reduce([self._dead_behind(n) for n in calls])
             if not rule.cuts:
                 dead = dead & ~np.isin(components, list(named))
             for i in np.flatnonzero(dead & ~self._cut[components]).tolist():
@@ -270,6 +316,13 @@ class _Cutting:
                 found.setdefault(node, {}).setdefault(reason, []).append(i)
                 named.add(components[i])
         return found
+
+    def _dead_behind(self, node):
+        """Returns which outputs of a call are dead, or held by activations."""
+        held = self._liveness.rules[node].held(
+            self._liveness.input_constants[node]
+        )
+        return self.dead[node.outputs[0]] | held
 
     def _of(self, x):
         """Returns the components of the channels of a tensor."""
@@ -301,4 +354,10 @@ class _Cutting:
                 labels[own] = self._components.labels[x]
             for component in labels[alive & dead].tolist():
                 found.setdefault(component, node.path)
+        for axis in self._components.shared:
+            every = [self.dead[x][places] for _, x, places in axis.slices]
+            mixed = np.any(every, axis=0) & ~np.all(every, axis=0)
+            _, x, places = axis.slices[0]
+            for component in self._of(x)[places[mixed]].tolist():
+                found.setdefault(component, axis.path)
         return found

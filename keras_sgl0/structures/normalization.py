@@ -180,6 +180,8 @@ class Normalization(Channelwise):
         x = self.node.inputs[0]
         if [axis % x.rank for axis in self.layer.axis] != [x.axis]:
             return "it does not normalize channels"
+        if self.node.calls > 1 and self.layer.weights:
+            return "it is called more than once"
         return super().refusal()
 
     def constants(self, input_constants):

@@ -460,8 +460,6 @@ def refusal(found: Rule, node: Node) -> str:
         return "the channels of its input run over several axes"
     if tensors(node.kwargs.get("mask")):
         return "it has a mask"
-    if node.calls > 1 and getattr(node.operation, "weights", None):
-        return "it is called more than once"
     return found.refusal()
 
 

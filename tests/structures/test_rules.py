@@ -86,13 +86,19 @@ def test_a_noise_shape_that_names_the_channels_keeps_them(noise_shape, stays):
     assert ("is in its `noise_shape`" in notes) is stays
 
 
-def test_a_layer_with_weights_that_is_called_twice_stays_whole():
+def adapted():
+    layer = layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(size=(8, 6)))
+    return layer
+
+
+@pytest.mark.parametrize("twice", [adapted, ks.HardConcrete])
+def test_what_is_not_sliced_stays_whole_when_called_twice(twice):
     x = inputs = keras.Input((6,))
-    twice = layers.Dense(6, name="twice")
-    model = scramble(keras.Model(inputs, layers.Dense(3)(twice(twice(x)))))
-    small, report = ks.shrink(model, 0)
-    assert small.get_layer("twice").units == 6
-    assert "it is called more than once" in report.whole[0].note
+    twice = twice()
+    x = twice(layers.Dense(6)(twice(x)))
+    found = ks.structures(keras.Model(inputs, layers.Dense(3)(x)))
+    assert "it is called more than once" in found.fixed[0].reason
 
 
 def test_what_is_elementwise():
