@@ -86,13 +86,16 @@ def discrimination(found: Structures, data: Iterable[tuple]) -> np.ndarray:
         for own, values in zip(readers, results, strict=True):
             own.add(np.asarray(values, "float64"))
     targets = _targets(labels)
-    by_kernel = {id(own.kernel): own.gradient(targets) for own in readers}
+    by_kernel: dict[int, np.ndarray] = {}
+    for own in readers:  # a layer that is called several times adds up
+        key, gradient = id(own.kernel), own.gradient(targets)
+        by_kernel[key] = by_kernel.get(key, 0) + gradient
     squares = np.zeros(found.size + 1)
     read = np.zeros(found.size + 1, bool)
     for entry in found.variables:
-        gradient = by_kernel.get(id(entry.variable))
-        if gradient is None:
+        if id(entry.variable) not in by_kernel:
             continue
+        gradient = by_kernel[id(entry.variable)]
         for sliced in entry.along("reader"):
             others = other_axes(gradient.shape, sliced.axis)
             own = np.square(gradient).sum(others)
