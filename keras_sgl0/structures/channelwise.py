@@ -36,6 +36,7 @@ _NEAR = 1e-4
     keras.layers.Minimum,
     # The operations that arithmetic on symbolic tensors records.
     *("Add", "Subtract", "Multiply", "Divide", "TrueDivide"),
+    *("StopGradient", "Copy"),
     *("Maximum", "Minimum", "Negative", "Absolute", "Square", "Clip"),
     *("Sqrt", "Rsqrt", "Reciprocal", "Power", "Hypot", "Arctan2"),
     *("Exp", "Exp2", "Expm1", "Log", "Log1p", "Log2", "Log10", "Logaddexp"),

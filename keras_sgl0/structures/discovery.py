@@ -144,7 +144,7 @@ def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
             labels, constants = components.labels[x], dry_run.constants[x]
             components.refuse(
                 labels[~np.isnan(constants) & np.isnan(own)],
-                f"its constant meets the zeros around `{node.path}`",
+                liveness.rules[node].why_constants_stay,
             )
     components.refuse_different_constants(dry_run.input_constants)
     for node in graph.nodes:

@@ -157,6 +157,8 @@ class Liveness:
             constants = [self.constants[x] for x in node.inputs]
             if rule.border:
                 constants = [self._at_border(c) for c in constants]
+            if rule.zeros_only:
+                constants = [np.where(c == 0, c, np.nan) for c in constants]
             self.input_constants[node] = constants
             if isinstance(rule, Opaque):
                 for y in node.outputs:
@@ -333,12 +335,13 @@ class _Cutting:
         liveness = self._liveness
         for node in self._nodes:
             seen = liveness.input_constants[node]
+            reason = liveness.rules[node].why_constants_stay
             reads = liveness.reads[node][: len(seen)]
             for x, own, read in zip(node.inputs, seen, reads, strict=True):
                 lost = ~np.isnan(liveness.constants[x]) & np.isnan(own)
                 self._components.refuse(
                     self._components.labels[x][lost & read],
-                    f"its constant meets the zeros around `{node.path}`",
+                    reason,
                 )
 
     def _first_ties(self):

@@ -124,6 +124,8 @@ class GroupNorm(Channelwise):
     keras.layers.RMSNormalization,
     keras.layers.UnitNormalization,
     keras.layers.Softmax,
+    *("Softmax", "LogSoftmax", "Sparsemax", "Normalize", "LayerNorm"),
+    *("RMSNorm", "Sort", "Argsort", "Cumsum", "Logsumexp"),
 )
 class Mixing(Rule):
     """What makes every channel depend on every other."""

@@ -142,6 +142,8 @@ class Rule:
     """Whether outputs have a part of the channels, of which one must stay."""
     several_axes = False
     """Whether the channels of the inputs may run over several axes."""
+    any_mode = False
+    """Whether the layer does in training what it does at inference."""
     needs_channels = True
     """Whether the inputs must have channels, a known number of them."""
 
@@ -159,6 +161,18 @@ class Rule:
     def border(self) -> bool:
         """Whether the inputs meet zeros at the border."""
         return False
+
+    @property
+    def zeros_only(self) -> bool:
+        """Whether it can do without a constant only where that is zero."""
+        return False
+
+    @property
+    def why_constants_stay(self) -> str:
+        """Why a constant that the call sees as none cannot be cut."""
+        if self.zeros_only:
+            return f"its constant, not zero, counts in `{self.node.path}`"
+        return f"its constant meets the zeros around `{self.node.path}`"
 
     def bind(self, node: Node, values: Values) -> "Rule":
         """Returns the rule, applied to one call.
@@ -452,7 +466,7 @@ def refusal(found: Rule, node: Node) -> str:
         for x in node.inputs
     )
     spread = any(len(x.axes) > 1 for x in node.inputs)
-    if node.kwargs.get("training"):
+    if node.kwargs.get("training") and not found.any_mode:
         return "it is called with `training=True`"
     if found.needs_channels and vague:
         return "its input has no known channels"

@@ -160,6 +160,48 @@ def first_token(x):
     return ops.squeeze(x[:, :1], 1) + ops.expand_dims(x[:, -1], 1)[:, 0]
 
 
+def excite_by_convolutions(x):
+    x = conv(x, 8, 3)
+    s = ops.mean(x, axis=(1, 2), keepdims=True)
+    return ops.max(x * conv(conv(s, 4), 8, 1, "sigmoid"), axis=(1, 2))
+
+
+def gated_by_an_operation(x):
+    return dense(ops.glu(dense(x, 12, None)), 4)
+
+
+def statistics(x):
+    """Returns what a style network reads: moments of each channel."""
+    x = conv(x, 6)
+    pair = [ops.mean(x, (1, 2)), ops.std(x, (1, 2)), ops.min(x, (1, 2))]
+    return dense(layers.Concatenate()([*pair, ops.sum(x, (1, 2))]), 4)
+
+
+def pyramid(x):
+    fine = conv(x, 6)
+    coarse = conv(ops.max_pool(fine, 2), 4)
+    wide = layers.Resizing(6, 6, "nearest")(coarse)
+    x = conv(layers.Concatenate()([fine, wide]), 4, 3)
+    return ops.average_pool(x + ops.image.resize(coarse, (6, 6)), 2)
+
+
+def u_net(x):
+    a = conv(x, 4, 3)
+    b = conv(layers.MaxPooling2D()(a), 6, 3)
+    up = layers.Conv2DTranspose(4, 2, 2, activation="relu")(b)
+    x = conv(layers.Concatenate()([layers.ZeroPadding2D(1)(up), a_pad(a)]), 5)
+    return layers.Cropping2D(1)(x)
+
+
+def a_pad(a):
+    return ops.pad(a, [[0, 0], [1, 1], [1, 1], [0, 0]])
+
+
+def summed(x):
+    x = conv(x, 6)
+    return conv(x, 4) * ops.sum(x, -1, keepdims=True)
+
+
 IMAGE, STEPS = (6, 6, 3), (6, 3)
 NETWORKS = {
     "excite by a slice": (excite(lambda s: s[:, None, None, :]), IMAGE, [8, 4]),
@@ -201,6 +243,12 @@ NETWORKS = {
     "off channels": (off_channels, STEPS, [4, 3]),
     "interleaved": (interleaved, STEPS, [4, 3]),
     "first token": (first_token, STEPS, [6]),
+    "excite by convolutions": (excite_by_convolutions, IMAGE, [8, 4]),
+    "gated by an operation": (gated_by_an_operation, STEPS, [6, 4]),
+    "statistics": (statistics, IMAGE, [6, 4]),
+    "pyramid": (pyramid, IMAGE, [6, 4]),
+    "u-net": (u_net, IMAGE, [4, 6, 4, 5]),
+    "summed": (summed, IMAGE, [6, 4]),
     "a number a channel": (
         lambda x: conv(conv(x, 8) * VECTOR + VECTOR, 4),
         IMAGE,
@@ -232,3 +280,34 @@ def test_the_network_is_cut(name, dtype):
     assert sorted(found.counts.tolist()) == sorted(counts)
     assert [entry.layer for entry in found.fixed] == ["last"]
     assert report.whole == report.kept == ()
+
+
+def test_what_counts_its_channels_keeps_them():
+    def network(x):
+        x = conv(x, 6, 3)
+        pair = [ops.mean(x, -1, keepdims=True), ops.max(x, -1, keepdims=True)]
+        return conv(x * conv(layers.Concatenate()(pair), 1, 3), 4)
+
+    found, small, report = cut_half(built(network, IMAGE))
+    assert found.counts.tolist() == [4]
+    assert small.layers[1].filters == 6
+    assert [entry.type for entry in report.whole] == ["Mean", "Max"]
+    assert "it is over channels" in found.fixed[0].reason
+
+
+def test_a_constant_that_is_summed_stays():
+    def network(x):
+        return conv(x, 4) * ops.sum(conv(x, 6, 1, "sigmoid"), -1, True)
+
+    model = built(network, IMAGE)
+    found = ks.structures(model)
+    reasons = {entry.channels: entry.reason for entry in found.fixed}
+    assert "its constant, not zero, counts in `sum" in reasons[6]
+    (maker,) = (y for y in model.layers if getattr(y, "filters", 0) == 6)
+    alive = np.array([False, True, True, False, True, True])
+    maker.kernel.assign(ops.where(alive, maker.kernel, 0.0))
+    small, report = ks.shrink(model, 0)
+    assert_same_outputs(model, small)
+    assert small.get_layer(maker.name).filters == 6
+    (kept,) = report.kept
+    assert kept.channels == (0, 3) and "counts in `sum" in kept.reason

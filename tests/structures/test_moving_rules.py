@@ -12,12 +12,12 @@ from keras_sgl0.structures.rules import Opaque
 
 
 def rule_of(function, shape, number=1):
-    """Returns the rule of the one call that a function makes."""
+    """Returns the rule of the last call that a function makes."""
     inputs = [keras.Input(shape) for _ in range(number)]
     graph = trace(keras.Model(inputs, function(*inputs)))
     liveness = Liveness(graph, to_numpy, "keep")
     liveness.forward({})
-    (rule,) = liveness.rules.values()
+    *_, rule = liveness.rules.values()
     return rule
 
 

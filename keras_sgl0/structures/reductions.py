@@ -1,0 +1,137 @@
+"""The rules of operations that take means and the like, pool and resize."""
+
+import keras
+import numpy as np
+
+from keras_sgl0.network.positions import product
+from keras_sgl0.structures.rules import Channelwise, rule
+
+
+@rule(*("Mean", "Sum", "Max", "Min", "Amax", "Amin", "Var", "Std"))
+class Reduction(Channelwise):
+    """A number for all positions along some axes, or the sum of all channels.
+
+    A channel that is zero may be left out of a sum. It counts in a mean, and
+    it may be the largest, so that what is over channels stays whole.
+    """
+
+    several_axes = True
+
+    @property
+    def zeros_only(self) -> bool:
+        """Whether only channels that are zero may go."""
+        return self._is_over_channels()
+
+    @property
+    def why_outputs_stay(self) -> str:
+        """Why no output can be cut, empty where it can."""
+        if not self._is_over_channels():
+            return ""
+        return f"`{self.node.path}` sums over channels"
+
+    def refusal(self):
+        x = self.node.inputs[0]
+        if self.layer.axis is None or 0 in self._gone():
+            return "it is over all examples"
+        if getattr(self.layer, "initial", None) is not None:
+            return "it has an initial value"
+        whole = self._gone() >= set(x.axes)
+        if self._is_over_channels() and not (whole and self._is("Sum")):
+            return "it is over channels, and those that are zero count in it"
+        return ""
+
+    def axes(self):
+        """Returns where the channel axes are after it."""
+        x, gone = self.node.inputs[0], self._gone()
+        if self.layer.keepdims:
+            return x.axes
+        if self._is_over_channels():
+            return (max(x.rank - len(gone) - 1, 0),)
+        return tuple(a - sum(g < a for g in gone) for a in x.axes)
+
+    def ties(self):
+        """Returns the ties of each channel, none with the sum of all."""
+        return None if self._is_over_channels() else super().ties()
+
+    def constants(self, input_constants):
+        """Returns what comes of as many equal numbers as there are."""
+        (given,) = input_constants
+        if self._is_over_channels():
+            return np.full(self.node.outputs[0].channels, np.nan)
+        if self._is("Var", "Std"):
+            return 0 * given
+        if self._is("Sum"):
+            x = self.node.inputs[0]
+            number = product(x.shape[a] for a in self._gone())
+            return np.where(given == 0, 0, (number or np.nan) * given)
+        return given
+
+    def reads(self, live, input_constants):
+        """Returns that channels of live outputs are read."""
+        if self._is_over_channels():
+            return [np.full(self.node.inputs[0].channels, live.any())]
+        return super().reads(live, input_constants)
+
+    def _gone(self) -> set[int]:
+        rank = self.node.inputs[0].rank
+        return {int(a) % rank for a in np.atleast_1d(self.layer.axis)}
+
+    def _is_over_channels(self) -> bool:
+        return bool(self._gone() & set(self.node.inputs[0].axes))
+
+    def _is(self, *types: str) -> bool:
+        return self.node.type in types
+
+
+@rule("MaxPool", "AveragePool", "AdaptiveMaxPool", "AdaptiveAveragePool")
+class Pool(Channelwise):
+    """Pooling by an operation."""
+
+    def refusal(self):
+        if self.layer.data_format is None:
+            return "it does not say where its channels are"
+        return super().refusal()
+
+
+@rule("Glu")
+class Glu(Channelwise):
+    """One half of the channels times the sigmoid of the other."""
+
+    def refusal(self):
+        x = self.node.inputs[0]
+        if self.layer.axis % x.rank != x.axis:
+            return "its halves are no channels"
+        return super().refusal()
+
+    def ties(self):
+        """Returns that both halves are cut alike."""
+        number = self.node.outputs[0].channels
+        return [np.arange(2 * number) % number, np.arange(number)]
+
+    def constants(self, input_constants):
+        """Returns the products, zero where the first factor is."""
+        first, second = np.split(input_constants[0], 2)
+        with np.errstate(over="ignore"):
+            product = first / (1 + np.exp(-second))
+        return np.where(first == 0, 0, product)
+
+
+@rule(keras.layers.Resizing, "Resize")
+class Resizing(Channelwise):
+    """Images of another size, a constant staying what it is."""
+
+    any_mode = True
+
+    def refusal(self):
+        if self.node.inputs[0].rank != 4:
+            return "it is called on a single image"
+        if self.layer.pad_to_aspect_ratio:
+            return "it pads"
+        return super().refusal()
+
+    def constants(self, input_constants):
+        """Returns the constants that weights of sum one leave."""
+        simple = self.layer.interpolation in ("nearest", "bilinear")
+        exact = simple and not self.layer.antialias
+        known = exact | (input_constants[0] == 0)
+        return np.where(known, input_constants[0], np.nan)

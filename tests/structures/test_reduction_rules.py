@@ -1,0 +1,108 @@
+"""The rules of operations that take means, pool and resize."""
+
+import numpy as np
+import pytest
+from helpers import to_numpy
+from keras import layers, ops
+from test_moving_rules import rule_of
+
+from keras_sgl0.structures.rules import Opaque
+
+COVERED = [
+    (lambda x: ops.mean(x, 1), (4, 3), (1,)),
+    (lambda x: ops.mean(x, (1, -2), True), (4, 5, 3), (3,)),
+    (lambda x: ops.max(x, 1), (4, 3), (1,)),
+    (lambda x: ops.min(x, [1]), (4, 3), (1,)),
+    (lambda x: ops.amax(x, 1), (4, 3), (1,)),
+    (lambda x: ops.sum(x, 1), (4, 3), (1,)),
+    (lambda x: ops.var(x, 1), (4, 3), (1,)),
+    (lambda x: ops.std(x, 1, True), (4, 3), (2,)),
+    (lambda x: ops.max_pool(x, 2), (4, 4, 3), (3,)),
+    (lambda x: ops.average_pool(x, 3, 1, "same"), (4, 4, 3), (3,)),
+    (lambda x: ops.image.resize(x, (3, 7)), (4, 4, 3), (3,)),
+    (layers.Resizing(3, 7, "nearest"), (4, 4, 3), (3,)),
+    (layers.Resizing(2, 7, crop_to_aspect_ratio=True), (4, 4, 3), (3,)),
+]
+
+
+@pytest.mark.parametrize(("call", "shape", "axes"), COVERED)
+def test_a_constant_is_what_the_operation_makes_of_it(call, shape, axes):
+    rule = rule_of(call, shape)
+    assert rule.axes() == axes
+    given = np.array([1.5, 0.0, -2.0])
+    filled = np.broadcast_to(given, (2, *shape)).astype("float32")
+    rows = rule.node.outputs[0].by_channel(
+        to_numpy(call(ops.convert_to_tensor(filled)))
+    )
+    found = rule.constants([given])
+    np.testing.assert_allclose(rows - found, 0, atol=1e-5)
+    assert np.isnan(rule.constants([np.full(3, np.nan)])).all()
+    assert [own.tolist() for own in rule.ties()] == [[0, 1, 2]] * 2
+    (read,) = rule.reads(np.array([True, False, True]), [given])
+    assert read.tolist() == [True, False, True]
+    kept = np.array([True, False, True])
+    assert rule.rewrite([kept], kept, [given]).config == {}
+
+
+OPAQUE = [
+    (lambda x: ops.mean(x), (4, 3), "over all examples"),
+    (lambda x: ops.max(x, (0, 1)), (4, 3), "over all examples"),
+    (lambda x: ops.max(x, 1, initial=1.0), (4, 3), "an initial value"),
+    (lambda x: ops.mean(x, -1), (4, 3), "those that are zero count"),
+    (lambda x: ops.max(x, (1, 2)), (4, 3), "those that are zero count"),
+    (lambda x: ops.glu(x, 1), (4, 3), "its halves are no channels"),
+    (layers.Resizing(3, 7, pad_to_aspect_ratio=True), (4, 4, 3), "it pads"),
+    (
+        lambda x: ops.image.resize(x, (3, 7), data_format="channels_first"),
+        (3, 4, 4),
+        "not where those of its input are",
+    ),
+    (lambda x: ops.softmax(x), (4, 3), "depends on others"),
+    (lambda x: ops.normalize(x), (4, 3), "depends on others"),
+]
+
+
+@pytest.mark.parametrize(("call", "shape", "reason"), OPAQUE)
+def test_what_stays_whole(call, shape, reason):
+    # The axis is the last: nothing before the call says another one.
+    rule = rule_of(lambda x: call(layers.ReLU()(x)), shape)
+    assert isinstance(rule, Opaque)
+    assert reason in rule.why_inputs_stay
+
+
+def test_interpolations_that_only_keep_zero():
+    given = np.array([1.5, 0.0, np.nan])
+    for options in ({"interpolation": "bicubic"}, {"antialias": True}):
+        rule = rule_of(layers.Resizing(3, 7, **options), (4, 4, 3))
+        found = rule.constants([given])
+        np.testing.assert_array_equal(found, [np.nan, 0, np.nan])
+
+
+def test_a_sum_over_channels_reads_them_and_can_do_without_zeros():
+    rule = rule_of(lambda x: ops.sum(x, -1, True), (4, 3))
+    assert rule.axes() == (2,)
+    assert rule.ties() is None
+    assert rule.zeros_only
+    assert "sums over channels" in rule.why_outputs_stay
+    assert np.isnan(rule.constants([np.zeros(3)])).all()
+    for live in (True, False):
+        (read,) = rule.reads(np.array([live]), [np.zeros(3)])
+        assert read.tolist() == [live] * 3
+    rule = rule_of(lambda x: ops.sum(x, (1, 2)), (4, 3))
+    assert rule.axes() == (0,)
+    rule = rule_of(lambda x: ops.sum(x, 1), (None, 3))
+    found = rule.constants([np.array([1.0, 0.0, np.nan])])
+    np.testing.assert_array_equal(found, [np.nan, 0, np.nan])
+    assert not rule.zeros_only
+    assert rule.why_outputs_stay == ""
+
+
+def test_halves_of_a_gated_unit():
+    rule = rule_of(ops.glu, (4, 6))
+    assert [x.tolist() for x in rule.ties()] == [[0, 1, 2] * 2, [0, 1, 2]]
+    nan = np.nan
+    found = rule.constants([np.array([2.0, 0.0, nan, 1.0, nan, 0.0])])
+    expected = [2 / (1 + np.exp(-1)), 0, nan]
+    np.testing.assert_allclose(found, expected)
+    (read,) = rule.reads(np.array([True, False, False]), [np.full(6, nan)])
+    assert read.tolist() == [True, False, False] * 2
