@@ -279,14 +279,23 @@ class RandomGraph:
         mode = self._one(("concat", "concat", "sum", "mul", "ave"))
         return layers.Bidirectional(kind(units, **options), mode)(x)
 
+    def _grouped(self, x):
+        """Returns a convolution or a normalization in groups."""
+        channels = self.channels(x)
+        groups = self._one([n for n in (2, 3, 4, 6, 8) if not channels % n])
+        if self._chance(0.4):
+            return layers.GroupNormalization(groups, axis=self.axis)
+        filters = groups * self._some(1, 3)
+        return self._layer("Conv")(filters, 1, groups=groups)
+
     def _rare(self, x):
-        """Returns what is kept whole."""
+        """Returns what is kept whole, or has groups."""
         kinds = [lambda: layers.Softmax(axis=self.axis)]
         if not self.first:  # Keras on PyTorch fails
             kinds.append(layers.LayerNormalization)
         kinds += [lambda: layers.Lambda(lambda z: 2.0 * z)]
         if self.rank > 2 and self.channels(x) % 2 == 0:
-            kinds.append(lambda: self._layer("Conv")(4, 1, groups=2))
+            kinds.append(lambda: self._grouped(x))
         return self._one(kinds)()(x)
 
     def _outputs(self):

@@ -16,7 +16,7 @@ from keras_sgl0.structures.discovery import (
     find_rules,
     sliced_variables,
 )
-from keras_sgl0.structures.rules import Channelwise, Rule
+from keras_sgl0.structures.rules import Rule
 
 GateSet = frozenset[int]
 _NONE: GateSet = frozenset()
@@ -181,7 +181,7 @@ class Dependence:
 
 def _ways(node: Node, rule: Rule) -> list | None:
     """Returns the ties where a channel comes from one channel of each input."""
-    alone = isinstance(rule, Channelwise) and len(node.made) == 1
+    alone = rule.carries and len(node.made) == 1
     return rule.ties() if alone else None
 
 

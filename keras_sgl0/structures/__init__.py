@@ -3,6 +3,7 @@
 # Each of these registers the rules of its layers as it is imported.
 from keras_sgl0.structures import (
     channelwise,
+    convolutions,
     kernels,
     normalization,
     recurrent,
@@ -14,6 +15,7 @@ from keras_sgl0.structures import (
 
 __all__ = [
     "channelwise",
+    "convolutions",
     "kernels",
     "normalization",
     "recurrent",

@@ -39,8 +39,6 @@ class Kernel(Rule):
             return "its kernel is quantized or adapted (LoRA)"
         if getattr(self.layer.activation, "weights", ()):
             return "its activation has weights"
-        if getattr(self.layer, "groups", 1) > 1:
-            return "its channels are in groups"
         if self.node.inputs[0].axes != self.axes():
             return "its channels are not at the channel axis of its input"
         return super().refusal()
@@ -157,11 +155,6 @@ class Dense(Kernel):
     """A dense layer, at every position if there are any."""
 
     size = "units"
-
-
-@rule(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-class Conv(Kernel):
-    """A convolution."""
 
 
 @rule(

@@ -85,38 +85,67 @@ class BatchNorm(Channelwise):
 
 @rule(keras.layers.GroupNormalization)
 class GroupNorm(Channelwise):
-    """Normalization of every channel alone, in groups of one."""
+    """Normalization of groups of channels, which go as a whole."""
+
+    @property
+    def groups(self) -> int:
+        """The number of groups."""
+        number = self.layer.groups
+        return self.node.inputs[0].channels if number == -1 else number
 
     def refusal(self):
         x = self.node.inputs[0]
         if self.layer.axis % x.rank != x.axis:
             return "it does not normalize channels"
-        if self.layer.groups not in (-1, x.channels) or x.rank < 3:
+        alone = self.groups == x.channels
+        if (alone and x.rank < 3) or (not alone and self.groups == 1):
             return _MIXING
         return super().refusal()
+
+    def ties(self):
+        """Returns that all channels of a group are cut together."""
+        own = np.arange(self.groups)
+        own = np.repeat(own, self.node.inputs[0].channels // self.groups)
+        return [own, own]
 
     def slices(self):
         """Returns gamma and beta."""
         return self.vectors("member", "gamma", "beta")
 
     def constants(self, input_constants):
-        """Returns the offset, which is what a constant turns into."""
-        offset = 0 * input_constants[0]
-        return (
-            offset if self.layer.beta is None else offset + self._vector("beta")
-        )
+        """Returns what a group of constants turns into, the offset if equal.
+
+        A channel without a slope is its offset whatever its group is.
+        """
+        gamma, beta = self._vector("gamma", 1.0), self._vector("beta", 0.0)
+        own = input_constants[0].reshape(self.groups, -1)
+        centred = own - own[:, :1]
+        centred = centred - centred.mean(1, keepdims=True)
+        variance = np.square(centred).mean(1, keepdims=True)
+        value = centred / np.sqrt(variance + self.layer.epsilon)
+        value = np.where(gamma == 0, 0.0, gamma * value.reshape(-1))
+        return finite(value + beta)
+
+    def reads(self, live, input_constants):
+        """Returns that the groups of live outputs are read."""
+        live = live & (self._vector("gamma", 1.0) != 0)
+        group = live.reshape(self.groups, -1).any(1)
+        return [np.repeat(group, len(live) // self.groups)]
 
     def rewrite(self, kept_inputs, kept_outputs, input_constants):
-        """Returns the layer with as many groups as channels."""
+        """Returns the layer with fewer groups."""
         vectors = {
             name: self._vector(name)[kept_outputs]
             for name in ("gamma", "beta")
             if getattr(self.layer, name) is not None
         }
-        return Rewrite({"groups": int(kept_outputs.sum())}, vectors)
+        kept = kept_outputs.reshape(self.groups, -1).any(1)
+        return Rewrite({"groups": int(kept.sum())}, vectors)
 
-    def _vector(self, name):
-        return self.values(getattr(self.layer, name))
+    def _vector(self, name, default=None):
+        own = getattr(self.layer, name)
+        number = self.node.inputs[0].channels
+        return np.full(number, default) if own is None else self.values(own)
 
 
 @rule(

@@ -140,6 +140,8 @@ class Rule:
     """Whether outputs can be cut on their own: the layer makes channels."""
     narrows = False
     """Whether outputs have a part of the channels, of which one must stay."""
+    carries = False
+    """Whether an output is there only if the inputs tied to it are."""
     several_axes = False
     """Whether the channels of the inputs may run over several axes."""
     any_mode = False
@@ -375,6 +377,7 @@ class Channelwise(Rule):
     pooling, dropout, upsampling, cropping.
     """
 
+    carries = True
     data_format: str | None = None
     """Where the channels are, for a layer that does not say so."""
 

@@ -57,7 +57,7 @@ def test_what_goes_with_a_channel(layer, roles):
         (layers.GroupNormalization(groups=-1), (4, 3), None),
         (layers.GroupNormalization(groups=-1), (3,), "depends on others"),
         (layers.GroupNormalization(groups=1), (4, 3), "depends on others"),
-        (layers.GroupNormalization(groups=2), (4, 4), "depends on others"),
+        (layers.GroupNormalization(groups=2), (4, 4), None),
         (layers.GroupNormalization(2, axis=1), (2, 4), "not normalize chan"),
         (layers.BatchNormalization(axis=1), (4, 3), "not normalize channels"),
         (layers.BatchNormalization(axis=2), (4, 3), None),
