@@ -146,7 +146,7 @@ CASES = {
     "same": image(layers.Conv2D(7, 3, padding="same", activation="relu")),
     "strided": image(layers.Conv2D(7, 3, strides=2, padding="same")),
     "dilated": image(layers.Conv2D(7, 3, dilation_rate=2, padding="same")),
-    "grouped": image(layers.Conv2D(24, 3, groups=12)),
+    "grouped": image(layers.Conv2D(12, 3, groups=12)),
     "equal_groups": image(layers.Conv2D(8, 3, groups=2)),
     "depthwise": image(layers.DepthwiseConv2D(3, activation="relu")),
     "depthwise_multiplier": image(
