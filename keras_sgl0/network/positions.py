@@ -15,19 +15,13 @@ the kernels of a single layer are applied is a column of the table in
 | GroupQueryAttention          | key or value that it is applied to        |
 """
 
-import inspect
 from collections.abc import Iterable, Iterator
 
 import keras
 
-from keras_sgl0.network.graph import Node, tensors
-from keras_sgl0.network.layer_table import (
-    ATTENTION,
-    Layout,
-    is_projection,
-    layouts,
-    walk_layers,
-)
+from keras_sgl0.network.attention import projected, projections
+from keras_sgl0.network.graph import Node
+from keras_sgl0.network.layer_table import ATTENTION, Layout, layouts
 
 Shape = tuple[int | None, ...]
 Positions = Iterator[tuple[keras.Variable, int | None]]
@@ -109,18 +103,12 @@ def _of_recurrent(layer, x, y) -> Positions:
 def _of_attention(node: Node) -> Positions:
     """Yields the kernels of the projections of an attention."""
     layer = node.operation
-    call = inspect.signature(layer.call).bind(*node.args, **node.kwargs)
-    given = {
-        name: x.shape
-        for name in ("query", "value", "key")
-        for x in tensors(call.arguments.get(name))
-    }
-    given.setdefault("key", given["value"])
-    given["attention_output"] = given["query"]
-    for line in walk_layers(layer):
-        if is_projection(line):
-            part = line[-1]
-            yield part.kernel, product(given[part.name][1:-1])
+    given = projected(node)
+    for name, attribute in projections(layer).items():
+        # The output is projected where the query is.
+        x = given.get("query" if name == "output" else name)
+        kernel = getattr(layer, attribute).kernel
+        yield kernel, product(x.shape[1:-1]) if x else None
 
 
 def _positions(layout: Layout, layer, x: Shape, y: Shape) -> int | None:

@@ -2,6 +2,7 @@
 
 # Each of these registers the rules of its layers as it is imported.
 from keras_sgl0.structures import (
+    attention,
     channelwise,
     convolutions,
     kernels,
@@ -14,6 +15,7 @@ from keras_sgl0.structures import (
 )
 
 __all__ = [
+    "attention",
     "channelwise",
     "convolutions",
     "kernels",

@@ -208,9 +208,11 @@ class _Zeroed:
                     continue
                 variable = own.of(node.operation)
                 labels = components.labels[own.channels_of(node)]
-                self._masks[id(variable)] = own.along(
+                stays = own.along(
                     (~free[labels]).astype("float32"), len(variable.shape)
                 )
+                so_far = self._masks.get(id(variable), np.float32(1))
+                self._masks[id(variable)] = so_far * stays
 
     def __call__(self, variable):
         mask = self._masks.get(id(variable), np.float32(1))

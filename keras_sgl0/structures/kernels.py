@@ -345,10 +345,17 @@ def _mixing(node) -> str:
 
 
 def is_altered(layer: keras.layers.Layer) -> bool:
+<<<<<<< HEAD
     """Returns whether a layer's kernel is not all that makes its outputs.
 
     Args:
         layer: The layer.
+=======
+    """Returns whether a layer's kernel is not used as it is.
+
+    Args:
+        layer: A layer with a kernel.
+>>>>>>> 3941a8c (Heads and dimensions of attention layers are structures)
     """
     quantized = getattr(layer, "quantization_mode", None) is not None
     return quantized or getattr(layer, "lora_enabled", False)
