@@ -77,3 +77,43 @@ def vary_statistics(model):
             v.assign(rng.uniform(0.5, 1.5, v.shape))
         elif v.name in ("beta", "bias", "moving_mean"):
             v.assign(0.1 * rng.normal(size=v.shape))
+
+
+def transformer(x, attention, width, blocks=1, **call):
+    """Returns what blocks with an attention and two dense layers make."""
+    for _ in range(blocks):
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, attention()(y, y, **call)])
+        y = layers.LayerNormalization()(x)
+        y = layers.Dense(2 * width, "gelu")(y)
+        x = layers.Add()([x, layers.Dense(width)(y)])
+    return layers.LayerNormalization()(x)
+
+
+def vision_transformer(width=12, heads=4, blocks=1):
+    """Returns a small classifier of images by their patches."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(width, 4, 4, name="patches")(x)
+    x = layers.Reshape((4, width))(x)
+    x = transformer(
+        x,
+        lambda: layers.MultiHeadAttention(heads, width // 2),
+        width,
+        blocks,
+    )
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(3, name="classes")(x))
+
+
+def language_model(width=12, heads=4, blocks=1, tokens=11):
+    """Returns a small model of the next token."""
+    inputs = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(tokens, width)(inputs)
+    x = transformer(
+        x,
+        lambda: layers.GroupQueryAttention(width // 2, heads, heads // 2),
+        width,
+        blocks,
+        use_causal_mask=True,
+    )
+    return keras.Model(inputs, layers.Dense(tokens, name="logits")(x))

@@ -80,9 +80,9 @@ class JointPenalty:
         for variable in self.members.variables:
             if len(self.members.of(variable)) > 1:
                 return (
-                    f"With `readers=True` a weight of {variable.path} is in "
-                    "two structures, so the joint proximal operator is not "
-                    f"known. {ways}"
+                    f"A weight of {variable.path} is in two structures, as "
+                    "with `readers=True` and in attention layers, so the joint "
+                    f"proximal operator is not known. {ways}"
                 )
         if not self._group.has_prox:
             return (

@@ -186,6 +186,7 @@ def _active(sources: Sources) -> np.ndarray:
         for node, rule in found.discovery.rules.items()
         for own in rule.slices()
         if own.role == "reader"
+        and own.channels_of(node) in flat.made
         and (found.discovery.channels[own.channels_of(node)] >= 0).any()
     )
     view = keras.Model(flat.model.inputs, [flat.made[x] for x in read])
@@ -198,7 +199,22 @@ def _active(sources: Sources) -> np.ndarray:
             alive = (tensor.by_channel(values) != 0).sum(0)
             np.add.at(active, own, alive)
             np.add.at(places, own, values.size / len(own))
+    _require_measured(found, places[:-1] > 0)
     return active[:-1] / np.maximum(places[:-1], 1)
+
+
+def _require_measured(found, measured):
+    """Raises if channels inside calls, such as heads, have no activations."""
+    inside = np.zeros(found.size + 1, bool)
+    for node in found.discovery.graph.nodes:
+        for x in node.inner:
+            inside[found.discovery.channels[x]] = True
+    for family in np.unique(found.families[inside[:-1] & ~measured]).tolist():
+        raise InputError(
+            "A family of channels is inside a layer, where activations are "
+            f"not measured: {', '.join(found.made_by(family))}. Choose "
+            "another `importance`."
+        )
 
 
 def _dcp(sources: Sources) -> np.ndarray:

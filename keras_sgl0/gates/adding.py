@@ -49,7 +49,8 @@ def add_gates(
     test time they have the value that goes with it: 1 for a droprate of at
     most .16, .5 for .5. Take 0.1 for a model that is trained already.
 
-    The units of recurrent layers get no gates, as the layer reads them itself.
+    The units of recurrent layers get no gates, as the layer reads them itself,
+    nor do the heads and dimensions of an attention, which are inside it.
 
     The result is Functional, models in it are unfolded. It is not compiled and
     shares no weights with `model`, which is not changed; but a layer that
@@ -98,6 +99,7 @@ def add_gates(
         reasons = {entry.reason: None for entry in structures.fixed}
         if structures.size:
             reasons["recurrent layers read their own outputs"] = None
+            reasons["heads of attention layers have no gates"] = None
         raise InputError(
             "Invalid value for argument `model`. Expected a model with "
             "structures, channels that can be cut. None of its channels can: "
@@ -118,12 +120,13 @@ def add_gates(
 def _gated(structures: Structures) -> np.ndarray:
     """Returns which structures get gates: those that no layer reads back.
 
+    Nor do the heads and dimensions of an attention have a tensor to multiply.
     The last entry is for channels that are in none.
     """
     found = structures.discovery
     gated = np.append(np.ones(structures.size, bool), False)
-    for rule in found.rules.values():
-        for y in rule.read_back():
+    for node, rule in found.rules.items():
+        for y in (*rule.read_back(), *node.inner):
             gated[found.channels[y]] = False
     return gated
 
@@ -156,15 +159,23 @@ class _Gated(FlatCopy):
 
     def given(self, node: Node, made: dict[Tensor, Any]) -> dict[Tensor, Any]:
         """Returns the channels times their gates, for a kernel."""
-        roles = {own.role for own in self._found.rules[node].slices()}
-        x = node.inputs[0] if "reader" in roles else None
-        if x is None or not self._has_gate[self._found.channels[x]].any():
-            return made
         layer = node.operation
-        key = (x, layer.dtype_policy.name)
-        if key not in self._gated:
-            self._gated[key] = self._multiplied(x, layer, made)
-        return made | {x: self._gated[key]}
+        read = {
+            own.channels_of(node): None
+            for own in self._found.rules[node].slices()
+            if own.role == "reader"
+        }
+        gated = {}
+        for x in read:
+            if (
+                x in node.inputs
+                and self._has_gate[self._found.channels[x]].any()
+            ):
+                key = (x, layer.dtype_policy.name)
+                if key not in self._gated:
+                    self._gated[key] = self._multiplied(x, layer, made)
+                gated[x] = self._gated[key]
+        return made | gated
 
     def _multiplied(self, x, layer, made):
         """Returns a tensor of the copy times the gates of its channels."""

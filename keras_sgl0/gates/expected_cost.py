@@ -176,6 +176,10 @@ class ExpectedCost:
                 continue
             own = []
             for sliced in entry.axes:
+                if not sliced.structures.any():
+                    # Without gates, as those of heads and their dimensions.
+                    each *= len(sliced.structures)
+                    continue
                 own.append(len(rows))
                 rows.append(_counts(sliced.structures))
             first, second = (*own, 0, 0)[:2]

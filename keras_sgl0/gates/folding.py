@@ -133,10 +133,12 @@ def _of_readers(found: Dependence):
                     f"The gates of `{gated[x].node.path}` cannot be folded, as "
                     f"`{node.path}` reads what they gate and is no kernel."
                 )
-            # One is enough, as the layer is linear in each of its kernels.
-            own = reading[0]
-            variable = own.of(node.operation)
-            reads.setdefault(id(variable), []).append((node, own, scale))
+            # Of kernels one after the other, one is enough: the layer is
+            # linear in each.
+            apart = found.rules[node].kernels_apart
+            for own in reading if apart else reading[:1]:
+                variable = own.of(node.operation)
+                reads.setdefault(id(variable), []).append((node, own, scale))
     for calls in reads.values():
         node, own, scale = calls[0]
         same = all(np.array_equal(scale, other) for *_, other in calls)

@@ -48,6 +48,7 @@ class Attention(Rule):
     cuts = True
     several_axes = True
     needs_channels = False
+    kernels_apart = True
 
     def bind(self, node, values):
         """Returns the rule, applied to one call."""
