@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 import keras
 
 from keras_sgl0.network.attention import projected, projections
+from keras_sgl0.network.equations import spell
 from keras_sgl0.network.graph import Node
 from keras_sgl0.network.layer_table import ATTENTION, Layout, layouts
 
@@ -127,11 +128,8 @@ def _einsum_positions(layer, x: Shape, y: Shape) -> int | None:
     operands, result = layer.equation.split("->")
     inputs, kernel = operands.split(",")
     sizes: dict[str | int, int | None] = {}
-    for names, shape in ((inputs, x), (result, y)):
-        hidden = len(shape) - len(names.replace("...", ""))
-        names = names.replace("...", "*" * hidden)
-        # The batch axis comes first, and "*" stands for axes without name.
-        for axis in range(1, len(shape)):
-            name = names[axis] if names[axis] != "*" else axis
-            sizes[name] = shape[axis]
+    for term, shape in ((inputs, x), (result, y)):
+        # The batch axis comes first.
+        names = spell(term, len(shape))[1:]
+        sizes |= dict(zip(names, shape[1:], strict=True))
     return product(n for name, n in sizes.items() if name not in set(kernel))

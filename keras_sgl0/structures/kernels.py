@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_sgl0.groups import wide_dtype
+from keras_sgl0.network.graph import Node
 from keras_sgl0.structures.rules import (
     Channelwise,
     Rewrite,
@@ -32,14 +33,14 @@ class Kernel(Rule):
     @property
     def why_outputs_stay(self) -> str:
         """Why no output can be cut, empty where it can."""
-        return _mixing(self.node)
+        return mixing(self.node)
 
     def refusal(self):
         if is_altered(self.layer):
             return "its kernel is quantized or adapted (LoRA)"
         if getattr(self.layer.activation, "weights", ()):
             return "its activation has weights"
-        if self.node.inputs[0].axes != self.axes():
+        if self.node.inputs[0].axes != self.input_axes():
             return "its channels are not at the channel axis of its input"
         return super().refusal()
 
@@ -47,6 +48,10 @@ class Kernel(Rule):
         """Returns the channel axis of the layer."""
         first = getattr(self.layer, "data_format", "") == "channels_first"
         return (1 if first else self.node.inputs[0].rank - 1,)
+
+    def input_axes(self) -> tuple[int, ...]:
+        """Returns where the channels of the input must be."""
+        return self.axes()
 
     @property
     def border(self) -> bool:
@@ -241,7 +246,11 @@ class DepthwiseConv(Channelwise):
     """A convolution of every channel alone, into `multiplier` channels."""
 
     def refusal(self):
-        return _mixing(self.node) or super().refusal()
+        return mixing(self.node) or super().refusal()
+
+    def input_axes(self) -> tuple[int, ...]:
+        """Returns where the channels of the input must be."""
+        return self.axes()
 
     @property
     def border(self) -> bool:
@@ -337,25 +346,22 @@ class Embedding(Rule):
         return self.values(self.layer.embeddings)
 
 
-def _mixing(node) -> str:
-    """Returns why outputs depend on each other, empty if they do not."""
+def mixing(node: Node) -> str:
+    """Returns why outputs depend on each other, empty if they do not.
+
+    Args:
+        node: A call of a layer with an activation.
+    """
     if is_elementwise(node.operation.activation):
         return ""
     return f"the activation of `{node.path}` may mix channels"
 
 
 def is_altered(layer: keras.layers.Layer) -> bool:
-<<<<<<< HEAD
     """Returns whether a layer's kernel is not all that makes its outputs.
 
     Args:
         layer: The layer.
-=======
-    """Returns whether a layer's kernel is not used as it is.
-
-    Args:
-        layer: A layer with a kernel.
->>>>>>> 3941a8c (Heads and dimensions of attention layers are structures)
     """
     quantized = getattr(layer, "quantization_mode", None) is not None
     return quantized or getattr(layer, "lora_enabled", False)

@@ -311,10 +311,12 @@ class _Cutting:
             if not rule.cuts:
                 dead = dead & ~np.isin(components, list(named))
             for i in np.flatnonzero(dead & ~self._cut[components]).tolist():
-                reason = self._components.reason(components[i]) or (
-                    f"tied in `{ties[components[i]]}` to a channel that is "
-                    "alive"
-                )
+                reason = self._components.reason(components[i])
+                if not reason and components[i] in ties:
+                    reason = f"tied in `{ties[components[i]]}` to a channel"
+                    reason += " that is alive"
+                # Channels over several axes go along one of them.
+                reason = reason or "another channel of its slice is alive"
                 found.setdefault(node, {}).setdefault(reason, []).append(i)
                 named.add(components[i])
         return found

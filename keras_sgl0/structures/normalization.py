@@ -1,5 +1,7 @@
 """The rules of the layers that shift and scale, most of them normalizations."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -152,8 +154,7 @@ class GroupNorm(Channelwise):
     keras.layers.LayerNormalization,
     keras.layers.RMSNormalization,
     keras.layers.UnitNormalization,
-    keras.layers.Softmax,
-    *("Softmax", "LogSoftmax", "Sparsemax", "Normalize", "LayerNorm"),
+    *("LogSoftmax", "Sparsemax", "Normalize", "LayerNorm"),
     *("RMSNorm", "Sort", "Argsort", "Cumsum", "Logsumexp"),
 )
 class Mixing(Rule):
@@ -162,6 +163,30 @@ class Mixing(Rule):
     def refusal(self):
         """Returns why no call is covered."""
         return _MIXING
+
+
+@rule(keras.layers.Softmax, "Softmax")
+class Softmax(Channelwise):
+    """Softmax over positions, as of the scores of every head."""
+
+    several_axes = True
+
+    def refusal(self):
+        if not self._axes or set(self._axes) & set(self.node.inputs[0].axes):
+            return _MIXING
+        return super().refusal()
+
+    def constants(self, input_constants):
+        """Returns equal shares where the number of positions is known."""
+        sizes = (self.node.inputs[0].shape[axis] for axis in self._axes)
+        share = 1 / math.prod(np.nan if n is None else n for n in sizes)
+        return np.where(np.isnan(input_constants[0]), np.nan, share)
+
+    @property
+    def _axes(self) -> list[int]:
+        axis = self.layer.axis
+        given = [] if axis is None else np.atleast_1d(axis).tolist()
+        return [i % self.node.inputs[0].rank for i in given]
 
 
 @rule(keras.layers.Rescaling)

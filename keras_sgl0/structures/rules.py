@@ -148,6 +148,11 @@ class Rule:
     """Whether the layer does in training what it does at inference."""
     needs_channels = True
     """Whether the inputs must have channels, a known number of them."""
+    kernels_apart = False
+    """Whether each kernel that reads an input reads the input itself.
+
+    Otherwise the second reads what the first makes of it.
+    """
 
     @property
     def why_inputs_stay(self) -> str:
@@ -475,7 +480,8 @@ def refusal(found: Rule, node: Node) -> str:
         return "its input has no known channels"
     if spread and not found.several_axes:
         return "the channels of its input run over several axes"
-    if tensors(node.kwargs.get("mask")):
+    is_layer = isinstance(node.operation, keras.layers.Layer)
+    if is_layer and tensors(node.kwargs.get("mask")):
         return "it has a mask"
     return found.refusal()
 
