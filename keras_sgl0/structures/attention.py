@@ -203,6 +203,9 @@ class Attention(Rule):
             none; and flags, a matrix of heads and key dimensions.
         """
         given = dict(zip(self.node.inputs, input_constants, strict=True))
+        if self.node.calls > 1:
+            # The values would be others in each call, and have one bias.
+            given = {x: np.full(x.channels, np.nan) for x in given}
         sums = {k: self._sums(k, given[x]) for k, x in self.given.items()}
         values = sums["value"]
         if "gate" in sums:

@@ -280,10 +280,7 @@ def test_what_is_not_covered():
     model = self_attention(KINDS["heads"]())
     model.get_layer("mha").query_dense.enable_lora(2)
     assert "LoRA" in whole(model)
-    twice = KINDS["heads"](output_shape=8)
     x = layers.Dense(8)(inputs)
-    model = keras.Model(inputs, twice(twice(x, x), x))
-    assert "more than once" in whole(model)
     flags = keras.Input((4, 5, 5), dtype="bool")
     x = KINDS["heads"]()(x, x, attention_mask=flags)
     model = keras.Model([inputs, flags], x)
@@ -299,3 +296,29 @@ def test_a_layer_keeps_one_of_everything():
     assert [own[k] for k in ("num_heads", "key_dim", "value_dim")] == [1, 1, 1]
     assert "mha" in report.dead_branches
     assert_same_outputs(model, small)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_that_is_called_twice(kind):
+    inputs = [keras.Input((5, 6)), keras.Input((5, 6))]
+    # Of different constants, each of them the same for every example.
+    x, y = (
+        layers.Dense(8, "sigmoid", name=n)(z)
+        for n, z in zip("xy", inputs, strict=True)
+    )
+    twice = KINDS[kind]()
+    x = layers.Concatenate()([twice(x, x), twice(y, y)])
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    for seed in range(3):
+        damage(model, seed)
+        for name in "xy":
+            layer = model.get_layer(name)
+            set_values(layer.kernel, np.s_[:, :4], 0)
+        small, _ = ks.shrink(model, 0)
+        assert_same_outputs(model, small)
+    randomize(model)
+    found = ks.structures(model)
+    found.zero(np.arange(len(found)) % 2 == 0)
+    small, _ = ks.shrink(model, 0)
+    assert_same_outputs(model, small)
+    assert small.get_layer("mha").count_params() < twice.count_params() / 2

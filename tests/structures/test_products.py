@@ -22,6 +22,12 @@ def einsum(q, k, v):
     return ops.einsum("bnts,bsnh->btnh", ops.softmax(scores), v)
 
 
+def matmul(q, k, v):
+    q, k, v = (ops.transpose(x, (0, 2, 1, 3)) for x in (q, k, v))
+    scores = q @ ops.transpose(k, (0, 1, 3, 2))
+    return ops.transpose(layers.Softmax()(scores) @ v, (0, 2, 1, 3))
+
+
 FORMS = {
     "operation": ops.dot_product_attention,
     "causal": lambda *x: ops.dot_product_attention(*x, is_causal=True),
@@ -29,6 +35,7 @@ FORMS = {
         *x, mask=np.tri(STEPS, dtype=bool)[None, None]
     ),
     "einsum": einsum,
+    "matmul": matmul,
 }
 
 
