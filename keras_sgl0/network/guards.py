@@ -81,14 +81,14 @@ def in_mode(training: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def unchanged(layer: keras.layers.Layer) -> Iterator[list[str]]:
+def unchanged(layer: keras.Operation) -> Iterator[list[str]]:
     """Undoes what a call changes in a layer and those in it.
 
     Yields a list, and then puts the attributes of the layer into it that the
     call has changed.
 
     Args:
-        layer: The layer, which may have others in it.
+        layer: The layer, which may have others in it, or another operation.
     """
     layers = all_layers(layer)
     before = [dict(vars(part)) for part in layers]

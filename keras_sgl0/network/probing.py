@@ -20,21 +20,25 @@ _LARGE = 1e-2
 
 
 def random_inputs(
-    structure: object, examples: int = 2, seed: int = 0
+    structure: object,
+    examples: int = 2,
+    seed: int = 0,
+    unknown: int = _UNKNOWN_SIZE,
 ) -> object:
     """Returns random inputs of the shapes and dtypes a model wants.
 
-    They are the same at every call with one seed. Unknown sizes become 96.
+    They are the same at every call with one seed.
 
     Args:
         structure: A model's inputs: Keras tensors, structured as it wants them.
         examples: The batch size, where the model leaves it open.
         seed: The seed of the random numbers.
+        unknown: What sizes become that are not known.
     """
 
     def random(x):
         batch, *shape = x.shape
-        shape = [_UNKNOWN_SIZE if n is None else n for n in shape]
+        shape = [unknown if n is None else n for n in shape]
         shape = [batch or examples, *shape]
         rng = np.random.default_rng(seed)
         if keras.backend.is_float_dtype(x.dtype):

@@ -6,12 +6,12 @@ long as nothing in it depends on the numbers. The layer is as it was afterwards.
 """
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
-import numpy as np
-from keras import ops, tree
+from keras import tree
 
+from keras_sgl0.network.agreement import Agreement, Call, Recording
 from keras_sgl0.network.guards import (
     NotTraced,
     Watch,
@@ -24,34 +24,9 @@ from keras_sgl0.network.layer_table import all_layers, parts
 # Whose layers have a meaning of their own, which is more than their calls.
 _KNOWN = ("keras", __name__.partition(".")[0])
 _WHOLE: set[type] = set()
-
-
-class Call(NamedTuple):
-    """One call of a layer or operation.
-
-    Args:
-        operation: The layer or operation.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        outputs: The symbolic tensors it returns, a flat list.
-    """
-
-    operation: keras.Operation
-    args: tuple
-    kwargs: dict
-    outputs: list[keras.KerasTensor]
-
-
-class Recording(NamedTuple):
-    """What a layer does.
-
-    Args:
-        calls: The calls in it, in the order of computation.
-        outputs: What it returns, symbolic tensors in any structure.
-    """
-
-    calls: list[Call]
-    outputs: Any
+_MODES = (False, True)
+# Large and without a common factor, so that no size is theirs by accident.
+_BATCHES = (83, 89)
 
 
 def keep_whole(*classes: type):
@@ -112,19 +87,61 @@ def record(
         raise NotTraced("it is quantized")
     if layer.activity_regularizer is not None:
         raise NotTraced("it has an activity regularizer")
-    if training is not None:
-        return _record(layer, args, kwargs, training)
-    return _in_any_mode(
-        _given(args, kwargs),
-        _record(layer, args, kwargs, False),
-        _record(layer, args, kwargs, True),
+    modes = _MODES if training is None else (training, training)
+    try:
+        return _in_both(layer, args, kwargs, modes, (None, None))
+    except NotTraced as error:
+        given = _given(args, kwargs)
+        if all(x.shape[:1] != (None,) for x in given) or any(
+            mask_of(x) is not None for x in given
+        ):
+            raise
+        # It may ask for the batch size, which has to be a number then.
+        reason = str(error)
+    try:
+        return _in_both(layer, args, kwargs, modes, _BATCHES)
+    except NotTraced as error:
+        if any(None in x.shape[1:] for x in given):
+            reason = f"{reason} (sizes of its inputs are not known)"
+        else:
+            reason = str(error)
+        raise NotTraced(reason) from error
+
+
+def _in_both(layer, args, kwargs, modes, batches) -> Recording:
+    """Returns what a layer does in two modes and with two batch sizes."""
+    if modes[0] == modes[1] and batches[0] == batches[1]:
+        return _record(layer, args, kwargs, modes[0])
+    first, second = (
+        _record(
+            layer, _with_batch(args, batch), _with_batch(kwargs, batch), mode
+        )
+        for mode, batch in zip(modes, batches, strict=True)
     )
+    return Agreement(_given(args, kwargs), first, second).recording
+
+
+def _with_batch(arguments, batch):
+    """Returns arguments whose symbolic tensors have a known batch size."""
+    made: dict[int, keras.KerasTensor] = {}
+
+    def sized(x):
+        if batch is None or not isinstance(x, keras.KerasTensor):
+            return x
+        if x.shape[:1] != (None,):
+            return x
+        if id(x) not in made:
+            made[id(x)] = spec_of(x, shape=(batch, *x.shape[1:]))
+        return made[id(x)]
+
+    return tree.map_structure(sized, arguments)
 
 
 def spec_of(
     x: keras.KerasTensor,
     name: str | None = None,
     shape: tuple[int | None, ...] | None = None,
+    sparse: bool | None = None,
 ) -> keras.KerasTensor:
     """Returns a symbolic tensor like another one, that no call has made.
 
@@ -132,9 +149,33 @@ def spec_of(
         x: The other one.
         name: Its name; `None` for one that Keras gives.
         shape: Its shape, `None` for that of the other one.
+        sparse: Whether it is sparse, `None` for as the other one.
     """
     shape = x.shape if shape is None else shape
-    return keras.KerasTensor(shape, x.dtype, sparse=x.sparse, name=name)
+    sparse = x.sparse if sparse is None else sparse
+    return keras.KerasTensor(shape, x.dtype, sparse=sparse, name=name)
+
+
+def has_config(layer: keras.layers.Layer) -> bool:
+    """Returns whether a layer can be saved as a part of a Functional model.
+
+    Args:
+        layer: The layer.
+    """
+    try:
+        layer.get_config()
+    except Exception:  # it is the user's
+        return False
+    return True
+
+
+def is_identity(operation: keras.Operation) -> bool:
+    """Returns whether an operation does nothing.
+
+    Args:
+        operation: A layer or another operation of a model.
+    """
+    return type(operation) is keras.layers.Identity
 
 
 def mask_of(x: keras.KerasTensor) -> keras.KerasTensor | None:
@@ -194,8 +235,10 @@ def call_of(node) -> Call:
 
 def _record(layer, args, kwargs, training) -> Recording:
     """Returns what a layer does in one mode."""
-    known = {id(x) for x in _given(args, kwargs)}
+    given = _given(args, kwargs)
+    known = {id(x) for x in given}
     own = {id(part) for part in all_layers(layer)}
+    saved = has_config(layer)
     calls: list[Call] = []
     errors: list[Exception] = []
 
@@ -207,7 +250,7 @@ def _record(layer, args, kwargs, training) -> Recording:
             outputs = layer.call(*args, **kwargs)
             calls.extend(calls_behind(outputs, known, own))
             for call in calls:
-                _require_plain(call)
+                _require_plain(call, saved)
         except Exception as error:  # it may be anything
             errors.append(error)
             raise
@@ -223,10 +266,10 @@ def _record(layer, args, kwargs, training) -> Recording:
                 raise NotTraced(first_line(errors[0])) from error
     if watch.touched:
         name = watch.touched[0].path
-        raise NotTraced(f"it uses the number in `{name}` itself")
+        raise NotTraced(f"it uses its weight `{name}` itself")
     if changes:
         raise NotTraced(f"its call sets `{changes[0]}`")
-    return Recording(calls, outputs)
+    return Recording(given, calls, outputs)
 
 
 def _given(args, kwargs) -> list[keras.KerasTensor]:
@@ -249,8 +292,13 @@ def _node(x, known):
     return history.operation._inbound_nodes[history.node_index]
 
 
-def _require_plain(call: Call):
-    """Raises if a call is not one that a Functional model can have."""
+def _require_plain(call: Call, saved: bool):
+    """Raises if a call is not one that a Functional model can have.
+
+    Args:
+        call: The call.
+        saved: Whether it must have a config.
+    """
     operation = call.operation
     for x in tree.flatten((call.args, call.kwargs)):
         if isinstance(x, keras.Variable):
@@ -258,6 +306,8 @@ def _require_plain(call: Call):
         if callable(x) and not isinstance(x, type):
             raise NotTraced(f"`{operation.name}` takes a function")
     if isinstance(operation, keras.layers.Layer):
+        if saved and not (has_config(operation) or is_identity(operation)):
+            raise NotTraced(f"`{operation.name}` in it has no config")
         return
     given = [operation.get_config()]
     if type(operation).__name__ != "GetItem":
@@ -276,59 +326,6 @@ def _has_unknown_size(structure) -> bool:
     if is_shape and any(isinstance(n, int) for n in structure):
         return None in structure
     return any(map(_has_unknown_size, structure))
-
-
-def _in_any_mode(inputs, test: Recording, train: Recording) -> Recording:
-    """Returns what a layer does in both modes, if that is the same."""
-    numbers = {id(x): i for i, x in enumerate(inputs)}
-    different = NotTraced("what it does depends on `training`")
-    if len(test.calls) != len(train.calls):
-        raise different
-    calls = []
-    for a, b in zip(test.calls, train.calls, strict=True):
-        if not _is_same_operation(a.operation, b.operation):
-            raise different
-        kwargs, others = a.kwargs, b.kwargs
-        modes = (kwargs.get("training", False), others.get("training", True))
-        if modes == (False, True):
-            kwargs = {k: v for k, v in kwargs.items() if k != "training"}
-            others = {k: v for k, v in others.items() if k != "training"}
-        if not _is_same((a.args, kwargs), (b.args, others), numbers):
-            raise different
-        for x, y in zip(a.outputs, b.outputs, strict=True):
-            numbers[id(x)] = numbers[id(y)] = len(numbers)
-        calls.append(a._replace(kwargs=kwargs))
-    if not _is_same(test.outputs, train.outputs, numbers):
-        raise different
-    return Recording(calls, test.outputs)
-
-
-def _is_same_operation(a, b) -> bool:
-    if isinstance(a, keras.layers.Layer) or a is b:
-        return a is b
-    return type(a) is type(b) and a.get_config() == b.get_config()
-
-
-def _is_same(a, b, numbers) -> bool:
-    """Returns whether arguments are equal, tensors of one number being so."""
-    if isinstance(a, dict):
-        return (
-            isinstance(b, dict)
-            and a.keys() == b.keys()
-            and all(_is_same(a[k], b[k], numbers) for k in a)
-        )
-    if isinstance(a, list | tuple):
-        return (
-            isinstance(b, list | tuple)
-            and len(a) == len(b)
-            and all(_is_same(x, y, numbers) for x, y in zip(a, b, strict=True))
-        )
-    if isinstance(a, keras.KerasTensor):
-        return id(a) in numbers and numbers.get(id(b)) == numbers[id(a)]
-    if keras.ops.is_tensor(a) or isinstance(a, np.ndarray):
-        a, b = (ops.convert_to_numpy(x) for x in (a, b))
-        return np.array_equal(a, b)
-    return bool(a == b)
 
 
 def first_line(error: Exception) -> str:

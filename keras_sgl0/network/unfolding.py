@@ -7,16 +7,17 @@ import keras
 from keras import tree
 
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
+from keras_sgl0.network.guards import NotTraced, unchanged, uncounted_names
 from keras_sgl0.network.input_shapes import given_shapes
 from keras_sgl0.network.tracing import (
-    NotTraced,
     call_of,
     calls_behind,
+    has_config,
+    is_identity,
     is_unfolded,
     mask_of,
     record,
     spec_of,
-    uncounted_names,
 )
 from keras_sgl0.network.views import called_on_inputs, functional_view
 from keras_sgl0.utils.validation import require, require_built
@@ -54,7 +55,7 @@ def trace(model: keras.Model, input_shapes: object = None) -> Graph:
         for name, x in zip(names, given, strict=True)
     ]
     inputs = tree.pack_sequence_as(view.input, flat)
-    walk = _Walk(model)
+    walk = _Walk(model, flat)
     with uncounted_names():
         outputs = walk.through(view, flat)
     whole = next((n for n in walk.nodes if n.operation is model), None)
@@ -100,15 +101,18 @@ class _Walk:
 
     Args:
         model: The model.
+        inputs: Its inputs.
 
     Attributes:
         nodes: The calls so far.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, inputs: list[Tensor]):
         self._model = model
         self.nodes: list[Node] = []
         self._owners: dict[str, keras.Operation] = {}
+        # Keras takes a product with a constant for sparse.
+        self._sparse = any(x.spec.sparse for x in inputs)
 
     def through(self, model, inputs, prefix="", training=None):
         """Goes through a Functional model and returns its outputs."""
@@ -149,6 +153,8 @@ class _Walk:
         if inner is not None and _fits(inner, args, kwargs):
             flat = tree.flatten(args[0])
             return self.through(inner, flat, path + "/", mode)
+        if is_identity(operation) and not has_config(operation):
+            return args[0]  # it could not be saved, and is not needed
         reason = ""
         if is_unfolded(operation):
             try:
@@ -159,9 +165,10 @@ class _Walk:
             kwargs = {**kwargs, "training": training}
         specs = {x: x.spec for x in tensors((args, kwargs))}
         spec_args, spec_kwargs = fill((args, kwargs), specs)
+        with unchanged(operation):
+            spec = operation.compute_output_spec(*spec_args, **spec_kwargs)
         results = tree.map_structure(
-            lambda s: Tensor(spec_of(s)),
-            operation.compute_output_spec(*spec_args, **spec_kwargs),
+            lambda s: Tensor(spec_of(s, sparse=s.sparse and self._sparse)), spec
         )
         self.nodes.append(Node(operation, path, args, kwargs, results, reason))
         return results

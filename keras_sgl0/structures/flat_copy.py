@@ -56,6 +56,7 @@ class FlatCopy:
     def __init__(self, graph: Graph, name: str):
         self._tied = shared_weights(graph)
         self._copies: dict[int, keras.Operation] = {}
+        self._owners: dict[str, keras.Operation] = {}
         self._names = {x.spec.name for x in tensors(graph.inputs)}
         # Names of layers in inner models give way to these.
         outer = {n.path for n in graph.nodes} | set(graph.output_names)
@@ -64,14 +65,7 @@ class FlatCopy:
         self.shared: list[Node] = []
         self.made: dict[Tensor, Any]
         self.made = made = {
-            x: keras.Input(
-                batch_shape=x.shape,
-                dtype=x.spec.dtype,
-                sparse=x.spec.sparse,
-                optional=x.optional,
-                name=x.spec.name,
-            )
-            for x in tensors(graph.inputs)
+            x: _input(x, x.spec.name) for x in tensors(graph.inputs)
         }
         for node in graph.nodes:
             results = keras.tree.flatten(self._call(node, made))
@@ -150,7 +144,7 @@ class FlatCopy:
         if has_weights and id(node.operation) in self._copies:
             layer = self._copies[id(node.operation)]
             self.layers[node] = layer
-            return node.call(layer, made)
+            return self._shared_call(node, layer, made)
         change = self.change(node)
         try:
             if node in self._tied:
@@ -164,11 +158,27 @@ class FlatCopy:
             if change is not None:
                 raise NotCopied(node) from error
             layer = node.operation
-            results = node.call(layer, made)
+            results = self._shared_call(node, layer, made)
             self.shared.append(node)
         self._copies[id(node.operation)] = self.layers[node] = layer
         self._names.add(layer.name)
+        self._owners.setdefault(layer.name, layer)
         return results
+
+    def _shared_call(self, node, layer, made):
+        """Calls a layer that was called before or is in both models.
+
+        If another layer has its name, that is inside a model of its own.
+        """
+        if self._owners.get(layer.name, layer) is layer:
+            return node.call(layer, made)
+        inner = {x: _input(x, None) for x in node.inputs}
+        name = self.unused(node.path.replace("/", "_"))
+        self._names.add(name)
+        model = keras.Model(
+            [*inner.values()], node.call(layer, inner), name=name
+        )
+        return model([made[x] for x in inner])
 
     def _copy(self, node, change):
         """Returns a copy of a layer, its weights not yet set."""
@@ -200,3 +210,14 @@ def _with(node: Node, change: Rewrite | None) -> Node:
         return node
     args, kwargs = change.arguments
     return dataclasses.replace(node, args=args, kwargs=kwargs)
+
+
+def _input(x: Tensor, name: str | None):
+    """Returns an input of the shape and dtype of a tensor."""
+    return keras.Input(
+        batch_shape=x.shape,
+        dtype=x.spec.dtype,
+        sparse=x.spec.sparse,
+        optional=x.optional,
+        name=name,
+    )

@@ -1,0 +1,192 @@
+"""Two recordings of one layer as one: what they have in common.
+
+A layer is recorded in both modes, and where it asks for the batch size with
+two of them. What is the same in both is so always; what differs with the mode
+or the batch size must be something that a Functional model can leave open.
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sgl0.network.guards import NotTraced
+
+# Calls of them may have a constant with one row for all examples.
+_BROADCASTING = (
+    "Add And Divide Equal Greater GreaterEqual Less LessEqual LogicalAnd "
+    "LogicalOr Maximum Minimum Multiply NotEqual Subtract TrueDivide Where"
+).split()
+
+
+class Call(NamedTuple):
+    """One call of a layer or operation.
+
+    Args:
+        operation: The layer or operation.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        outputs: The symbolic tensors it returns, a flat list.
+    """
+
+    operation: keras.Operation
+    args: tuple
+    kwargs: dict
+    outputs: list[keras.KerasTensor]
+
+
+class Recording(NamedTuple):
+    """What a layer does.
+
+    Args:
+        given: The symbolic tensors it is given.
+        calls: The calls in it, in the order of computation.
+        outputs: What it returns, symbolic tensors in any structure.
+    """
+
+    given: list[keras.KerasTensor]
+    calls: list[Call]
+    outputs: Any
+
+
+class Agreement:
+    """What two recordings of one layer have in common.
+
+    Args:
+        given: The symbolic tensors that the layer is given in the result.
+        first: A recording, at test time if the modes differ.
+        second: Another one, in training if the modes differ.
+
+    Attributes:
+        recording: The recording that stands for both.
+
+    Raises:
+        NotTraced: If they do not agree.
+
+    Example:
+        >>> Agreement(given, test, train).recording.calls
+    """
+
+    def __init__(
+        self,
+        given: list[keras.KerasTensor],
+        first: Recording,
+        second: Recording,
+    ):
+        self._common: dict[int, keras.KerasTensor] = {}
+        self._pair(first.given, second.given, given)
+        if len(first.calls) != len(second.calls):
+            raise NotTraced(_MODE)
+        pairs = zip(first.calls, second.calls, strict=True)
+        calls = [self._call(a, b) for a, b in pairs]
+        outputs = self._both(first.outputs, second.outputs, _MODE)
+        self.recording = Recording(given, calls, outputs)
+
+    def _pair(self, first, second, common):
+        for x, y, z in zip(first, second, common, strict=True):
+            self._common[id(x)] = self._common[id(y)] = z
+
+    def _call(self, a: Call, b: Call) -> Call:
+        kwargs, others = a.kwargs, b.kwargs
+        modes = (kwargs.get("training", False), others.get("training", True))
+        if modes == (False, True):
+            kwargs = {k: v for k, v in kwargs.items() if k != "training"}
+            others = {k: v for k, v in others.items() if k != "training"}
+        outputs = [_common_spec(x, y) for x, y in _zip(a.outputs, b.outputs)]
+        operation = self._operation(a, b, outputs)
+        kind, name = type(operation).__name__, operation.name
+        args = self._both(a.args, b.args, name, kind in _BROADCASTING)
+        if kwargs.keys() != others.keys():
+            raise NotTraced(_MODE)
+        kwargs = {
+            key: self._both(value, others[key], name, "mask" in key)
+            for key, value in kwargs.items()
+        }
+        self._pair(a.outputs, b.outputs, outputs)
+        return Call(operation, args, kwargs, outputs)
+
+    def _operation(self, a, b, outputs):
+        """Returns what both call; of reshaping with any batch size."""
+        first, second = a.operation, b.operation
+        if first is second:
+            return first
+        is_layer = isinstance(first, keras.layers.Layer)
+        if is_layer or type(first) is not type(second):
+            raise NotTraced(_MODE)
+        configs = first.get_config(), second.get_config()
+        if configs[0] == configs[1]:
+            return first
+        if type(first).__name__ != "Reshape":
+            raise NotTraced(f"`{first.name}` is given the batch size")
+        sizes = [
+            -1 if n != m else known if n == -1 else n
+            for n, m, known in zip(
+                configs[0]["newshape"],
+                configs[1]["newshape"],
+                outputs[0].shape,
+                strict=True,
+            )
+        ]
+        if None in sizes or sizes.count(-1) > 1:
+            raise NotTraced(f"`{first.name}` makes sizes of the batch size")
+        return type(first).from_config(configs[0] | {"newshape": sizes})
+
+    def _both(self, a, b, name, broadcasts=False):
+        """Returns what stands for two arguments.
+
+        Args:
+            a: One of them.
+            b: The other one.
+            name: Whose they are.
+            broadcasts: Whether one row may stand for all examples.
+        """
+        if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+            return {k: self._both(a[k], b[k], name, broadcasts) for k in a}
+        if isinstance(a, list | tuple) and type(a) is type(b):
+            both = [self._both(x, y, name, broadcasts) for x, y in _zip(a, b)]
+            return _like(a, both)
+        if isinstance(a, keras.KerasTensor):
+            common = self._common.get(id(a))
+            if common is None or self._common.get(id(b)) is not common:
+                raise NotTraced(_MODE)
+            return common
+        if ops.is_tensor(a) or isinstance(a, np.ndarray):
+            return _common_constant(a, b, name, broadcasts)
+        if type(a) is not type(b) or a != b:
+            raise NotTraced(_MODE)
+        return a
+
+
+_MODE = "what it does depends on `training` or on the batch size"
+
+
+def _zip(a, b):
+    if len(a) != len(b):
+        raise NotTraced(_MODE)
+    return zip(a, b, strict=True)
+
+
+def _like(a, values):
+    """Returns values in a list, tuple or named tuple like another one."""
+    return type(a)(*values) if hasattr(a, "_fields") else type(a)(values)
+
+
+def _common_spec(x, y) -> keras.KerasTensor:
+    """Returns a symbolic tensor, the sizes that differ being left open."""
+    if x.shape == y.shape:
+        return x
+    if len(x.shape) != len(y.shape) or x.shape[1:] != y.shape[1:]:
+        raise NotTraced("it moves the examples off the first axis")
+    return keras.KerasTensor((None, *x.shape[1:]), x.dtype, sparse=x.sparse)
+
+
+def _common_constant(a, b, name, broadcasts):
+    """Returns the constant that stands for two."""
+    x, y = (ops.convert_to_numpy(c) for c in (a, b))
+    if np.array_equal(x, y):
+        return a
+    rows = [c[:1] for c in (x, y) if c.ndim and (c == c[:1]).all()]
+    if not broadcasts or len(rows) < 2 or not np.array_equal(*rows):
+        raise NotTraced(f"`{name}` is given a constant of the batch size")
+    return a[:1]
