@@ -24,6 +24,8 @@ from keras_sgl0.network.layer_table import all_layers, parts
 # Whose layers have a meaning of their own, which is more than their calls.
 _KNOWN = ("keras", __name__.partition(".")[0])
 _WHOLE: set[type] = set()
+# How what Keras puts around the error of a call begins.
+_AROUND = ("Exception encountered", "Could not automatically infer")
 _MODES = (False, True)
 # Large and without a common factor, so that no size is theirs by accident.
 _BATCHES = (83, 89)
@@ -335,6 +337,6 @@ def first_line(error: Exception) -> str:
         error: The error.
     """
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [x for x in lines if x and not x.startswith("Exception encountered")]
-    line = told[0] if told else type(error).__name__
-    return line.replace("\x1b[1m", "").replace("\x1b[0m", "")
+    lines = [x.replace("\x1b[1m", "").replace("\x1b[0m", "") for x in lines]
+    told = [x for x in lines if x and not x.startswith(_AROUND)]
+    return told[0] if told else type(error).__name__

@@ -89,7 +89,7 @@ def _call(model, name, integers):
         "by a call on data, all of it in one argument"
     )
     require(shapes is not None, name, advice, model)
-    known = tree.map_shape_structure(lambda shape: _Shape(shape), shapes)
+    known = _in_plain_structures(shapes)
     inputs = [
         keras.Input(
             shape.sizes,
@@ -107,6 +107,15 @@ def _call(model, name, integers):
             f"Invalid value for argument `{name}`. Expected {advice}: "
             f"{first_line(error)}. Received: {name}={model}"
         ) from error
+
+
+def _in_plain_structures(shapes):
+    """Returns shapes as leaves, in lists and dictionaries that none tracks."""
+    if isinstance(shapes, dict):
+        return {k: _in_plain_structures(v) for k, v in shapes.items()}
+    if all(n is None or isinstance(n, int) for n in shapes):
+        return _Shape(shapes)
+    return [_in_plain_structures(v) for v in shapes]
 
 
 class _Shape:
