@@ -26,6 +26,11 @@ MERGES = (
     layers.Maximum,
     layers.Minimum,
 )
+MIXING = (
+    layers.LayerNormalization,
+    layers.RMSNormalization,
+    layers.UnitNormalization,
+)
 
 
 class RandomGraph:
@@ -73,7 +78,7 @@ class RandomGraph:
                 value = rng.normal(size=shape)
                 if len(shape) > 1 and v.name != "alpha":
                     value *= (1.5 * shape[-1] / value.size) ** 0.5
-                if v.name.endswith(("gamma", "variance", "stddev")):
+                if v.name.endswith(("gamma", "scale", "variance", "stddev")):
                     value = rng.uniform(0.5, 1.5, shape)
                 if not v.name.endswith(("variance", "mean", "stddev")):
                     axis = int(rng.integers(max(len(shape) - 2, 0), len(shape)))
@@ -176,6 +181,7 @@ class RandomGraph:
                 shared_axes=list(range(1, self.rank - 1)) or None
             )
             known["rescaling"] = lambda: layers.Rescaling(0.7, -0.2)
+            known["mixing"] = lambda: self._one(MIXING)()
         if self.rank > 2:
             known |= {
                 "groups": lambda: layers.GroupNormalization(-1, axis=self.axis),
@@ -291,8 +297,6 @@ class RandomGraph:
     def _rare(self, x):
         """Returns what is kept whole, or has groups."""
         kinds = [lambda: layers.Softmax(axis=self.axis)]
-        if not self.first:  # Keras on PyTorch fails
-            kinds.append(layers.LayerNormalization)
         kinds += [lambda: layers.Lambda(lambda z: 2.0 * z)]
         if self.rank > 2 and self.channels(x) % 2 == 0:
             kinds.append(lambda: self._grouped(x))

@@ -50,7 +50,8 @@ def add_gates(
     most .16, .5 for .5. Take 0.1 for a model that is trained already.
 
     The units of recurrent layers get no gates, as the layer reads them itself,
-    nor do the heads and dimensions of an attention, which are inside it.
+    nor do the heads and dimensions of an attention, which are inside it, nor
+    channels that an `RMSNormalization` takes a mean over.
 
     The result is Functional, models in it are unfolded. It is not compiled and
     shares no weights with `model`, which is not changed; but a layer that
@@ -100,6 +101,7 @@ def add_gates(
         if structures.size:
             reasons["recurrent layers read their own outputs"] = None
             reasons["heads of attention layers have no gates"] = None
+            reasons["normalizations over channels count what is gated"] = None
         raise InputError(
             "Invalid value for argument `model`. Expected a model with "
             "structures, channels that can be cut. None of its channels can: "
@@ -118,13 +120,13 @@ def add_gates(
 
 
 def _gated(structures: Structures) -> np.ndarray:
-    """Returns which structures get gates: those that no layer reads back.
+    """Returns which structures get gates: those that only kernels read.
 
-    Nor do the heads and dimensions of an attention have a tensor to multiply.
+    The heads and dimensions of an attention have no tensor to multiply.
     The last entry is for channels that are in none.
     """
     found = structures.discovery
-    gated = np.append(np.ones(structures.size, bool), False)
+    gated = np.append(~structures.mixed, False)
     for node, rule in found.rules.items():
         for y in (*rule.read_back(), *node.inner):
             gated[found.channels[y]] = False

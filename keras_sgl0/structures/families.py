@@ -143,7 +143,23 @@ class Structures:
                 own = sliced.structures[sliced.structures >= 0]
                 frozen[sliced.role][own] |= not entry.variable.trainable
         may_go = ~frozen["member"]
-        return may_go | ~frozen["reader"] if readers else may_go
+        may_read = ~frozen["reader"] & ~self.mixed
+        return may_go | may_read if readers else may_go
+
+    @functools.cached_property
+    def mixed(self) -> np.ndarray:
+        """Which structures count in a mean of others even if nothing else.
+
+        They run through a layer such as `RMSNormalization`, or a mean over
+        channels, so that only their members can make them dead.
+        """
+        found = self.discovery
+        flags = np.zeros(self.size + 1, bool)
+        for node, rule in found.rules.items():
+            if rule.zeros_only:
+                for x in node.inputs:
+                    flags[found.channels[x]] = True
+        return flags[:-1]
 
     def report(self) -> StructureReport:
         """Returns one row a family, and what cannot be cut."""

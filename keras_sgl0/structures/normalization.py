@@ -1,22 +1,18 @@
 """The rules of the layers that shift and scale, most of them normalizations."""
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
 
 from keras_sgl0.groups import wide_dtype
+from keras_sgl0.structures.mixing import MIXING
 from keras_sgl0.structures.rules import (
     Channelwise,
     Rewrite,
     Role,
-    Rule,
     finite,
     rule,
 )
-
-_MIXING = "each of its channels depends on others"
 
 
 @rule(keras.layers.BatchNormalization)
@@ -101,7 +97,7 @@ class GroupNorm(Channelwise):
             return "it does not normalize channels"
         alone = self.groups == x.channels
         if (alone and x.rank < 3) or (not alone and self.groups == 1):
-            return _MIXING
+            return MIXING
         return super().refusal()
 
     def ties(self):
@@ -148,45 +144,6 @@ class GroupNorm(Channelwise):
         own = getattr(self.layer, name)
         number = self.node.inputs[0].channels
         return np.full(number, default) if own is None else self.values(own)
-
-
-@rule(
-    keras.layers.LayerNormalization,
-    keras.layers.RMSNormalization,
-    keras.layers.UnitNormalization,
-    *("LogSoftmax", "Sparsemax", "Normalize", "LayerNorm"),
-    *("RMSNorm", "Sort", "Argsort", "Cumsum", "Logsumexp"),
-)
-class Mixing(Rule):
-    """What makes every channel depend on every other."""
-
-    def refusal(self):
-        """Returns why no call is covered."""
-        return _MIXING
-
-
-@rule(keras.layers.Softmax, "Softmax")
-class Softmax(Channelwise):
-    """Softmax over positions, as of the scores of every head."""
-
-    several_axes = True
-
-    def refusal(self):
-        if not self._axes or set(self._axes) & set(self.node.inputs[0].axes):
-            return _MIXING
-        return super().refusal()
-
-    def constants(self, input_constants):
-        """Returns equal shares where the number of positions is known."""
-        sizes = (self.node.inputs[0].shape[axis] for axis in self._axes)
-        share = 1 / math.prod(np.nan if n is None else n for n in sizes)
-        return np.where(np.isnan(input_constants[0]), np.nan, share)
-
-    @property
-    def _axes(self) -> list[int]:
-        axis = self.layer.axis
-        given = [] if axis is None else np.atleast_1d(axis).tolist()
-        return [i % self.node.inputs[0].rank for i in given]
 
 
 @rule(keras.layers.Rescaling)

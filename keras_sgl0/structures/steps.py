@@ -51,6 +51,11 @@ class TimeDistributed(Rule):
     def border(self) -> bool:
         return self._own.border
 
+    @property
+    def zeros_only(self) -> bool:
+        """Whether it can do without a constant only where that is zero."""
+        return self._own.zeros_only
+
     def refusal(self):
         if isinstance(self._own, Opaque):
             return self._own.reason

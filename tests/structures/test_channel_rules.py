@@ -61,7 +61,6 @@ def test_what_goes_with_a_channel(layer, roles):
         (layers.GroupNormalization(2, axis=1), (2, 4), "not normalize chan"),
         (layers.BatchNormalization(axis=1), (4, 3), "not normalize channels"),
         (layers.BatchNormalization(axis=2), (4, 3), None),
-        (layers.LayerNormalization(), (4, 3), "depends on others"),
         (layers.Softmax(), (3,), "depends on others"),
         (layers.Rescaling([1.0, 2.0, 3.0]), (4, 3), None),
         (layers.Rescaling([2.0]), (4, 3), None),
