@@ -517,18 +517,23 @@ CALLS = [
             distillation=real(at_least=0, below=1),
             distill=choice("outputs", "features"),
             # "taylor" and "apoz" have the training data.
-            **CRITERIA | {"importance": choice("l1", "taylor")},
+            **CRITERIA
+            | {
+                "importance": choice("l1", "taylor"),
+                "round_to": multiple,
+            },
             batch_size=whole(1),
             runtime=choice("keras", "litert", "onnx"),
             workdir=lambda rng: [*without(None, TEXT), *NUMBERS, True],
             verbose=lambda rng: [*THINGS, *NUMBERS[:4], 0.5, 3, "1"],
         )
-        for function, share, shares in (
-            (ks.compress, 0.7, _share),
+        for function, share, shares, multiple in (
+            (ks.compress, 0.7, _share, optional(whole(1))),
             (
                 ks.path,
                 [0.9, 0.7],
                 lambda rng: [*THINGS, *NUMBERS, [0.5, 0.7], [2], [0], ["a"]],
+                whole(1),
             ),
         )
     ),

@@ -19,7 +19,7 @@ def criteria(
     scope: str,
     limits: float | Mapping[str, float],
     minimum: int,
-    round_to: int,
+    round_to: int | None,
     seed: int,
 ) -> tuple[Criteria, ...]:
     """Returns the criteria to choose the best cut from.

@@ -57,7 +57,7 @@ def compress(
     scope: str = BEST,
     limits: float | Mapping[str, float] = 1.0,
     minimum: int = 1,
-    round_to: int = 1,
+    round_to: int | None = None,
     batch_size: int = 32,
     seed: int = 0,
     workdir: str | os.PathLike | None = None,
@@ -122,7 +122,9 @@ def compress(
             after the repair, before any training.
         limits: See `prune`.
         minimum: See `prune`.
-        round_to: See `prune`.
+        round_to: See `prune`. `None` for 1, and with `latency` for a multiple
+            that is measured: the largest of 1, 2, 4, 8 and 16 to which the
+            runtime rounds up for nothing.
         batch_size: The number of examples of a batch, for arrays.
         seed: The seed of the order of the examples, for arrays, and of
             importance `"random"`.

@@ -23,7 +23,12 @@ from keras_sgl0.compression.recovery import (
 )
 from keras_sgl0.compression.report import CompressReport, PruneReport, Settings
 from keras_sgl0.compression.state import State, fingerprint, write
-from keras_sgl0.compression.timing import RUNTIMES, compare_on, kept_for_latency
+from keras_sgl0.compression.timing import (
+    RUNTIMES,
+    compare_on,
+    free_multiple,
+    kept_for_latency,
+)
 from keras_sgl0.network.compilation import compile_like
 from keras_sgl0.network.optimizers import peak_learning_rate, renewed
 from keras_sgl0.structures.families import Cost, Measure, Structures, structures
@@ -182,8 +187,12 @@ class Task:
         others = some_examples(
             self.train, settings.examples, size, settings.seed + 1
         )
+        step = self.criteria[0].round_to
+        if step is None and settings.measure == "latency":
+            step = free_multiple(start, found, settings.share, settings.runtime)
         cuts = []
-        for own in self.criteria:
+        for criteria in self.criteria:
+            own = dataclasses.replace(criteria, round_to=step or 1)
             kept, predicted = self._kept(settings, found, scores, own)
             small, pruned = cut(found, kept, settings.importance, some, size)
             compile_like(small, self.model, renewed(self.model.optimizer))
@@ -196,6 +205,7 @@ class Task:
             "cut": self.evaluate(small, size),
             "predicted": predicted,
             "scope": scope,
+            "round_to": step or 1,
         }
         return small, pruned
 
@@ -238,6 +248,7 @@ class Task:
             latency=compare_on(settings.runtime, self.model, small),
             predicted=state.facts["predicted"],
             scope=state.facts["scope"],
+            round_to=state.facts["round_to"],
             history=tuple(history),
         )
 

@@ -23,7 +23,12 @@ from keras_sgl0.compression.drops import drop
 from keras_sgl0.compression.importance import Importance
 from keras_sgl0.compression.report import CompressReport, PathReport
 from keras_sgl0.structures.families import structures
-from keras_sgl0.utils.validation import InputError, finite_float, require
+from keras_sgl0.utils.validation import (
+    InputError,
+    finite_float,
+    integer,
+    require,
+)
 
 
 class Path:
@@ -163,6 +168,7 @@ def path(
     """
     given = {"macs": macs, "parameters": parameters, "channels": channels}
     budgets = _budgets(given)
+    integer("round_to", round_to, at_least=1)
     task = Task(
         require_compiled(model),
         train,

@@ -135,6 +135,7 @@ def prune(
         >>> small.fit(x, y)
     """
     budget = Budget.one_of(macs=macs, parameters=parameters, channels=channels)
+    integer("round_to", round_to, at_least=1)
     criteria = Criteria(importance, scope, limits, minimum, round_to, seed)
     integer("batch_size", batch_size, at_least=1)
     found = structures(model)
@@ -161,7 +162,8 @@ class Criteria:
         scope: What scores are relative to.
         limits: The largest shares that may be cut.
         minimum: How many structures of a family are kept at least.
-        round_to: Families that are cut keep a multiple of this many.
+        round_to: Families that are cut keep a multiple of this many; `None`
+            where it is still to be chosen.
         seed: The seed of random scores.
     """
 
@@ -169,14 +171,15 @@ class Criteria:
     scope: str
     limits: float | Mapping[str, float]
     minimum: int
-    round_to: int
+    round_to: int | None
     seed: int
 
     def __post_init__(self):
         require_importance(self.importance)
         choice("scope", self.scope, SCOPES)
         integer("minimum", self.minimum, at_least=1)
-        integer("round_to", self.round_to, at_least=1)
+        if self.round_to is not None:
+            integer("round_to", self.round_to, at_least=1)
         integer("seed", self.seed, at_least=0)
 
     @property
@@ -288,7 +291,7 @@ class Criteria:
             stay = math.ceil(round((1 - min(own, default=1.0)) * count, 6))
             least[family] = max(stay, self.minimum)
         spared = least >= found.counts
-        return Floor(~spared[found.families], least, self.round_to)
+        return Floor(~spared[found.families], least, self.round_to or 1)
 
 
 def cut(

@@ -129,6 +129,8 @@ class CompressReport:
         predicted: The share of the latency that the cut was measured to have
             before it was trained; `None` if the budget is no latency.
         scope: What importance was compared to in the cut that was kept.
+        round_to: Of which number of channels each family that was cut keeps a
+            multiple.
         history: The logs of each epoch.
     """
 
@@ -144,6 +146,7 @@ class CompressReport:
     latency: Change
     predicted: float | None
     scope: str
+    round_to: int
     history: tuple[dict[str, float], ...]
 
     def to_dict(self) -> dict:
@@ -177,9 +180,11 @@ class CompressReport:
             "the loss.",
         ]
         if self.predicted is not None:
+            measured = 1 / (self.latency.ratio or 1)
             lines.append(
-                f"Before training the cut took {self.predicted:.1%} of the "
-                "latency."
+                f"Predicted before training: {self.predicted:.1%} of the "
+                f"latency; measured after it: {measured:.1%}. Channels are "
+                f"kept in multiples of {self.round_to}."
             )
         return "\n".join(lines)
 

@@ -18,6 +18,9 @@ from keras_sgl0.network.unfolding import functional
 from keras_sgl0.structures.families import Measure, Structures
 from keras_sgl0.utils.validation import InputError
 
+MULTIPLES = (1, 2, 4, 8, 16)
+# A model that takes so much longer takes as long, up to noise.
+_NOISE = 1.03
 RUNTIMES = ("keras", "litert", "onnx")
 _ROUNDS = 100
 # The search ends where the latency is so near to what is wanted, or after so
@@ -46,6 +49,53 @@ def compare_on(runtime: str, before: keras.Model, after: keras.Model) -> Change:
             runs.append(running_file(path, runtime, model, inputs))
         own = keras.backend.backend() if runtime == "keras" else runtime
         return compare_latency(f"{own}, batch 1", runs[0], runs[1], _ROUNDS)
+
+
+def free_multiple(
+    model: keras.Model, found: Structures, share: float, runtime: str
+) -> int:
+    """Returns to which multiple of channels a runtime rounds up for nothing.
+
+    Runtimes compute channels in blocks, so their time grows in steps. About
+    half of the channels are cut, so that one more than a multiple of 16 is
+    left of each family. That is rounded up to a multiple of 2, 4, 8 and 16, and
+    each such model timed beside the first one.
+
+    Args:
+        model: The model.
+        found: Its structures.
+        share: The share of the latency that is wanted.
+        runtime: Where to measure it, see `compare_on`.
+
+    Returns:
+        The largest multiple before a model takes over 3 % longer, or one
+        multiple of channels a family takes too long for the share.
+    """
+    most = max(MULTIPLES)
+    widths = most * np.round(found.counts / (2 * most)).astype(int) + 1
+
+    def times_as_fast(before, widths):
+        small, _ = cut(found, _first_of_each(found, widths), "", verify=False)
+        return cast(float, compare_on(runtime, before, small).ratio)
+
+    first, _ = cut(found, _first_of_each(found, widths), "", verify=False)
+    best = 1
+    for multiple in MULTIPLES[1:]:
+        wider = -(-widths // multiple) * multiple
+        least = np.full_like(widths, multiple)
+        if times_as_fast(first, wider) < 1 / _NOISE:
+            break
+        if times_as_fast(model, least) < 1 / share:
+            break
+        best = multiple
+    return best
+
+
+def _first_of_each(found: Structures, widths: np.ndarray) -> np.ndarray:
+    """Returns flags that keep the first few structures of each family."""
+    starts = np.cumsum(found.counts) - found.counts
+    places = np.arange(found.size) - starts[found.families]
+    return places < widths[found.families]
 
 
 def kept_for_latency(

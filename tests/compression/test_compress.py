@@ -14,10 +14,12 @@ from helpers import to_numpy
 from keras import layers
 
 import keras_sgl0 as ks
+from keras_sgl0.compression import driver, timing
 from keras_sgl0.compression.features import Lineage
 from keras_sgl0.compression.prune import cut
 from keras_sgl0.compression.recovery import Shuffled
 from keras_sgl0.compression.state import State
+from keras_sgl0.deployment.report import Change
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(300, 12)).astype("float32")
@@ -529,6 +531,55 @@ def test_half_the_latency(runtime):
     assert report.latency.ratio > 1.5
     assert "of the latency" in str(report)
     assert report.settings.measure == "latency"
+
+
+@pytest.mark.parametrize(
+    ("block", "share", "expected"),
+    [(1, 0.5, 1), (4, 0.5, 4), (64, 1.0, 16), (64, 0.5, 1)],
+)
+def test_the_multiple_that_a_runtime_rounds_up_to(
+    monkeypatch, block, share, expected
+):
+    """A runtime that computes channels in blocks, so its time has steps."""
+
+    def time(model):
+        units = [w.shape[1] for w in model.weights[::2]]
+        return sum(-(-n // block) * block for n in units)
+
+    def compare_on(runtime, before, after):
+        return Change.between(runtime, time(before), time(after))
+
+    monkeypatch.setattr(timing, "compare_on", compare_on)
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(60), layers.Dense(40), layers.Dense(2)]
+    )
+    found = ks.structures(model)
+    assert timing.free_multiple(model, found, share, "keras") == expected
+
+
+def test_channels_are_kept_in_the_multiple_that_is_measured(
+    monkeypatch, tmp_path, trained
+):
+    def compare_on(runtime, before, after):
+        macs = [ks.count_macs(model).macs for model in (before, after)]
+        return Change.between(runtime, *macs, unit="ms")
+
+    for module in (driver, timing):
+        monkeypatch.setattr(module, "compare_on", compare_on)
+    options = {"latency": 0.8, "epochs": 1, "importance": "l2"}
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "free_multiple", lambda *arguments: 4)
+        _, report = compress(trained, **options, workdir=tmp_path)
+    assert report.round_to == 4 and "in multiples of 4" in str(report)
+    for family in report.families:
+        whole = family.structures_after == family.structures
+        assert whole or family.structures_after % 4 == 0
+    # What was measured is kept.
+    _, again = compress(trained, **options, workdir=tmp_path)
+    assert again.round_to == 4 and again.families == report.families
+    _, report = compress(trained, **options, round_to=3)
+    assert report.round_to == 3
+    assert 0.5 < report.predicted <= 0.8
 
 
 def test_a_latency_that_cannot_be_had():
