@@ -218,14 +218,29 @@ class Jumping(Elementwise):
         return np.where(known, super().constants(input_constants), np.nan)
 
 
-rule(
+@rule(
     keras.layers.Dropout,
-    keras.layers.AlphaDropout,
     keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
     keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
     keras.layers.SpatialDropout3D,
+)
+class Dropout(Channelwise):
+    """Random factors in training; one that is called for it has them always."""
+
+    any_mode = True
+
+    def constants(self, input_constants):
+        """Returns the constants; of random factors only zero is one."""
+        own = input_constants[0]
+        if self.node.kwargs.get("training"):
+            own = np.where(own == 0, own, np.nan)
+        return own
+
+
+rule(
+    keras.layers.AlphaDropout,
+    keras.layers.GaussianNoise,
     keras.layers.ActivityRegularization,
     keras.layers.Identity,
     keras.layers.MaxPooling1D,
@@ -263,7 +278,9 @@ class Steps(Channelwise):
     keras.layers.GlobalMaxPooling3D,
 )
 class GlobalPooling(Channelwise):
-    """Pooling over all positions."""
+    """Pooling over all positions, or over those that a mask has left."""
+
+    takes_mask = True
 
     def axes(self):
         """Returns the channel axis, the last where no position is left."""

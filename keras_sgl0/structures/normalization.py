@@ -19,6 +19,8 @@ from keras_sgl0.structures.rules import (
 class BatchNorm(Channelwise):
     """Batch normalization at inference, a line for every channel."""
 
+    takes_mask = True
+
     _VECTORS = (
         "gamma",
         "beta",

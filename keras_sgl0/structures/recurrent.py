@@ -27,6 +27,7 @@ class Recurrent(Rule):
     """
 
     cuts = True
+    takes_mask = True
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
@@ -52,7 +53,7 @@ class Recurrent(Rule):
     def refusal(self):
         if not all(has_known_cell(layer) for layer in self.layers):
             return "its cell is not known"
-        inputs = self.node.inputs
+        inputs = self.data
         if len(inputs) not in (1, 1 + self._states()):
             return "it has other inputs than a sequence and states"
         if any(x.axes != (x.rank - 1,) for x in inputs):
@@ -68,8 +69,11 @@ class Recurrent(Rule):
         """Returns that a unit goes with its states; inputs have no ties."""
         units = self.cells[0].units
         x = units + np.arange(self.node.inputs[0].channels)
-        others = (*self.node.inputs[1:], *self.node.outputs)
-        return [x, *(np.arange(other.channels) % units for other in others)]
+        own = [
+            None if y in self.masks else np.arange(y.channels) % units
+            for y in (*self.node.inputs[1:], *self.node.outputs)
+        ]
+        return [x, *own]
 
     def slices(self):
         """Returns the rows and columns of all kernels, and the biases."""
@@ -101,8 +105,14 @@ class Recurrent(Rule):
         own = self._live(live)
         pairs = zip(self.cells, own, strict=True)
         x = np.any([cell.reads(units) for cell, units in pairs], axis=0)
-        several = len(self.node.inputs) > 1
-        return [x, *(self._per_state(own) if several else ())]
+        states = iter(self._per_state(own))
+        return [
+            x,
+            *(
+                np.ones(y.channels, bool) if y in self.masks else next(states)
+                for y in self.node.inputs[1:]
+            ),
+        ]
 
     def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with smaller kernels."""
@@ -133,14 +143,19 @@ class Recurrent(Rule):
 
     def _constants(self, input_constants):
         """Returns the constants of the units of each cell."""
-        sequence, *states = input_constants
+        pairs = zip(self.node.inputs, input_constants, strict=True)
+        sequence, *states = [c for x, c in pairs if x not in self.masks]
         found = []
         for cell in self.cells:
             own, states = states[: cell.states], states[cell.states :]
             initial = np.ones(cell.units, bool)
             for state in own:
                 initial &= state == 0
-            found.append(cell.constants(sequence, initial))
+            constants = cell.constants(sequence, initial)
+            if self.masks:
+                # At the first steps it may still be at zero.
+                constants = np.where(constants == 0, 0.0, np.nan)
+            found.append(constants)
         return found
 
     def _live(self, live):

@@ -146,6 +146,8 @@ class Rule:
     """Whether the channels of the inputs may run over several axes."""
     any_mode = False
     """Whether the layer does in training what it does at inference."""
+    takes_mask = False
+    """Whether the call may have a mask, one flag for each position."""
     needs_channels = True
     """Whether the inputs must have channels, a known number of them."""
     kernels_apart = False
@@ -197,13 +199,24 @@ class Rule:
 
     def refusal(self) -> str:
         """Returns why the rule does not cover this call, empty if it does."""
-        if len(self.node.inputs) != 1 or len(self.node.outputs) != 1:
+        if len(self.data) != 1 or len(self.node.outputs) != 1:
             return "several inputs or outputs"
         return ""
 
+    @property
+    def masks(self) -> list[Tensor]:
+        """The masks among the inputs of a layer."""
+        is_layer = isinstance(self.layer, keras.layers.Layer)
+        return tensors(self.node.kwargs.get("mask")) if is_layer else []
+
+    @property
+    def data(self) -> list[Tensor]:
+        """The inputs that are no masks."""
+        return [x for x in self.node.inputs if x not in self.masks]
+
     def fixed_inputs(self) -> list[Tensor]:
         """Returns the inputs of which all channels stay, such as masks."""
-        return []
+        return self.masks
 
     def axes(self) -> tuple[int, ...]:
         """Returns the channel axes of the output."""
@@ -400,7 +413,8 @@ class Channelwise(Rule):
     def ties(self):
         """Returns that all channels of one number are cut together."""
         own = np.arange(self.node.inputs[0].channels)
-        return [own] * (len(self.node.inputs) + 1)
+        inputs = self.node.inputs
+        return [*(None if x in self.masks else own for x in inputs), own]
 
     def constants(self, input_constants):
         return input_constants[0]
@@ -422,9 +436,13 @@ class Channelwise(Rule):
     def reads(self, live, input_constants):
         """Returns that the channels of the live outputs are read."""
         *inputs, output = self.ties()
-        wanted = np.zeros(1 + max(i.max() for i in (*inputs, output)), bool)
+        every = [own for own in (*inputs, output) if own is not None]
+        wanted = np.zeros(1 + max(own.max() for own in every), bool)
         wanted[output[live]] = True
-        return [wanted[own] for own in inputs]
+        return [
+            np.ones(x.channels, bool) if own is None else wanted[own]
+            for x, own in zip(self.node.inputs, inputs, strict=True)
+        ]
 
 
 def rule(*classes: type | str) -> Callable:
@@ -471,7 +489,7 @@ def refusal(found: Rule, node: Node) -> str:
     """
     vague = any(
         x.rank < 2 or None in [x.shape[axis] for axis in x.axes]
-        for x in node.inputs
+        for x in found.data
     )
     spread = any(len(x.axes) > 1 for x in node.inputs)
     if node.kwargs.get("training") and not found.any_mode:
@@ -480,8 +498,7 @@ def refusal(found: Rule, node: Node) -> str:
         return "its input has no known channels"
     if spread and not found.several_axes:
         return "the channels of its input run over several axes"
-    is_layer = isinstance(node.operation, keras.layers.Layer)
-    if is_layer and tensors(node.kwargs.get("mask")):
+    if found.masks and not found.takes_mask:
         return "it has a mask"
     return found.refusal()
 
