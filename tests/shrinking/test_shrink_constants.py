@@ -432,11 +432,12 @@ def test_the_reason_under_a_mask_is_the_mask():
     x = inputs = keras.Input((7,), dtype="int32")
     x = layers.Embedding(9, 6, mask_zero=True)(x)
     x = layers.Dense(5, "relu", name="hidden")(x)
-    x = layers.GlobalAveragePooling1D(name="pool")(x)
+    x = layers.TimeDistributed(layers.Dense(4), name="each")(x)
+    x = layers.GlobalMaxPooling1D()(x)
     model = scramble(keras.Model(inputs, layers.Dense(2)(x)))
     model.get_layer("hidden").kernel.assign(np.eye(6, 5) * [1, 0, 1, 1, 1])
     _, report = ks.shrink(model, 0)
     whole = {entry.layer: entry.note for entry in report.whole}
-    assert whole["pool"] == "it has a mask"
+    assert whole["each"] == "it has a mask"
     reasons = {kept.layer: kept.reason for kept in report.kept}
     assert reasons["hidden"].endswith("stays whole: it has a mask")
