@@ -124,7 +124,9 @@ class RandomGraph:
         kinds += [self._merge] * 2 + [self._concatenate, self._residual]
         kinds += [self._shared, self._inner, self._excite, self._rare]
         if self.rank in (3, 4) and not self.first:
-            kinds.append(self._recurrent)
+            kinds += [self._recurrent, self._attention, self._einsum]
+        if self.rank == 3 and not self.first:
+            kinds.append(self._written_out)
         self.pool.append(self._one(kinds)(x))
 
     def _layer(self, name):
@@ -293,6 +295,69 @@ class RandomGraph:
             return layers.GroupNormalization(groups, axis=self.axis)
         filters = groups * self._some(1, 3)
         return self._layer("Conv")(filters, 1, groups=groups)
+
+    def _attention(self, x):
+        """Returns what an attention layer makes of one tensor or several."""
+        heads, size = self._some(1, 4), self._some(2, 4)
+        options = {
+            "use_bias": self._chance(0.7),
+            "use_gate": self._chance(0.3),
+            "dropout": self._one((0.0, 0.0, 0.3)),
+        }
+        call = {"use_causal_mask": self._chance(0.3)}
+        if self.rank == 3 and self._chance(0.4):
+            shared = self._some(1, 2)
+            grouped = layers.GroupQueryAttention
+            layer = grouped(size, heads * shared, heads, **options)
+            return layer(x, self._one((x, self._partner(x))), **call)
+        if self._chance(0.5):
+            options["value_dim"] = self._some(2, 4)
+        if self._chance(0.5):
+            options["output_shape"] = self._some(2, 6)
+        like = [y for y in self.pool if self.spatial(y) == self.spatial(x)]
+        if self._chance(0.3):
+            call["key"] = self._one(like)
+        layer = layers.MultiHeadAttention(heads, size, **options)
+        # A causal mask is for one axis of positions.
+        call = call if self.rank == 3 else call | {"use_causal_mask": False}
+        return layer(x, self._one([x, *like]), **call)
+
+    def _einsum(self, x):
+        """Returns a sum over channels, with one axis of outputs or two."""
+        options = {"activation": self._one(ACTIVATIONS)}
+        n, m = self._some(2, 4), self._some(2, 5)
+        if self._chance(0.3):
+            bias = self._one((None, "c"))
+            shape = self.channels(x)
+            return layers.EinsumDense("...c,c->...c", shape, None, bias)(x)
+        if self._chance(0.5):
+            bias = self._one((None, "d"))
+            return layers.EinsumDense(
+                "...c,cd->...d", m, bias_axes=bias, **options
+            )(x)
+        first, second = (
+            self._one([("...c,cde->...de", "de"), ("...c,ecd->...ed", "ed")]),
+            self._one(["de", "ed"]),
+        )
+        sizes = (n, m) if first[1] == "de" else (m, n)
+        bias = self._one((None, first[1]))
+        y = layers.EinsumDense(first[0], sizes, bias_axes=bias, **options)(x)
+        equation = f"...{first[1]},{second}f->...f"
+        return layers.EinsumDense(equation, self._some(2, 6))(y)
+
+    def _written_out(self, x):
+        """Returns an attention of operations."""
+        heads, size, steps = self._some(1, 3), self._some(2, 3), x.shape[1]
+        q, k, v = (
+            layers.Reshape((steps, heads, size))(layers.Dense(heads * size)(y))
+            for y in (x, self._one([x, self._partner(x)]), x)
+        )
+        if self._chance(0.5):
+            y = ops.dot_product_attention(q, k, v)
+        else:
+            scores = ops.einsum("btnh,bsnh->bnts", q, k)
+            y = ops.einsum("bnts,bsnh->btnh", ops.softmax(scores), v)
+        return layers.Reshape((steps, heads * size))(y)
 
     def _rare(self, x):
         """Returns what is kept whole, or has groups."""
