@@ -304,48 +304,6 @@ class DepthwiseConv(Channelwise):
         return 0.0 if bias is None else self.values(bias)
 
 
-@rule(keras.layers.Embedding)
-class Embedding(Rule):
-    """A table of tokens; a column of equal numbers is a constant."""
-
-    cuts = True
-    needs_channels = False
-
-    def refusal(self):
-        if is_altered(self.layer):
-            return "its table is quantized or adapted (LoRA)"
-        return super().refusal()
-
-    def axes(self):
-        """Returns the last axis."""
-        return (self.node.outputs[0].rank - 1,)
-
-    def slices(self):
-        """Returns the columns of the table."""
-        outputs = np.arange(self.node.outputs[0].channels)
-        return [Slices("embeddings", -1, outputs, "member")]
-
-    def constants(self, input_constants):
-        """Returns the entry that all tokens share."""
-        table = self._table()
-        same = (table == table[:1]).all(0)
-        return np.where(same, table[0], np.nan)
-
-    def reads(self, live, input_constants):
-        """Returns that the tokens are read."""
-        return [np.ones(self.node.inputs[0].channels, bool)]
-
-    def rewrite(self, kept_inputs, kept_outputs, input_constants):
-        """Returns the layer with fewer columns."""
-        table = self._table()[:, kept_outputs]
-        return Rewrite(
-            {"output_dim": int(kept_outputs.sum())}, {"embeddings": table}
-        )
-
-    def _table(self):
-        return self.values(self.layer.embeddings)
-
-
 def mixing(node: Node) -> str:
     """Returns why outputs depend on each other, empty if they do not.
 

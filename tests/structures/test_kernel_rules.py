@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same_outputs, scramble, to_numpy
+from helpers import assert_same_outputs, cut_half, scramble, to_numpy
 from keras import layers
 
 import keras_sgl0 as ks
@@ -92,6 +92,23 @@ def test_a_depthwise_activation_that_mixes_keeps_all():
     rule = rule_of(layers.DepthwiseConv2D(2, activation="softmax"), (4, 4, 3))
     assert "may mix channels" in rule.why_inputs_stay
     assert "may mix channels" in rule.why_outputs_stay
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_table_that_is_not_used_in_reverse_is_one(tied):
+    inputs = keras.Input((4,), dtype="int32")
+    table = layers.ReversibleEmbedding(6, 8, tie_weights=tied, name="table")
+    x = table(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    tokens = np.array([[0, 1, 2, 3], [5, 4, 3, 2]])
+    small, _ = cut_half(model, inputs=tokens)
+    assert small.get_layer("table").output_dim == 4
+    x = layers.Dense(8)(x)
+    model = keras.Model(inputs, table(x, reverse=True))
+    small, report = ks.shrink(scramble(model), 0, inputs=tokens)
+    assert small.get_layer("table").output_dim == 8
+    assert "used in reverse" in report.whole[0].note
+    assert_same_outputs(model, small, inputs=tokens)
 
 
 def test_a_column_that_all_tokens_share_is_folded():
