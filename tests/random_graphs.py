@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from helpers import layers_of
 from keras import layers, ops
+from random_views import RandomViews
 
 ACTIVATIONS = (None, "relu", "tanh", "sigmoid", "gelu", "softsign", "elu")
 ENTRYWISE = (
@@ -123,6 +124,7 @@ class RandomGraph:
         kinds = [self._kernel] * 4 + [self._channelwise] * 3
         kinds += [self._merge] * 2 + [self._concatenate, self._residual]
         kinds += [self._shared, self._inner, self._excite, self._rare]
+        kinds += [RandomViews(self.rng, self.axis, self.kernel)] * 2
         if self.rank in (3, 4) and not self.first:
             kinds += [self._recurrent, self._attention, self._einsum]
         if self.rank == 3 and not self.first:
@@ -197,6 +199,8 @@ class RandomGraph:
                 known.pop("up", None), known.pop("pad", None)
             if min(self.spatial(x)) > 2:
                 pool = self._one(("MaxPooling", "AveragePooling"))
+                if self.rank == 5 and self._dtype == "float64":
+                    pool = "AveragePooling"  # TensorFlow has no other one
                 padding = self._one(("same", "valid"))
                 known["pool"] = lambda: self._layer(pool)(2, padding=padding)
                 if not (self.first and self.rank == 3):
