@@ -197,12 +197,14 @@ class RandomGraph:
                 known.pop("up"), known.pop("pad"), known.pop("spatial")
             if min(self.spatial(x)) > 8:
                 known.pop("up", None), known.pop("pad", None)
+            # TensorFlow on a CPU pools no volumes of float64.
+            pools = self.rank < 5 or self._dtype == "float32"
             if min(self.spatial(x)) > 2:
                 pool = self._one(("MaxPooling", "AveragePooling"))
-                if self.rank == 5 and self._dtype == "float64":
-                    pool = "AveragePooling"  # TensorFlow has no other one
                 padding = self._one(("same", "valid"))
                 known["pool"] = lambda: self._layer(pool)(2, padding=padding)
+                if not pools:
+                    known.pop("pool")
                 if not (self.first and self.rank == 3):
                     known["crop"] = lambda: self._layer("Cropping")(1)
         return known[self._one(sorted(known))]()(x)

@@ -56,14 +56,13 @@ class Dependence:
         self.gates: list[HardConcrete] = []
         self.first: list[int] = []
         self.number = 0
-        self._own: dict[Node, list[GateSet]] = {}
+        self._own: dict[Tensor, list[GateSet]] = {}
         self._find_gates()
         before = self._forward()
         after = self._backward()
         joined: dict[Tensor, list[GateSet]] = {}
         for x, sets in before.items():
-            pairs = zip(sets, after.get(x, [_NONE] * len(sets)), strict=True)
-            joined[x] = [a | b for a, b in pairs]
+            joined[x] = _joined(sets, after.get(x, _none(x)))
         self._join_calls(joined)
         numbers: dict[GateSet, int] = {_NONE: 0}
         self.channels: dict[Tensor, np.ndarray] = {
@@ -106,19 +105,17 @@ class Dependence:
             if ties is None:
                 before |= {y: _none(y) for y in node.made}
                 continue
-            self._own[node] = self._gates_of(node, before)
-            *inward, outward = ties
+            inward, outward = ties
             met = _meet(
                 (labels, before[x])
                 for labels, x in zip(inward, node.inputs, strict=True)
                 if labels is not None
             )
-            before[node.outputs[0]] = [
-                met[label] | own
-                for label, own in zip(
-                    outward.tolist(), self._own[node], strict=True
-                )
-            ]
+            for y, labels in zip(node.outputs, outward, strict=True):
+                self._own[y] = self._gates_of(node, y, before)
+                pairs = zip(labels.tolist(), self._own[y], strict=True)
+                # What comes from no input has gone through no gate.
+                before[y] = [met.get(i, _NONE) | own for i, own in pairs]
         return before
 
     def _join_calls(self, joined: dict[Tensor, list[GateSet]]):
@@ -135,24 +132,25 @@ class Dependence:
                 for i, own in zip(places.tolist(), met, strict=True):
                     joined[x][i] &= own
 
-    def _gates_of(self, node, before) -> list[GateSet]:
-        """Returns, for each output channel, the gates that a call puts on."""
+    def _gates_of(self, node, y, before) -> list[GateSet]:
+        """Returns, for each channel of an output, the gates a call puts on."""
         rule = self.rules[node]
         if isinstance(rule, Gates):
             first = self.first_of(node.operation)
-            return [
-                frozenset([first + i]) for i in range(node.outputs[0].channels)
-            ]
+            return [frozenset([first + i]) for i in range(y.channels)]
         if isinstance(rule, Gated):
             _, *gates = node.inputs
             every = [own for z in gates for own in before[z]]
             every.append(_NONE)
             return [every[i] for i in rule.places]
-        return _none(node.outputs[0])
+        return _none(y)
 
     def _backward(self) -> dict[Tensor, list[GateSet]]:
         """Returns the gates that a channel will go through on every way."""
         after: dict[Tensor, list[GateSet]] = {}
+        # A call that takes some of the channels reads no others. One number
+        # more than there are gates marks what no call has read.
+        unread = frozenset(range(self.number + 1))
 
         def read(x, sets):
             pairs = zip(after.get(x, sets), sets, strict=True)
@@ -167,26 +165,39 @@ class Dependence:
                 for x in (*node.inputs, *rule.read_back()):
                     read(x, _none(x))
                 continue
-            y = node.outputs[0]
-            pairs = zip(after.get(y, _none(y)), self._own[node], strict=True)
-            *inward, outward = ties
-            met = _meet([(outward, [a | b for a, b in pairs])])
+            inward, outward = ties
+            met = _meet(
+                (labels, _joined(after.get(y, _none(y)), self._own[y]))
+                for y, labels in zip(node.outputs, outward, strict=True)
+            )
             for x, labels in zip(node.inputs, inward, strict=True):
                 if labels is None:
                     read(x, _none(x))
                 else:
-                    read(x, [met[label] for label in labels.tolist()])
-        return after
+                    read(x, [met.get(i, unread) for i in labels.tolist()])
+        return {
+            x: [_NONE if self.number in own else own for own in sets]
+            for x, sets in after.items()
+        }
 
 
-def _ways(node: Node, rule: Rule) -> list | None:
-    """Returns the ties where a channel comes from one channel of each input."""
-    alone = rule.carries and len(node.made) == 1
-    return rule.ties() if alone else None
+def _ways(node: Node, rule: Rule) -> tuple[list, list] | None:
+    """Returns the ties where a channel comes from one channel of each input.
+
+    Those of the inputs, then those of the outputs.
+    """
+    ties = rule.ties() if rule.carries and not node.inner else None
+    number = len(node.inputs)
+    return None if ties is None else (ties[:number], ties[number:])
 
 
 def _none(x: Tensor) -> list[GateSet]:
     return [_NONE] * x.channels
+
+
+def _joined(sets: list[GateSet], others: list[GateSet]) -> list[GateSet]:
+    """Returns, for each channel, the gates of both."""
+    return [a | b for a, b in zip(sets, others, strict=True)]
 
 
 def _meet(

@@ -160,9 +160,12 @@ class Pad(Moving):
 
     def moved(self, numbers):
         """Returns the numbers of channels, -1 at what is of none."""
-        mode = self.layer.mode
-        more = {"constant_values": -1} if mode == "constant" else {}
-        return [np.pad(numbers[0], self._widths, mode, **more)]
+        if self.layer.mode != "constant":
+            return numbers  # what is around them is of the same channels
+        axes = self.node.inputs[0].axes
+        one = [slice(None if a in axes else 1) for a in range(numbers[0].ndim)]
+        few = numbers[0][tuple(one)]
+        return [np.pad(few, self._widths, constant_values=-1)]
 
     def axes_of(self, numbers, y):
         """Returns the channel axes of the input."""

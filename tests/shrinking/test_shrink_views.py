@@ -7,6 +7,7 @@ from helpers import BACKEND, assert_same_outputs
 from keras import layers, ops
 
 import keras_sgl0 as ks
+from keras_sgl0.gates.dependence import Dependence
 
 DTYPES = ["float32"] + ["float64"] * (BACKEND == "tensorflow")
 RNG = np.random.default_rng(0)
@@ -280,6 +281,26 @@ def test_the_network_is_cut(name, dtype):
     assert sorted(found.counts.tolist()) == sorted(counts)
     assert [entry.layer for entry in found.fixed] == ["last"]
     assert report.whole == report.kept == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["split", "split by slices", "padded shortcut", "projected, by index"],
+)
+def test_every_channel_has_its_gate(name):
+    network, shape, counts = NETWORKS[name]
+    model = ks.add_gates(built(network, shape))
+    found = Dependence(model)
+    # One gate a structure, wherever it is, and none for what is in none.
+    assert sorted(map(len, found.sets)) == [0] + [1] * sum(counts)
+    for gate in found.gates:
+        number = gate.log_alpha.shape[0]
+        gate.log_alpha.assign(np.resize([10.0, -10.0], number))
+    small, _ = ks.shrink(model, 0)
+    assert_same_outputs(model, small)
+    assert_same_outputs(model, ks.fold_gates(model))
+    kept = ks.structures(small).counts
+    assert sorted(kept.tolist()) == sorted(-(-n // 2) for n in counts)
 
 
 def test_what_counts_its_channels_keeps_them():
