@@ -74,7 +74,11 @@ from keras_sgl0.regularizers import (
     SparseGroupTransformedL1,
     TransformedL1,
 )
-from keras_sgl0.shrinking import delete_channels, shrink
+from keras_sgl0.shrinking import (
+    delete_channels,
+    shrink,
+    to_rms_normalization,
+)
 from keras_sgl0.shrinking.report import ShrinkReport
 from keras_sgl0.structures.families import Structures, structures
 from keras_sgl0.structures.report import StructureReport
@@ -165,6 +169,7 @@ __all__ = [
     "sparsity",
     "sparsity_report",
     "structures",
+    "to_rms_normalization",
     "weight_sparsity",
 ]
 

@@ -178,6 +178,13 @@ def gated():
     return ks.add_gates(network())
 
 
+def centred():
+    """Returns a model with layer normalization."""
+    dense = layers.Dense(3)
+    norm = layers.LayerNormalization()
+    return keras.Sequential([keras.Input((4,)), dense, norm, layers.Dense(2)])
+
+
 def _model_without(*features):
     """Returns what makes values that are no models with all features."""
     lacking = {
@@ -186,6 +193,7 @@ def _model_without(*features):
             [keras.Input((4,)), layers.Dropout(0.5)]
         ),
         "gates": network,
+        "norms": network,
         "no gates": gated,
         "penalty": lambda: models.MLP((4,), 2, widths=(3,)),
         "structures": lambda: keras.Sequential(
@@ -452,6 +460,11 @@ CALLS = [
             *choice("kernel", "gamma")(rng)[:-1],
             *(["kernels"], ["kernel", None], ()),
         ],
+    ),
+    _call(
+        ks.to_rms_normalization,
+        {"model": Model(centred)},
+        model=_model_without("norms"),
     ),
     _call(ks.release, _model, model=instance(keras.Model, layers.Dense(2))),
     _call(

@@ -50,6 +50,11 @@ class Attention(Rule):
     needs_channels = False
     kernels_apart = True
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the last thing it does is the output projection."""
+        return True
+
     def bind(self, node, values):
         """Returns the rule, applied to one call."""
         super().bind(node, values)

@@ -32,6 +32,11 @@ class Grouped(Conv):
     """A convolution of groups of channels, each alone."""
 
     @property
+    def is_linear(self) -> bool:
+        """Whether all outputs have the same inputs; they do not."""
+        return False
+
+    @property
     def sizes(self) -> tuple[int, int, int]:
         """The number of groups, and of inputs and outputs of each."""
         groups = self.layer.groups

@@ -14,6 +14,11 @@ class Embedding(Rule):
     cuts = True
     needs_channels = False
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the outputs are rows of the table."""
+        return True
+
     def refusal(self):
         if is_altered(self.layer):
             return "its table is quantized or adapted (LoRA)"

@@ -35,6 +35,11 @@ class Kernel(Rule):
         """Why no output can be cut, empty where it can."""
         return mixing(self.node)
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether it has no activation."""
+        return self.layer.activation in (None, keras.activations.linear)
+
     def refusal(self):
         if is_altered(self.layer):
             return "its kernel is quantized or adapted (LoRA)"

@@ -172,6 +172,15 @@ class Rule:
         return False
 
     @property
+    def is_linear(self) -> bool:
+        """Whether one map of all outputs can be taken into the weights.
+
+        The outputs are then sums of the member slices, each with the same
+        factors for all slices.
+        """
+        return False
+
+    @property
     def zeros_only(self) -> bool:
         """Whether it can do without a constant only where that is zero."""
         return False

@@ -52,6 +52,11 @@ class TimeDistributed(Rule):
         return self._own.border
 
     @property
+    def is_linear(self) -> bool:
+        """Whether the layer at every step is linear."""
+        return self._own.is_linear
+
+    @property
     def zeros_only(self) -> bool:
         """Whether it can do without a constant only where that is zero."""
         return self._own.zeros_only
