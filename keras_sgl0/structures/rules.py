@@ -13,7 +13,7 @@ What has no rule, or is used in a way that its rule does not cover, is `Opaque`.
 import dataclasses
 import operator
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -578,16 +578,28 @@ _ACTIVATIONS = {
 }
 
 
+_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
+# The functions of these have the names of Keras's, as `tf.nn.relu`.
+_BACKENDS = ("tensorflow", "jax", "torch")
+
+
 def is_elementwise(activation: Callable) -> bool:
     """Returns whether an activation is known to treat each entry alone.
 
     Args:
-        activation: A function of a tensor.
+        activation: A function of a tensor, or a layer.
     """
+    own: Any = activation
+    if type(own) is keras.layers.Activation:
+        own = own.activation
     try:
-        return activation in _ACTIVATIONS
+        known = own in _ACTIVATIONS
     except TypeError:
-        return False
+        known = False
+    package = str(getattr(own, "__module__", "")).partition(".")[0]
+    name = getattr(own, "__name__", "")
+    of_backend = package in _BACKENDS and name in (*_ELEMENTWISE, "swish")
+    return known or of_backend or type(own) in _LAYERS
 
 
 def evaluate(
