@@ -379,7 +379,7 @@ def from_another_library(x):
 
 @pytest.mark.parametrize(
     "activation",
-    ["softmax", swapped, from_another_library, layers.ReLU()],
+    ["softmax", swapped, from_another_library, layers.Softmax()],
     ids=["softmax", "registered", "function", "layer"],
 )
 @pytest.mark.parametrize("kind", ["dense", "conv", "separable"])

@@ -45,7 +45,8 @@ def test_layers_are_activations(activation):
 @pytest.mark.parametrize("name", ["relu", "elu", "gelu", "softplus"])
 def test_functions_of_a_backend_are_activations(name):
     assert is_elementwise(of_backend(name))
-    if name == "relu":
+    # Keras cannot save a function of JAX, so its layer stays whole.
+    if name == "relu" and BACKEND != "jax":
         cut_half(model_with(of_backend(name)))
 
 
