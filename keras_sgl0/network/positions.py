@@ -11,6 +11,7 @@ the kernels of a single layer are applied is a column of the table in
 | ConvLSTM1D, 2D, 3D           | the steps times those of the output       |
 | Bidirectional                | those of both layers                      |
 | TimeDistributed              | the steps times those of the layer        |
+| ReversibleEmbedding          | those of the input, if called in reverse  |
 | MultiHeadAttention,          | of each projection, those of the query,   |
 | GroupQueryAttention          | key or value that it is applied to        |
 """
@@ -53,7 +54,22 @@ def kernel_positions(node: Node) -> list[tuple[keras.Variable, int | None]]:
         return []
     if isinstance(layer, ATTENTION):
         return list(_of_attention(node))
+    if is_reversed(node):
+        tied = layer.tie_weights
+        kernel = layer.embeddings if tied else layer.reverse_embeddings
+        return [(kernel, product(node.inputs[0].shape[1:-1]))]
     return list(_of(layer, node.inputs[0].shape, node.outputs[0].shape))
+
+
+def is_reversed(node: Node) -> bool:
+    """Returns whether a call multiplies with a table instead of looking up.
+
+    Args:
+        node: A call.
+    """
+    return isinstance(node.operation, keras.layers.ReversibleEmbedding) and (
+        bool(node.kwargs.get("reverse")) or any(node.args[1:])
+    )
 
 
 def product(sizes: Iterable[int | None]) -> int | None:

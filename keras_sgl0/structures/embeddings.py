@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_sgl0.network.positions import is_reversed
 from keras_sgl0.structures.kernels import is_altered
 from keras_sgl0.structures.rules import Rewrite, Rule, Slices, rule
 
@@ -56,12 +57,13 @@ class Embedding(Rule):
 
 @rule(keras.layers.ReversibleEmbedding)
 class ReversibleEmbedding(Embedding):
-    """A table of tokens that is not used in reverse."""
+    """A table of tokens, which another call may use in reverse."""
 
-    def refusal(self):
-        if self.node.kwargs.get("reverse") or any(self.node.args[1:]):
-            return "its table is used in reverse"
-        return super().refusal()
+    def bind(self, node, values):
+        """Returns the rule, `Reversed` for a call in reverse."""
+        if is_reversed(node):
+            return Reversed().bind(node, values)
+        return super().bind(node, values)
 
     def slices(self):
         """Returns the columns of the table, and the rows of a second one."""
@@ -74,8 +76,62 @@ class ReversibleEmbedding(Embedding):
 
     def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with fewer columns."""
-        own = super().rewrite(kept_inputs, kept_outputs, input_constants)
-        if not self.layer.tie_weights:
-            rows = self.values(self.layer.reverse_embeddings)[kept_outputs]
-            own.weights["reverse_embeddings"] = rows
-        return own
+        return _narrowed(self, kept_outputs)
+
+
+class Reversed(Rule):
+    """A product with the table; there is no bias to hold a constant."""
+
+    zeros_only = True
+
+    @property
+    def why_outputs_stay(self) -> str:
+        """Why no output can be cut."""
+        return f"the outputs of `{self.node.path}` are the tokens of its table"
+
+    def refusal(self):
+        if is_altered(self.layer):
+            return "its table is quantized or adapted (LoRA)"
+        if self.node.inputs[0].axis != self.node.inputs[0].rank - 1:
+            return "its channels are not at the last axis of its input"
+        return super().refusal()
+
+    def slices(self):
+        """Returns the columns of the table, or the rows of the second one."""
+        inputs, x = np.arange(self.node.inputs[0].channels), self.node.inputs[0]
+        if self.layer.tie_weights:
+            return [Slices("embeddings", -1, inputs, "reader", x)]
+        return [
+            Slices("embeddings", -1, inputs, "follower", x),
+            Slices("reverse_embeddings", 0, inputs, "reader", x),
+        ]
+
+    def constants(self, input_constants):
+        """Returns zero for the tokens that read nothing but zeros."""
+        read = self._links()[:, np.isnan(input_constants[0])].any(1)
+        return np.where(read, np.nan, 0.0)
+
+    def reads(self, live, input_constants):
+        """Returns the channels that live tokens read, but for zeros."""
+        zero = input_constants[0] == 0
+        return [self._links()[live].any(0) & ~zero]
+
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        """Returns the layer with fewer columns."""
+        return _narrowed(self, kept_inputs[0])
+
+    def _links(self):
+        """Returns which token reads which channel."""
+        if self.layer.tie_weights:
+            return self.values(self.layer.embeddings) != 0
+        return self.values(self.layer.reverse_embeddings).T != 0
+
+
+def _narrowed(rule: Rule, kept: np.ndarray) -> Rewrite:
+    """Returns a layer with fewer columns, whichever way it is called."""
+    layer = rule.layer
+    weights = {"embeddings": rule.values(layer.embeddings)[:, kept]}
+    if not layer.tie_weights:
+        second = rule.values(layer.reverse_embeddings)
+        weights["reverse_embeddings"] = second[kept]
+    return Rewrite({"output_dim": int(kept.sum())}, weights)

@@ -301,13 +301,15 @@ class _Cutting:
         found: dict[Node, dict[str, list[int]]] = {}
         ties = self._first_ties()
         named: set[int] = set()
+        rules = self._liveness.rules
         for calls in self._liveness.graph.by_operation().values():
-            node, rule = calls[0], self._liveness.rules[calls[0]]
+            node, rule = calls[0], rules[calls[0]]
             roles = {own.role for own in rule.slices()}
             if not rule.cuts and "member" not in roles:
                 continue
             components = self._of(node.outputs[0])
-            dead = np.logical_and.reduce([self._dead_behind(n) for n in calls])
+            alike = [n for n in calls if type(rules[n]) is type(rule)]
+            dead = np.logical_and.reduce([self._dead_behind(n) for n in alike])
             if not rule.cuts:
                 dead = dead & ~np.isin(components, list(named))
             for i in np.flatnonzero(dead & ~self._cut[components]).tolist():

@@ -223,3 +223,60 @@ def test_frozen_members_of_a_mean_stay():
     found = ks.structures(model)
     assert not found.removable(readers=True)[found.mixed].any()
     assert found.removable(readers=True)[~found.mixed].all()
+
+
+def language_model(tied, bias=True, name="table"):
+    """Returns a network that uses its table of tokens in reverse."""
+    inputs = keras.Input((6,), dtype="int32")
+    table = layers.ReversibleEmbedding(11, 8, tie_weights=tied, name=name)
+    x = table(inputs)
+    y = layers.RMSNormalization(name="norm")(x)
+    y = layers.Dense(12, "gelu", name="up")(y)
+    x = x + layers.Dense(8, use_bias=bias, name="down")(y)
+    x = layers.RMSNormalization(name="last")(x)
+    return keras.Model(inputs, table(x, reverse=True))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_table_is_cut_that_is_used_in_reverse(tied):
+    model = scramble(language_model(tied), dead=0)
+    found = ks.structures(model)
+    assert sorted(found.counts) == [8, 12]
+    assert found.cost().macs == ks.count_macs(model).macs == 6 * 8 * 35
+    assert found.cost().parameters == model.count_params()
+    dead = half(found)
+    found.zero(dead)
+    small, report = ks.shrink(model, 0, inputs=given(model))
+    assert report.whole == report.kept == ()
+    assert small.get_layer("table").output_dim == 4
+    assert_same_outputs(model, small, inputs=given(model, 1))
+    cost = found.cost(~dead)
+    assert small.count_params() == cost.parameters
+    assert ks.count_macs(small).macs == cost.macs == report.macs_after
+
+
+def test_a_table_in_reverse_holds_no_constant():
+    inputs = keras.Input((5,))
+    x = layers.Dense(8, "sigmoid", name="first")(inputs)
+    table = layers.ReversibleEmbedding(11, 8, name="table")
+    table.build()
+    model = keras.Model(inputs, table(x, reverse=True))
+    assert len(ks.structures(model)) == 0
+    model = scramble(model, dead=0.4)
+    embeddings = to_numpy(table.embeddings).copy()
+    embeddings[:, :2] = 0
+    embeddings[3] = 0
+    table.embeddings.assign(embeddings)
+    small, _ = ks.shrink(model, 0)
+    assert_same_outputs(model, small)
+    assert small.get_layer("first").units < 8
+    assert small.get_layer("table").embeddings.shape[0] == 11
+
+
+def test_a_table_that_is_read_in_reverse_is_not_centred():
+    inputs = keras.Input((6,), dtype="int32")
+    table = layers.ReversibleEmbedding(11, 8, name="table")
+    x = layers.LayerNormalization()(table(inputs))
+    model = keras.Model(inputs, table(x, reverse=True))
+    with pytest.raises(ValueError, match="`table` is called elsewhere"):
+        ks.to_rms_normalization(model)
