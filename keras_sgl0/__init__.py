@@ -80,8 +80,11 @@ from keras_sgl0.shrinking import (
     to_rms_normalization,
 )
 from keras_sgl0.shrinking.report import ShrinkReport
+from keras_sgl0.shrinking.rule_check import RuleCheck, check_rule
+from keras_sgl0.structures import rules
 from keras_sgl0.structures.families import Structures, structures
 from keras_sgl0.structures.report import StructureReport
+from keras_sgl0.structures.rules import rule
 
 __version__ = "0.1.0"
 
@@ -128,6 +131,7 @@ __all__ = [
     "ProximalStep",
     "PruneReport",
     "RegularizationReport",
+    "RuleCheck",
     "ShrinkReport",
     "SparseGroup",
     "SparseGroupL1MinusL2",
@@ -144,6 +148,7 @@ __all__ = [
     "add_gates",
     "apply_threshold",
     "callbacks",
+    "check_rule",
     "compress",
     "compression",
     "count_macs",
@@ -165,6 +170,8 @@ __all__ = [
     "regularize",
     "regularizers",
     "release",
+    "rule",
+    "rules",
     "shrink",
     "sparsity",
     "sparsity_report",

@@ -490,6 +490,14 @@ CALLS = [
         inputs=arrays((2, 5), (2, 4, 4), (4,)),
     ),
     _call(
+        ks.check_rule,
+        {"layer": layers.ReLU(), "input_shape": (4,)},
+        layer=lambda rng: THINGS,
+        input_shape=lambda rng: [*without(), (0,), [(3,), (-1,)], (None,)],
+        trials=whole(1),
+        seed=whole(0),
+    ),
+    _call(
         ks.prune,
         _model | {"parameters": 0.7},
         model=_model_without("structures"),

@@ -76,7 +76,8 @@ def test_everything_public_is_exported():
         assert getattr(keras_sgl0, name).__doc__
 
 
-README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+README_PATH = pathlib.Path(__file__).parents[1] / "README.md"
+README = README_PATH.read_text()
 
 
 def read_result(folder):
@@ -108,6 +109,13 @@ def test_readme_shows_the_measured_shrinking(run):
     content = json.loads((folder / f"shrink-{run}.json").read_text())
     changes = tuple(Change(**change) for change in content["changes"])
     assert shown.startswith(str(Comparison(changes)))
+
+
+def test_the_guide_to_rules_runs(capsys):
+    guide = README_PATH.parent / "docs" / "rules.md"
+    blocks = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
+    exec("".join(blocks), {"__name__": "guide"})
+    assert "ChannelScaleRule" in capsys.readouterr().out
 
 
 def test_the_compressed_networks_are_those_of_the_files():

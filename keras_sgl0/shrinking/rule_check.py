@@ -168,11 +168,12 @@ class _Network:
         rank = len(y.shape)
         others = [a for a in range(1, rank) if a not in axes]
         if axes != (rank - 1,):
-            y = layers.Permute((*others, *axes))(y)
+            order = (*others, *axes)
+            y = layers.Permute(order, name=f"reader_{i}_order")(y)
         if len(axes) > 1:
             sizes = [n or -1 for n in y.shape[1 : 1 + len(others)]]
             channels = int(np.prod(y.shape[1 + len(others) :]))
-            y = layers.Reshape((*sizes, channels))(y)
+            y = layers.Reshape((*sizes, channels), name=f"reader_{i}_row")(y)
         return layers.Dense(2, name=f"reader_{i}")(y)
 
     def fill(self):
@@ -186,12 +187,12 @@ class _Network:
                 value = np.abs(value) + 0.5
             if len(v.shape) > 1:
                 value *= (v.shape[-1] / value.size) ** 0.5
-            if not v.name.endswith(("variance", "stddev", "mean")):
-                axis = int(self._rng.integers(len(v.shape) or 1))
-                alive = self._rng.random(v.shape[axis] if v.shape else 1) < 0.7
+            if v.shape and not v.name.endswith(("variance", "stddev", "mean")):
+                axis = int(self._rng.integers(len(v.shape)))
+                alive = self._rng.random(v.shape[axis]) < 0.7
                 others = [a for a in range(len(v.shape)) if a != axis]
                 value = value * np.expand_dims(alive, others)
-            v.assign(value.reshape(v.shape))
+            v.assign(value)
 
     def hold(self):
         """Lets some of the layer's input channels be constant, half at 0."""
@@ -207,7 +208,8 @@ class _Network:
         """Sets half of the structures to zero; returns the predicted cost."""
         for v in self.model.weights:
             if keras.backend.is_float_dtype(v.dtype):
-                v.assign(self._rng.uniform(0.5, 1.5, v.shape) / v.shape[0])
+                size = v.shape[0] if v.shape else 1
+                v.assign(self._rng.uniform(0.5, 1.5, v.shape) / size)
         dead = np.zeros(self.found.size, bool)
         for family, count in enumerate(self.found.counts.tolist()):
             own = np.flatnonzero(self.found.families == family)

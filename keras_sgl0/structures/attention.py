@@ -149,6 +149,7 @@ class Attention(Rule):
 
     def cut(self, kept, input_constants):
         """Returns the layer with smaller projections."""
+        kept = self._without_single(kept)
         constants = dict(zip(self.node.inputs, input_constants, strict=True))
         weights, has_bias = {}, self._has_bias
         for name, x in self.given.items():
@@ -178,6 +179,25 @@ class Attention(Rule):
                 if has_bias or part == "kernel"
             },
         )
+
+    def _without_single(self, kept) -> dict[Tensor, np.ndarray]:
+        """Returns what stays, with no dimension alone that could go wrong.
+
+        Keras on TensorFlow adds a bias of the shape `(heads, 1)` along the
+        steps if there are as many of these as heads. So a second dimension,
+        which is dead, stays there.
+        """
+        heads, *dims = self.node.inner
+        queries = int(kept[heads].sum()) * (self.queries // self.heads)
+        sizes = {queries, int(kept[heads].sum()), None}
+        if not sizes & {x.shape[1] for x in self.given.values()}:
+            return dict(kept)
+        several = {
+            x: kept[x] | (np.cumsum(~kept[x]) == 1)
+            for x in dims
+            if kept[x].sum() == 1
+        }
+        return {**kept, **several}
 
     def config(self, kept: Mapping[Tensor, np.ndarray]) -> dict:
         """Returns the sizes in the config of the smaller layer.

@@ -21,6 +21,7 @@ from keras import ops
 
 from keras_sgl0.network.graph import Node, Tensor, tensors
 from keras_sgl0.network.tracing import keep_whole
+from keras_sgl0.utils.validation import require
 
 Values = Callable[[keras.Variable], np.ndarray]
 _RULES: dict[type | str, type["Rule"]] = {}
@@ -457,11 +458,43 @@ class Channelwise(Rule):
 def rule(*classes: type | str) -> Callable:
     """Registers a rule for layer classes, to be used as a decorator.
 
+    The rule holds for subclasses too, as long as they override nothing but
+    their constructor and their config.
+
     Args:
-        classes: Layer classes, or class names of other operations.
+        *classes: Layer classes, or class names of operations of `keras.ops`.
+
+    Raises:
+        ValueError: If there is no class, one is no layer class and no name, or
+            what is decorated is no subclass of `Rule`.
+
+    Example:
+        >>> @ks.rule(ChannelScale)
+        ... class ChannelScaleRule(ks.rules.Channelwise):
+        ...     def slices(self):
+        ...         return self.vectors("follower", "scale")
+        >>> print(ks.check_rule(ChannelScale(), (8, 8, 6)))
     """
+    known = [
+        isinstance(c, str) and c.isidentifier()
+        if not isinstance(c, type)
+        else issubclass(c, keras.Operation)
+        for c in classes
+    ]
+    require(
+        known and all(known),
+        "classes",
+        "layer classes, or class names of operations",
+        classes,
+    )
 
     def register(kind):
+        require(
+            isinstance(kind, type) and issubclass(kind, Rule),
+            "kind",
+            "a subclass of `Rule`",
+            kind,
+        )
         _RULES.update(dict.fromkeys(classes, kind))
         keep_whole(*(c for c in classes if isinstance(c, type)))
         return kind
