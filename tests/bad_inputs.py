@@ -732,6 +732,7 @@ OTHERS = {
     "Penalty",
     "PruneReport",
     "RegularizationReport",
+    "RuleCheck",
     "ShrinkReport",
     "SparsityReport",
     "StructureReport",
