@@ -93,6 +93,9 @@ class Agreement:
         if modes == (False, True):
             kwargs = {k: v for k, v in kwargs.items() if k != "training"}
             others = {k: v for k, v in others.items() if k != "training"}
+        elif kwargs.get("training") is not None:
+            # In a Functional model the mode of the model would come first.
+            raise NotTraced(f"`{a.operation.name}` in it has a fixed mode")
         outputs = [_common_spec(x, y) for x, y in _zip(a.outputs, b.outputs)]
         operation = self._operation(a, b, outputs)
         kind, name = type(operation).__name__, operation.name
@@ -111,8 +114,7 @@ class Agreement:
         first, second = a.operation, b.operation
         if first is second:
             return first
-        is_layer = isinstance(first, keras.layers.Layer)
-        if is_layer or type(first) is not type(second):
+        if type(first) is not type(second) or getattr(first, "variables", None):
             raise NotTraced(_MODE)
         configs = first.get_config(), second.get_config()
         if configs[0] == configs[1]:

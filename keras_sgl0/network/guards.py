@@ -8,6 +8,8 @@ from keras.src.backend.common import global_state
 
 from keras_sgl0.network.layer_table import all_layers
 
+# The base of `Add` and the like, whose `build` looks at shapes alone.
+_MERGE = keras.layers.Add.__mro__[1]
 # What every layer has, besides what its class gives it.
 _COMMON = set(vars(keras.layers.Layer(name="any")))
 
@@ -104,7 +106,7 @@ def unchanged(layer: keras.Operation) -> Iterator[list[str]]:
     ]
     changed: list[str] = []
     for part in layers:
-        if not part.built and not getattr(part.build, "_is_default", False):
+        if not part.built and _makes_weights(part):
             object.__setattr__(part, "build", _refuse_to_build)
     try:
         yield changed
@@ -129,6 +131,12 @@ def _restore(part, attributes) -> list[str]:
     for name in other:
         object.__setattr__(part, name, attributes[name])
     return [n for n in (*added, *other) if n != "symbolic_call"]
+
+
+def _makes_weights(layer):
+    """Returns whether building a layer may give it weights."""
+    default = getattr(layer.build, "_is_default", False)
+    return not default and not isinstance(layer, _MERGE)
 
 
 def _refuse_to_build(input_shape):

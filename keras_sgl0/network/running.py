@@ -5,6 +5,7 @@ import collections
 import keras
 from keras import tree
 
+from keras_sgl0.network.guards import in_mode
 from keras_sgl0.network.tracing import call_of
 from keras_sgl0.network.unfolding import has_mode
 from keras_sgl0.network.views import functional_view
@@ -43,7 +44,9 @@ def run(model: keras.Model, inputs: object) -> list:
         if has_mode(call.operation):
             # What a call of the whole model is told comes before all else.
             kwargs["training"] = False
-        results = tree.flatten(call.operation(*args, **kwargs))
+        # A layer that takes no mode has others in it that ask for one.
+        with in_mode(False):
+            results = tree.flatten(call.operation(*args, **kwargs))
         values.update(zip(map(id, call.outputs), results, strict=True))
         for i in _read(call):
             reads[i] -= 1

@@ -5,6 +5,7 @@ user's layer, run on such tensors, gives the layers and operations in it, as
 long as nothing in it depends on the numbers. The layer is as it was afterwards.
 """
 
+import functools
 from collections.abc import Collection
 from typing import Any
 
@@ -23,6 +24,7 @@ from keras_sgl0.network.layer_table import all_layers, parts
 
 # Whose layers have a meaning of their own, which is more than their calls.
 _KNOWN = ("keras", __name__.partition(".")[0])
+_INPUT = keras.layers.InputLayer
 _WHOLE: set[type] = set()
 # How what Keras puts around the error of a call begins.
 _AROUND = ("Exception encountered", "Could not automatically infer")
@@ -158,6 +160,35 @@ def spec_of(
     return keras.KerasTensor(shape, x.dtype, sparse=sparse, name=name)
 
 
+def output_spec(operation: keras.Operation, *args, **kwargs):
+    """Returns what a call returns, as symbolic tensors.
+
+    Args:
+        operation: A layer or another operation.
+        *args: The positional arguments, with symbolic tensors.
+        **kwargs: The keyword arguments likewise.
+    """
+    if _is_told_by_call(operation):
+        return keras.Operation.compute_output_spec(operation, *args, **kwargs)
+    return operation.compute_output_spec(*args, **kwargs)
+
+
+def _is_told_by_call(operation) -> bool:
+    """Returns whether the shape of an output is to be read off the `call`.
+
+    `EinsumDense` forgets sizes that it knows, and a subclass may have another
+    `call` than that which the method for shapes is made for.
+    """
+    if isinstance(operation, keras.layers.EinsumDense):
+        return True
+    for kind in type(operation).__mro__:
+        if {"compute_output_spec", "compute_output_shape"} & vars(kind).keys():
+            return False
+        if "call" in vars(kind):
+            return kind.__module__.partition(".")[0] not in _KNOWN
+    return False
+
+
 def has_config(layer: keras.layers.Layer) -> bool:
     """Returns whether a layer can be saved as a part of a Functional model.
 
@@ -216,7 +247,9 @@ def calls_behind(
         operation = node.operation
         is_layer = isinstance(operation, keras.layers.Layer)
         if is_layer and own is not None and id(operation) not in own:
-            raise NotTraced(f"it uses `{operation.name}`, which is not in it")
+            # One without weights may be made in the call itself.
+            if operation.variables or isinstance(operation, _INPUT):
+                raise NotTraced(f"it uses `{operation.name}`, not in it")
         stack.append((node, True))
         before = [_node(x, known) for x in node.input_tensors]
         stack += [(parent, False) for parent in reversed(before)]
@@ -259,6 +292,10 @@ def _record(layer, args, kwargs, training) -> Recording:
         return outputs
 
     with unchanged(layer) as changes, in_mode(training):
+        for part in all_layers(layer):
+            if _is_told_by_call(part):
+                told = functools.partial(output_spec, part)
+                object.__setattr__(part, "symbolic_call", told)
         object.__setattr__(layer, "symbolic_call", symbolic_call)
         with Watch() as watch, uncounted_names():
             try:

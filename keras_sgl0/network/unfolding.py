@@ -16,6 +16,7 @@ from keras_sgl0.network.tracing import (
     is_identity,
     is_unfolded,
     mask_of,
+    output_spec,
     record,
     spec_of,
 )
@@ -166,7 +167,7 @@ class _Walk:
         specs = {x: x.spec for x in tensors((args, kwargs))}
         spec_args, spec_kwargs = fill((args, kwargs), specs)
         with unchanged(operation):
-            spec = operation.compute_output_spec(*spec_args, **spec_kwargs)
+            spec = output_spec(operation, *spec_args, **spec_kwargs)
         results = tree.map_structure(
             lambda s: Tensor(spec_of(s, sparse=s.sparse and self._sparse)), spec
         )

@@ -279,7 +279,7 @@ def test_a_fixed_mode_stays(training):
     assert modes["b/norm"] is modes["b/drop"] is training
 
 
-def test_a_frozen_part_keeps_its_mode():
+def test_a_block_with_a_part_of_a_fixed_mode_stays_whole():
     class Frozen(layers.Layer):
         def __init__(self):
             super().__init__(name="b")
@@ -288,8 +288,62 @@ def test_a_frozen_part_keeps_its_mode():
         def call(self, x):
             return self.norm(x, training=False)
 
-    (_, norm, _) = trace(around(Frozen(), (5,))).nodes
-    assert norm.kwargs["training"] is False
+    graph = trace(around(Frozen(), (5,)))
+    assert reasons(graph) == {"b": "`norm` in it has a fixed mode"}
+
+
+def test_random_layers_in_a_block_that_stays_whole_are_called_at_test_time():
+    class Dropping(WithLoss):
+        def __init__(self):
+            super().__init__(5, name="b")
+            self.drop = layers.Dropout(0.9)
+
+        def call(self, x):
+            return self.drop(super().call(x))
+
+    model = around(Dropping(), (5,))
+    assert_same_outputs(model, ks.shrink(model)[0])
+    assert ks.shrink(model)[1].difference < 1e-5
+
+
+def test_a_layer_that_the_call_makes_is_part_of_the_block():
+    class Making(layers.Layer):
+        def __init__(self):
+            super().__init__(name="b")
+            self.dense = layers.Dense(5, name="dense")
+
+        def call(self, x):
+            return layers.Reshape((5, 1))(self.dense(x))[..., 0]
+
+    graph = trace(around(Making(), (5,)))
+    inner = ["b/dense", "b/reshape", "b/get_item"]
+    assert paths(graph) == ["before", *inner, "after"]
+
+
+def test_another_attention_than_that_of_keras():
+    class Cached(layers.MultiHeadAttention):
+        def call(self, query, value, cache=None):
+            q, k = self._query_dense(query), self._key_dense(value)
+            y, _ = self._compute_attention(q, k, self._value_dense(value))
+            return self._output_dense(y) if cache is None else cache
+
+    class Block(layers.Layer):
+        def __init__(self):
+            super().__init__(name="b")
+            self.attention = Cached(2, 3, name="a", flash_attention=False)
+
+        def build(self, shape):
+            self.attention.build(shape, shape)
+
+        def call(self, x):
+            return x + self.attention(x, x, cache=None)
+
+    model = around(Block(), (6, 5))
+    graph = trace(model)
+    assert {"b/a/query", "b/a/key", "b/a/value"} <= set(paths(graph))
+    (query,) = [n for n in graph.nodes if n.path == "b/a/query"]
+    assert query.outputs[0].shape == (None, 6, 2, 3)
+    assert_same_outputs(model, FlatCopy(graph, "copy").model)
 
 
 def test_mixed_precision_is_kept():
