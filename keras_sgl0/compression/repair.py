@@ -13,6 +13,7 @@ from keras_sgl0.network.gradients import copy
 from keras_sgl0.network.graph import Node
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.probing import outputs
+from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.flat_copy import FlatCopy
 from keras_sgl0.structures.rules import Opaque
@@ -57,8 +58,9 @@ def reestimate_batch_norm(
     """
     require_built(model)
     integer("batch_size", batch_size, at_least=1)
+    calls = _calls(model)
     momenta = {
-        id(variable): (variable, layer.momentum)
+        id(variable): (variable, layer.momentum ** calls.get(id(layer), 1))
         for layer in all_layers(model)
         if isinstance(layer, keras.layers.BatchNormalization)
         and layer.trainable
@@ -72,7 +74,7 @@ def reestimate_batch_norm(
         model,
     )
     # In training mode nothing depends on the old statistics. From zero, the
-    # new ones are the batch's, times 1 - momentum.
+    # new ones are the batch's, times 1 - momentum, which is taken once a call.
     others = model.non_trainable_variables
     trained = [copy(variable) for variable in model.trainable_variables]
     states = [
@@ -97,6 +99,15 @@ def reestimate_batch_norm(
         variable, momentum = momenta[id(others[i])]
         variable.assign(total / examples / (1 - momentum))
     return model
+
+
+def _calls(model) -> dict[int, int]:
+    """Returns how often each layer is called, by its `id`, as far as known."""
+    try:
+        nodes = trace(model).nodes
+    except ValueError:
+        return {}
+    return {id(node.operation): node.calls for node in nodes}
 
 
 class Repair:

@@ -116,6 +116,18 @@ def test_statistics_are_those_of_the_batches():
         np.testing.assert_array_equal(a, b)
 
 
+def test_statistics_of_a_layer_that_is_called_twice_are_those_of_both():
+    pair = [keras.Input((5,)), keras.Input((5,))]
+    norm = layers.BatchNormalization(momentum=0.999)
+    model = keras.Model(pair, layers.Add()([norm(x) for x in pair]))
+    x = [RNG.normal(k, 1 + k, (64, 5)).astype("float32") for k in range(2)]
+    ks.reestimate_batch_norm(model, (x,), batch_size=64)
+    mean = (x[0].mean(0) + x[1].mean(0)) / 2
+    variance = (x[0].var(0) + x[1].var(0)) / 2
+    np.testing.assert_allclose(norm.moving_mean, mean, atol=1e-3)
+    np.testing.assert_allclose(norm.moving_variance, variance, rtol=2e-3)
+
+
 def test_frozen_normalization_keeps_its_statistics():
     frozen = layers.BatchNormalization(name="frozen")
     model = keras.Sequential(
