@@ -6,7 +6,7 @@ long as nothing in it depends on the numbers. The layer is as it was afterwards.
 """
 
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
@@ -293,9 +293,13 @@ def _record(layer, args, kwargs, training) -> Recording:
 
     with unchanged(layer) as changes, in_mode(training):
         for part in all_layers(layer):
-            if _is_told_by_call(part):
-                told = functools.partial(output_spec, part)
-                object.__setattr__(part, "symbolic_call", told)
+            told: Callable = output_spec
+            if is_unfolded(part):
+                told = _spec_by_symbols
+            elif not _is_told_by_call(part):
+                continue
+            told = functools.partial(told, part)
+            object.__setattr__(part, "symbolic_call", told)
         object.__setattr__(layer, "symbolic_call", symbolic_call)
         with Watch() as watch, uncounted_names():
             try:
@@ -309,6 +313,19 @@ def _record(layer, args, kwargs, training) -> Recording:
     if changes:
         raise NotTraced(f"its call sets `{changes[0]}`")
     return Recording(given, calls, outputs)
+
+
+def _spec_by_symbols(layer, *args, **kwargs):
+    """Returns what a call of a block returns, from the calls in it.
+
+    That is much faster than to run it on tensors of the backend.
+    """
+    try:
+        with Watch():
+            outputs = layer.call(*args, **kwargs)
+        return tree.map_structure(spec_of, outputs)
+    except Exception:  # it cannot be traced
+        return output_spec(layer, *args, **kwargs)
 
 
 def _given(args, kwargs) -> list[keras.KerasTensor]:
