@@ -352,7 +352,11 @@ class RandomGraph:
         return layers.EinsumDense(equation, self._some(2, 6))(y)
 
     def _written_out(self, x):
-        """Returns an attention of operations."""
+        """Returns an attention of operations, or one without projections."""
+        if self._chance(0.3):
+            given = [x, self._partner(x), self._partner(x)]
+            layer = layers.Attention(use_scale=self._chance(0.5))
+            return layer(given[: self._some(2, 3)])
         heads, size, steps = self._some(1, 3), self._some(2, 3), x.shape[1]
         q, k, v = (
             layers.Reshape((steps, heads, size))(layers.Dense(heads * size)(y))

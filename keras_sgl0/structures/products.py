@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_sgl0.network.equations import Name, names_of
 from keras_sgl0.network.graph import Tensor
-from keras_sgl0.structures.rules import Rule, rule
+from keras_sgl0.structures.rules import Rewrite, Rule, rule
 
 
 @rule("Einsum", "Matmul", keras.layers.Dot)
@@ -252,6 +252,54 @@ class DotProductAttention(Rule):
     def _others(self) -> list:
         """Returns bias, mask and scale."""
         return [*self.node.args[3:], *self.node.kwargs.values()]
+
+
+@rule(keras.layers.Attention)
+class Attention(Rule):
+    """Attention of one head, without projections.
+
+    It is called on `[query, value]`, or on `[query, value, key]`.
+    """
+
+    def refusal(self):
+        if len(self.node.outputs) > 1:
+            return "it returns its attention scores"
+        if self.layer.score_mode != "dot":
+            return "its scores are no products"
+        if any(x.axes != (x.rank - 1,) for x in self.node.inputs):
+            return "the channels of its inputs are not at the last axis"
+        return ""
+
+    def axes(self):
+        """Returns the last axis."""
+        return (self.node.outputs[0].rank - 1,)
+
+    def ties(self):
+        """Returns that query and key are cut alike, and value and output."""
+        query, value, *key = self.node.inputs
+        pair = np.arange(query.channels)
+        # Without a key, the value is the key.
+        own = len(pair) * bool(key) + np.arange(value.channels)
+        return [pair, own, *(pair for _ in key), own]
+
+    def constants(self, input_constants):
+        """Returns the constants of the value, whose weights sum to 1."""
+        return input_constants[1]
+
+    def reads(self, live, input_constants):
+        """Returns the live values, and what differs between keys."""
+        query, value, *key = input_constants
+        (same,) = key or [value]
+        found = [live.any() & np.isnan(same), live]
+        meets = live.any() & (query != 0)
+        return [*found, meets] if key else [found[0], live | meets]
+
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        """Returns the layer with its scale."""
+        scale = self.layer.scale
+        return Rewrite(
+            {}, {} if scale is None else {"scale": self.values(scale)}
+        )
 
 
 def _has_heads(x) -> bool:

@@ -204,3 +204,31 @@ def test_softmax_over_channels_keeps_them():
     y = layers.Dense(2)(layers.Softmax(axis=1)(x))
     small, _ = cut_half(keras.Model(inputs, y))
     assert small.layers[1].units == 4
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+@pytest.mark.parametrize("use_scale", [True, False])
+def test_a_layer_of_one_head(has_key, use_scale):
+    inputs, x, y = pair()
+    given = [x, y, layers.Dense(8, "tanh")(inputs[1])][: 2 + has_key]
+    layer = layers.Attention(use_scale, name="head")
+    z = layer(given, use_causal_mask=True)
+    model = keras.Model(inputs, layers.Dense(2)(z))
+    small, dead = cut_half(model)
+    assert dead.sum() == (8 if has_key else 4)
+    assert small.get_layer("head").output.shape[-1] == 4
+    for seed in range(2):
+        small, _ = ks.shrink(scramble(model, 0.4, seed), 0)
+        assert_same_outputs(model, small)
+
+
+def test_a_layer_of_one_head_that_is_not_covered():
+    inputs, x, y = pair()
+    z = layers.Attention(score_mode="concat")([x, y])
+    assert "no products" in whole(keras.Model(inputs, z))
+    z = layers.Attention()([x, y], return_attention_scores=True)
+    assert "attention scores" in whole(keras.Model(inputs, z))
+    x = layers.Permute((2, 1))(layers.Dense(8)(layers.Permute((2, 1))(x)))
+    y = layers.Permute((2, 1))(layers.Dense(8)(layers.Permute((2, 1))(y)))
+    z = layers.Attention()([x, y])
+    assert "at the last axis" in whole(keras.Model(inputs, z))
