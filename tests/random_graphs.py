@@ -81,7 +81,8 @@ class RandomGraph:
                     value *= (1.5 * shape[-1] / value.size) ** 0.5
                 if v.name.endswith(("gamma", "scale", "variance", "stddev")):
                     value = rng.uniform(0.5, 1.5, shape)
-                if not v.name.endswith(("variance", "mean", "stddev")):
+                is_moment = v.name.endswith(("variance", "mean", "stddev"))
+                if shape and not is_moment:
                     axis = int(rng.integers(max(len(shape) - 2, 0), len(shape)))
                     alive = rng.random(shape[axis]) >= dead
                     others = [i for i in range(len(shape)) if i != axis]
