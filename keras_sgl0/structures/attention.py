@@ -98,10 +98,21 @@ class Attention(Rule):
         keys = self._variable("key", "kernel").shape[1]
         return self.queries if keys == 1 else keys
 
+    @property
+    def alike(self) -> bool:
+        """Whether keys and values must have as many dimensions."""
+        raise NotImplementedError
+
     def inner(self):
-        """Returns the heads, the key and the value dimensions."""
-        pair = (self._variable(name, "kernel") for name in ("key", "value"))
-        return [_channels(self.heads), *(_channels(k.shape[2]) for k in pair)]
+        """Returns the heads, the key and the value dimensions.
+
+        Where these are alike, they are one tensor.
+        """
+        names = ("key",) if self.alike else ("key", "value")
+        kernels = (self._variable(name, "kernel") for name in names)
+        return [
+            _channels(n) for n in (self.heads, *(k.shape[2] for k in kernels))
+        ]
 
     def slices(self):
         """Returns the slices of all projections."""
@@ -214,7 +225,8 @@ class Attention(Rule):
             values: Which value dimensions live in which head, a matrix.
             keys: Likewise for the key dimensions.
         """
-        return [self._any(values.any(1)), keys.any(0), values.any(0)]
+        heads, pair = self._any(values.any(1)), [keys.any(0), values.any(0)]
+        return [heads, pair[0] | pair[1]] if self.alike else [heads, *pair]
 
     def _any(self, queries) -> np.ndarray:
         """Returns which heads have one of some heads of the query."""
@@ -336,14 +348,21 @@ def _channels(number: int) -> Tensor:
 class MultiHead(Attention):
     """Every head of the query has its own keys and values."""
 
+    @property
+    def alike(self) -> bool:
+        """Whether it calls JAX's own attention, which asks for it."""
+        fused = self.given["query"].rank == 3
+        fused &= not self.layer.get_config()["dropout"]
+        return keras.backend.backend() == "jax" and fused
+
     def config(self, kept):
         """Returns the sizes, those of the output included."""
-        heads, keys, values = (int(kept[x].sum()) for x in self.node.inner)
+        heads, keys, *values = (int(kept[x].sum()) for x in self.node.inner)
         outputs = int(kept[self.node.outputs[0]].sum())
         return {
             "num_heads": heads,
             "key_dim": keys,
-            "value_dim": values,
+            "value_dim": values[0] if values else keys,
             "output_shape": outputs,
         }
 
@@ -356,6 +375,8 @@ class GroupQuery(Attention):
     channels of its query as of its value, and makes as many.
     """
 
+    alike = True
+
     def ties(self):
         """Returns that query, value and output are cut alike."""
         y = self.node.outputs[0]
@@ -366,11 +387,6 @@ class GroupQuery(Attention):
         tied.setdefault(key, y.channels + np.arange(key.channels))
         return [*(tied.get(x) for x in self.node.inputs), own, None, None]
 
-    def inner(self):
-        """Returns the heads, and the dimensions of all of them."""
-        heads, dims, _ = super().inner()
-        return [heads, dims]
-
     def config(self, kept):
         """Returns the sizes."""
         heads, dims = (int(kept[x].sum()) for x in self.node.inner)
@@ -380,7 +396,3 @@ class GroupQuery(Attention):
             "num_query_heads": heads * (self.queries // self.heads),
             "num_key_value_heads": 1 if shared else heads,
         }
-
-    def _live(self, values, keys):
-        heads, keys, values = super()._live(values, keys)
-        return [heads, keys | values]
