@@ -362,7 +362,10 @@ def _require_plain(call: Call, saved: bool):
         if callable(x) and not isinstance(x, type):
             raise NotTraced(f"`{operation.name}` takes a function")
     if isinstance(operation, keras.layers.Layer):
-        if saved and not (has_config(operation) or is_identity(operation)):
+        needed = saved and not (
+            is_unfolded(operation) or is_identity(operation)
+        )
+        if needed and not has_config(operation):
             raise NotTraced(f"`{operation.name}` in it has no config")
         return
     given = [operation.get_config()]
