@@ -83,8 +83,8 @@ from keras_sgl0.shrinking.report import ShrinkReport
 from keras_sgl0.shrinking.rule_check import RuleCheck, check_rule
 from keras_sgl0.structures import rules
 from keras_sgl0.structures.families import Structures, structures
+from keras_sgl0.structures.registry import rule
 from keras_sgl0.structures.report import StructureReport
-from keras_sgl0.structures.rules import rule
 
 __version__ = "0.1.0"
 

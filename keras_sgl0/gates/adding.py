@@ -13,7 +13,7 @@ from keras_sgl0.network.graph import Node, Tensor, tensors
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.flat_copy import FlatCopy
-from keras_sgl0.structures.rules import side_of
+from keras_sgl0.structures.slices import side_of
 from keras_sgl0.utils.validation import (
     InputError,
     choice,

@@ -21,7 +21,7 @@ from keras_sgl0.network.neighbours import first_call, output_layers
 from keras_sgl0.network.unfolding import trace
 from keras_sgl0.network.views import functional_view
 from keras_sgl0.structures.flat_copy import FlatCopy
-from keras_sgl0.structures.rules import Slices
+from keras_sgl0.structures.slices import Slices
 from keras_sgl0.utils.validation import InputError, require
 
 

@@ -16,7 +16,8 @@ from keras_sgl0.gates.lookup import (
 )
 from keras_sgl0.gates.shared import is_shared
 from keras_sgl0.network.neighbours import calls_before
-from keras_sgl0.structures.rules import Channelwise, rule_for
+from keras_sgl0.structures.registry import rule_for
+from keras_sgl0.structures.rules import Channelwise
 from keras_sgl0.utils.tables import as_text, new_table, out_of
 from keras_sgl0.utils.validation import InputError
 

@@ -24,7 +24,8 @@ from keras import ops
 
 from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.network.neighbours import readers
-from keras_sgl0.structures.rules import Channelwise, Rule, rule
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.rules import Channelwise, Rule
 from keras_sgl0.utils.validation import integer, require
 
 

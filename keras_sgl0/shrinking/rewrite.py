@@ -5,7 +5,8 @@ import numpy as np
 from keras_sgl0.network.graph import Graph, Node
 from keras_sgl0.structures.flat_copy import FlatCopy, NotCopied
 from keras_sgl0.structures.liveness import Cuts
-from keras_sgl0.structures.rules import Rewrite, Values
+from keras_sgl0.structures.rules import Values
+from keras_sgl0.structures.slices import Rewrite
 
 _OURS = __name__.split(".")[0]
 

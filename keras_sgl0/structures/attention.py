@@ -27,14 +27,9 @@ from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.attention import projected, projections
 from keras_sgl0.network.graph import Tensor
 from keras_sgl0.structures.kernels import is_altered
-from keras_sgl0.structures.rules import (
-    Rewrite,
-    Role,
-    Rule,
-    Slices,
-    rule,
-    variable_of,
-)
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.rules import Rule
+from keras_sgl0.structures.slices import Rewrite, Role, Slices, variable_of
 
 
 class Attention(Rule):

@@ -13,14 +13,10 @@ import numpy as np
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.copying import with_config
 from keras_sgl0.network.graph import Node
+from keras_sgl0.structures.activations import evaluate, is_elementwise
 from keras_sgl0.structures.kernels import is_padded
-from keras_sgl0.structures.rules import (
-    Rewrite,
-    Slices,
-    Values,
-    evaluate,
-    is_elementwise,
-)
+from keras_sgl0.structures.rules import Values
+from keras_sgl0.structures.slices import Rewrite, Slices
 
 _CONV_LSTM = (
     keras.layers.ConvLSTM1D,

@@ -9,15 +9,10 @@ from keras import ops
 
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.graph import Tensor, tensors
-from keras_sgl0.structures.rules import (
-    Channelwise,
-    Rewrite,
-    Slices,
-    evaluate,
-    is_elementwise,
-    rule,
-    sides,
-)
+from keras_sgl0.structures.activations import evaluate, is_elementwise
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.rules import Channelwise
+from keras_sgl0.structures.slices import Rewrite, Slices, sides
 
 # How far a constant that was computed may be from what the layers compute.
 _NEAR = 1e-4

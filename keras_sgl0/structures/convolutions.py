@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 from keras_sgl0.structures.kernels import Kernel
-from keras_sgl0.structures.rules import Rewrite, Slices, rule
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.slices import Rewrite, Slices
 
 
 @rule(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)

@@ -15,7 +15,8 @@ from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.components import Components
 from keras_sgl0.structures.liveness import Liveness
 from keras_sgl0.structures.report import FixedChannels
-from keras_sgl0.structures.rules import Opaque, Role, Rule
+from keras_sgl0.structures.rules import Opaque, Rule
+from keras_sgl0.structures.slices import Role
 
 
 class SlicedAxis(NamedTuple):

@@ -15,16 +15,11 @@ import numpy as np
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.equations import Name, spell
 from keras_sgl0.network.graph import Node
+from keras_sgl0.structures.activations import evaluate
 from keras_sgl0.structures.kernels import Kernel, is_altered, mixing
-from keras_sgl0.structures.rules import (
-    Channelwise,
-    Rewrite,
-    Role,
-    Slices,
-    evaluate,
-    rule,
-    sides,
-)
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.rules import Channelwise
+from keras_sgl0.structures.slices import Rewrite, Role, Slices, sides
 
 
 class Equation(NamedTuple):

@@ -5,7 +5,9 @@ import numpy as np
 
 from keras_sgl0.network.positions import is_reversed
 from keras_sgl0.structures.kernels import is_altered
-from keras_sgl0.structures.rules import Rewrite, Rule, Slices, rule
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.rules import Rule
+from keras_sgl0.structures.slices import Rewrite, Slices
 
 
 @rule(keras.layers.Embedding)

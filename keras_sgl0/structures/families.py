@@ -11,7 +11,7 @@ import numpy as np
 from keras_sgl0.groups import other_axes
 from keras_sgl0.structures.discovery import discover
 from keras_sgl0.structures.report import Family, StructureReport
-from keras_sgl0.structures.rules import Role
+from keras_sgl0.structures.slices import Role
 
 Measure = Literal["macs", "parameters", "weights", "channels"]
 MEASURES: tuple[Measure, ...] = ("macs", "parameters", "weights", "channels")

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_sgl0.network.copying import from_config, refresh, shared_weights
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
-from keras_sgl0.structures.rules import Rewrite, variable_of
+from keras_sgl0.structures.slices import Rewrite, variable_of
 
 
 class NotCopied(Exception):  # noqa: N818

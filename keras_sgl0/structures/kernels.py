@@ -8,15 +8,10 @@ import numpy as np
 
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.graph import Node
-from keras_sgl0.structures.rules import (
-    Channelwise,
-    Rewrite,
-    Rule,
-    Slices,
-    evaluate,
-    is_elementwise,
-    rule,
-)
+from keras_sgl0.structures.activations import evaluate, is_elementwise
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.rules import Channelwise, Rule
+from keras_sgl0.structures.slices import Rewrite, Slices
 
 
 class Kernel(Rule):

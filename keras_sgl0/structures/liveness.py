@@ -15,7 +15,8 @@ import numpy as np
 
 from keras_sgl0.network.graph import Graph, Node, Tensor, tensors
 from keras_sgl0.structures.components import Components
-from keras_sgl0.structures.rules import Opaque, Rule, Values, rule_for
+from keras_sgl0.structures.registry import rule_for
+from keras_sgl0.structures.rules import Opaque, Rule, Values
 from keras_sgl0.utils.validation import require
 
 

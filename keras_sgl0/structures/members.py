@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_sgl0.groups import other_axes, per_weight, safe_sqrt
 from keras_sgl0.structures.families import Structures
-from keras_sgl0.structures.rules import Role
+from keras_sgl0.structures.slices import Role
 
 
 class Part(NamedTuple):

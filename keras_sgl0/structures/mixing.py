@@ -5,7 +5,9 @@ import math
 import keras
 import numpy as np
 
-from keras_sgl0.structures.rules import Channelwise, Rewrite, Rule, rule
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.rules import Channelwise, Rule
+from keras_sgl0.structures.slices import Rewrite
 
 MIXING = "each of its channels depends on others"
 

@@ -5,14 +5,11 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.groups import wide_dtype
+from keras_sgl0.structures.activations import finite
 from keras_sgl0.structures.mixing import MIXING
-from keras_sgl0.structures.rules import (
-    Channelwise,
-    Rewrite,
-    Role,
-    finite,
-    rule,
-)
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.rules import Channelwise
+from keras_sgl0.structures.slices import Rewrite, Role
 
 
 @rule(keras.layers.BatchNormalization)

@@ -14,7 +14,9 @@ import numpy as np
 
 from keras_sgl0.network.equations import Name, names_of
 from keras_sgl0.network.graph import Tensor
-from keras_sgl0.structures.rules import Rewrite, Rule, rule
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.rules import Rule
+from keras_sgl0.structures.slices import Rewrite
 
 
 @rule("Einsum", "Matmul", keras.layers.Dot)

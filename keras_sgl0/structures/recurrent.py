@@ -8,7 +8,9 @@ import numpy as np
 
 from keras_sgl0.network.copying import with_config
 from keras_sgl0.structures.cells import Cell, has_known_cell
-from keras_sgl0.structures.rules import Rewrite, Rule, find, rule
+from keras_sgl0.structures.registry import find, rule
+from keras_sgl0.structures.rules import Rule
+from keras_sgl0.structures.slices import Rewrite
 
 
 @rule(

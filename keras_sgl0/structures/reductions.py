@@ -4,7 +4,8 @@ import keras
 import numpy as np
 
 from keras_sgl0.network.positions import product
-from keras_sgl0.structures.rules import Channelwise, rule
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.rules import Channelwise
 
 
 @rule(*("Mean", "Sum", "Max", "Min", "Amax", "Amin", "Var", "Std"))

@@ -12,7 +12,9 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.network.graph import Tensor
-from keras_sgl0.structures.rules import Channelwise, Rewrite, rule, sides
+from keras_sgl0.structures.registry import rule
+from keras_sgl0.structures.rules import Channelwise
+from keras_sgl0.structures.slices import Rewrite, sides
 
 _MIXES = "it mixes channels and positions"
 # What stands for a size that is not known: much can be split by it.

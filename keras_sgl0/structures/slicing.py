@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from keras_sgl0.network.graph import tensors
+from keras_sgl0.structures.registry import rule
 from keras_sgl0.structures.reshaping import Moving, unchangeable
-from keras_sgl0.structures.rules import Rewrite, rule, sides
+from keras_sgl0.structures.slices import Rewrite, sides
 
 
 class Narrowing(Moving):

@@ -4,14 +4,9 @@ import keras
 
 from keras_sgl0.network.copying import with_config
 from keras_sgl0.network.graph import Node, Tensor
-from keras_sgl0.structures.rules import (
-    Opaque,
-    Rewrite,
-    Rule,
-    find,
-    refusal,
-    rule,
-)
+from keras_sgl0.structures.registry import find, refusal, rule
+from keras_sgl0.structures.rules import Opaque, Rule
+from keras_sgl0.structures.slices import Rewrite
 
 
 @rule(keras.layers.TimeDistributed)

@@ -8,7 +8,7 @@ import pytest
 from helpers import BACKEND, cut_half
 from keras import layers
 
-from keras_sgl0.structures.rules import is_elementwise
+from keras_sgl0.structures.activations import is_elementwise
 
 MODULE = {
     "tensorflow": "tensorflow.nn",

@@ -9,15 +9,9 @@ from keras import layers, ops
 import keras_sgl0 as ks
 from keras_sgl0.network.graph import Tensor
 from keras_sgl0.network.unfolding import trace
+from keras_sgl0.structures.activations import evaluate, finite, is_elementwise
 from keras_sgl0.structures.liveness import Liveness
-from keras_sgl0.structures.rules import (
-    Slices,
-    evaluate,
-    finite,
-    is_elementwise,
-    side_of,
-    sides,
-)
+from keras_sgl0.structures.slices import Slices, side_of, sides
 
 
 class Documented(layers.Dense):
