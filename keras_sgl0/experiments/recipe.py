@@ -6,11 +6,7 @@ from keras_sgl0 import models
 from keras_sgl0.callbacks.density_measures import COUNTED
 from keras_sgl0.callbacks.l0_constraint import SCOPES
 from keras_sgl0.callbacks.splitting import REFRESHES
-from keras_sgl0.experiments.choices import (
-    AUGMENTATIONS,
-    DATASETS,
-    data_set,
-)
+from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS, data_set
 from keras_sgl0.experiments.penalties import (
     PENALTIES,
     all_trainings,
@@ -70,8 +66,7 @@ class Recipe:
 
     dataset: str = setting(
         "mnist",
-        f"Data set: one of {', '.join(DATASETS)}, or a folder of images, one "
-        "folder a class.",
+        f"One of {', '.join(DATASETS)}, or a folder with one for each class.",
         check=data_set,
     )
     validation: float = setting(
@@ -329,10 +324,9 @@ class Recipe:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = field.metadata["check"](
-                field.name, getattr(self, field.name)
-            )
-            object.__setattr__(self, field.name, value)  # frozen: once, here
+            name, check = field.name, field.metadata["check"]
+            value = check(name, getattr(self, name))
+            object.__setattr__(self, name, value)  # frozen: once, here
         if self.training not in trainings_of(self.penalty):
             self._refuse_training()
         self._require_use()
@@ -402,7 +396,5 @@ class Recipe:
 
     def to_dict(self) -> dict:
         """Returns the fields, ready for JSON."""
-        return {
-            field.name: as_json(getattr(self, field.name))
-            for field in dataclasses.fields(self)
-        }
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: as_json(getattr(self, name)) for name in names}
