@@ -3,6 +3,7 @@
 import functools
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 import keras_sgl0 as ks
@@ -61,6 +62,7 @@ def _encoder(x, heads=4, norm=layers.LayerNormalization, pre=True, **call):
     return x if pre else norm()(x)
 
 
+@keras.saving.register_keras_serializable()
 class Positions(layers.Layer):
     """Adds a learned vector at each position."""
 
@@ -69,6 +71,26 @@ class Positions(layers.Layer):
 
     def call(self, x):
         return x + self.table
+
+
+@ks.rule(Positions)
+class _PositionsRule(ks.rules.Channelwise):
+    """What a user adds for a layer with a weight of its own."""
+
+    is_linear = True
+
+    def slices(self):
+        own = np.arange(self.node.inputs[0].channels)
+        return [ks.rules.Slices("table", 1, own, "member")]
+
+    def constants(self, input_constants):
+        table = self.values(self.layer.table)
+        same = (table == table[:1]).all(0)
+        return np.where(same, input_constants[0] + table[0], np.nan)
+
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        table = self.values(self.layer.table)[:, kept_outputs]
+        return ks.rules.Rewrite({}, {"table": table})
 
 
 def _vit(norm=layers.LayerNormalization, depth=4, width=64):
@@ -601,6 +623,27 @@ def _hub(name, **config):
     return getattr(keras_hub.models, name)(**config)
 
 
+def _with_head(name, **config):
+    """Returns a backbone of a known length, and a dense layer that reads it."""
+    model = _hub(name, **config)
+    if not isinstance(model.input, dict):
+        return keras.Model(model.input, layers.Dense(10)(model.output))
+    # With a known length its layers can be followed.
+    inputs = {
+        key: keras.Input(
+            [_LENGTH if n is None else n for n in x.shape[1:]],
+            dtype=x.dtype,
+            name=key,
+        )
+        for key, x in model.input.items()
+    }
+    outputs = keras.tree.flatten(model(inputs))
+    return keras.Model(inputs, [layers.Dense(10)(y) for y in outputs])
+
+
+_LENGTH = 12
+
+
 _TEXT = {
     "vocabulary_size": 100,
     "num_layers": 2,
@@ -689,7 +732,7 @@ _HUB = {
     },
 }
 for _name, _config in _HUB.items():
-    NETWORKS[_name] = functools.partial(_hub, _name, **_config)
+    NETWORKS[_name] = functools.partial(_with_head, _name, **_config)
 
 
 def _hub_resnet(size):
@@ -697,7 +740,7 @@ def _hub_resnet(size):
         "ResNetBackbone",
         input_conv_filters=[16],
         input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[16, 16, 32, 32],
+        stackwise_num_filters=[64, 64, 64, 64],
         stackwise_num_blocks=[1, 1, 1, 1],
         stackwise_num_strides=[1, 2, 2, 2],
         block_type="bottleneck_block",
@@ -739,7 +782,7 @@ def RetinaNetBackbone():
 def SegFormerBackbone():
     encoder = _hub(
         "MiTBackbone",
-        layerwise_num_layers=[1, 1],
+        layerwise_depths=[1, 1],
         image_shape=(32, 32, 3),
         hidden_dims=[16, 32],
         num_layers=2,

@@ -165,7 +165,8 @@ def _layers(
             continue
         output = node.outputs[0]
         cost = layer_cost(calls)
-        cost_after = layer_cost(calls_after[id(new_layer)])
+        # A layer may be followed in the new model alone, where sizes differ.
+        own = calls_after.get(id(new_layer))
         entries.append(
             ShrunkLayer(
                 layer=node.path,
@@ -175,7 +176,7 @@ def _layers(
                 parameters=parameters,
                 parameters_after=count_parameters(new_layer, counted_after),
                 macs=cost.macs,
-                macs_after=cost_after.macs,
+                macs_after=layer_cost(own).macs if own else None,
                 note=note,
                 not_counted=cost.note,
             )

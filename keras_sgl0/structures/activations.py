@@ -7,6 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sgl0.network.tracing import calls_behind
+from keras_sgl0.structures.registry import find
+
 _ELEMENTWISE = (
     "abs arcsinh arctan celu cos cosh elu erf exp expm1 exponential gelu "
     "hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear log1p "
@@ -43,7 +46,28 @@ def is_elementwise(activation: Callable) -> bool:
     package = str(getattr(own, "__module__", "")).partition(".")[0]
     name = getattr(own, "__name__", "")
     of_backend = package in _BACKENDS and name in (*_ELEMENTWISE, "swish")
-    return known or of_backend or type(own) in _LAYERS
+    if known or of_backend or type(own) in _LAYERS:
+        return True
+    return not isinstance(own, keras.layers.Layer) and _is_made_of_such(own)
+
+
+def _is_made_of_such(function: Callable) -> bool:
+    """Returns whether a function of the user calls elementwise ones alone."""
+    x = keras.KerasTensor((None, 2))
+    try:
+        y = function(x)
+        calls = calls_behind(y, {id(x)})
+    except Exception:  # it may be anything, and need not take such tensors
+        return False
+    return all(
+        getattr(find(call.operation), "is_entrywise", False)
+        and all(
+            isinstance(other, keras.KerasTensor | str | None)
+            or np.size(other) == 1
+            for other in keras.tree.flatten((call.args, call.kwargs))
+        )
+        for call in calls
+    )
 
 
 def evaluate(

@@ -48,6 +48,8 @@ class Elementwise(Channelwise):
     An input with one channel is broadcast over those of the others and stays.
     """
 
+    is_entrywise = True
+
     several_axes = True
 
     @property

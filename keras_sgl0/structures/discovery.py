@@ -139,6 +139,7 @@ def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
     zeroed = _Zeroed(graph, liveness.rules, components)
     dry_run = Liveness(graph, zeroed, "keep")
     dry_run.forward(opaque)
+    dry_run.backward()
     for node in graph.nodes:
         pairs = zip(node.inputs, dry_run.input_constants[node], strict=True)
         for x, own in pairs:
@@ -151,7 +152,9 @@ def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
     for node in graph.nodes:
         for y in node.made:
             components.refuse(
-                components.labels[y][np.isnan(dry_run.constants[y])],
+                components.labels[y][
+                    np.isnan(dry_run.constants[y]) & dry_run.read[y]
+                ],
                 f"it is not constant behind `{node.path}` with all zero",
             )
     return liveness.rules, components

@@ -140,8 +140,14 @@ class Softmax(Channelwise):
     """Softmax over positions, as of the scores of every head."""
 
     several_axes = True
+    takes_mask = True
 
     def refusal(self):
+        x = self.node.inputs[0]
+        for mask in self.masks:
+            same = mask.rank == x.rank
+            if not same or any(mask.shape[axis] != 1 for axis in x.axes):
+                return "its mask may have a value for each channel"
         if not self._axes or set(self._axes) & set(self.node.inputs[0].axes):
             return MIXING
         return super().refusal()
@@ -150,6 +156,8 @@ class Softmax(Channelwise):
         """Returns equal shares where the number of positions is known."""
         sizes = (self.node.inputs[0].shape[axis] for axis in self._axes)
         share = 1 / math.prod(np.nan if n is None else n for n in sizes)
+        if self.masks:
+            share = np.nan
         return np.where(np.isnan(input_constants[0]), np.nan, share)
 
     @property

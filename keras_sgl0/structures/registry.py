@@ -21,7 +21,9 @@ def rule(*classes: type | str) -> Callable:
     their constructor and their config.
 
     Args:
-        *classes: Layer classes, or class names of operations of `keras.ops`.
+        *classes: Layer classes; class names of operations of `keras.ops`, such
+            as `"Cumsum"`; or layers by the package that defines them and their
+            name, such as `"keras_hub>PositionEmbedding"`.
 
     Raises:
         ValueError: If there is no class, one is no layer class and no name, or
@@ -35,7 +37,7 @@ def rule(*classes: type | str) -> Callable:
         >>> print(ks.check_rule(ChannelScale(), (8, 8, 6)))
     """
     known = [
-        isinstance(c, str) and c.isidentifier()
+        isinstance(c, str) and all(part.isidentifier() for part in c.split(">"))
         if not isinstance(c, type)
         else issubclass(c, keras.Operation)
         for c in classes
@@ -114,8 +116,14 @@ def find(operation: keras.Operation) -> type[Rule] | None:
         return _RULES.get(type(operation).__name__)
     line = type(operation).__mro__
     for i, known in enumerate(line):
-        if known in _RULES:
+        found = _RULES.get(known) or _RULES.get(_name_of(known))
+        if found:
             own = {name for c in line[:i] for name in vars(c)}
             altered = own & (set(dir(known)) - _HARMLESS)
-            return None if altered else _RULES[known]
+            return None if altered else found
     return None
+
+
+def _name_of(kind: type) -> str:
+    """Returns the package and the name of a layer class."""
+    return f"{kind.__module__.partition('.')[0]}>{kind.__name__}"

@@ -40,6 +40,8 @@ class Rule:
     """Whether the channels of the inputs may run over several axes."""
     any_mode = False
     """Whether the layer does in training what it does at inference."""
+    is_entrywise = False
+    """Whether each entry of the output depends on that entry alone."""
     takes_mask = False
     """Whether the call may have a mask, one flag for each position."""
     needs_channels = True

@@ -166,3 +166,17 @@ def test_a_single_dimension_of_as_many_heads_as_steps(seed):
         return layers.MultiHeadAttention(4, 3)(x, y)
 
     ks.check_rule(attend, [(5, 6), (3, 4)], seed=seed)
+
+
+def test_layers_known_by_name():
+    model = keras.applications.ConvNeXtTiny(
+        weights=None, input_shape=(32, 32, 3), include_top=False
+    )
+    kind = next(type(x) for x in model.layers if "layer_scale" in x.name)
+    found = ks.check_rule(kind(0.1, 6, name="scale"), (4, 4, 6))
+    assert found.rules == {"scale": "LayerScale"}
+
+
+def test_layers_of_keras_hub():
+    hub = pytest.importorskip("keras_hub").layers
+    ks.check_rule(hub.PositionEmbedding(8), (8, 6))

@@ -55,7 +55,17 @@ def test_what_may_mix_is_not_elementwise():
     assert not is_elementwise(layers.Softmax())
     assert not is_elementwise(layers.Activation("softmax"))
     assert not is_elementwise(np.tanh)
-    assert not is_elementwise(lambda x: x)
+    assert not is_elementwise(lambda x: x - keras.ops.max(x, -1))
+    assert not is_elementwise(lambda x: x * np.array([1.0, 2.0]))
+    assert not is_elementwise(lambda x: x if x > 0 else 0 * x)
+    assert not is_elementwise(lambda x: 1.0)
+
+
+def test_functions_made_of_elementwise_ones_are_elementwise():
+    assert is_elementwise(lambda x: x)
+    assert is_elementwise(lambda x: keras.activations.gelu(x, True))
+    assert is_elementwise(lambda x: x * keras.ops.sigmoid(1.702 * x))
+    assert is_elementwise(lambda x: keras.ops.where(x > 0.0, x, 0.1 * x))
 
 
 def relu(x):

@@ -100,7 +100,7 @@ def test_what_is_elementwise():
         __hash__ = None
 
         def __call__(self, x):
-            return x
+            return ops.softmax(x)
 
     assert is_elementwise(keras.activations.relu)
     assert is_elementwise(ops.tanh)
