@@ -187,7 +187,9 @@ class _Network:
                 value = np.abs(value) + 0.5
             if len(v.shape) > 1:
                 value *= (v.shape[-1] / value.size) ** 0.5
-            if v.shape and not v.name.endswith(("variance", "stddev", "mean")):
+            if len(v.shape) and not v.name.endswith(
+                ("variance", "stddev", "mean")
+            ):
                 axis = int(self._rng.integers(len(v.shape)))
                 alive = self._rng.random(v.shape[axis]) < 0.7
                 others = [a for a in range(len(v.shape)) if a != axis]
@@ -208,7 +210,7 @@ class _Network:
         """Sets half of the structures to zero; returns the predicted cost."""
         for v in self.model.weights:
             if keras.backend.is_float_dtype(v.dtype):
-                size = v.shape[0] if v.shape else 1
+                size = v.shape[0] if len(v.shape) else 1
                 v.assign(self._rng.uniform(0.5, 1.5, v.shape) / size)
         dead = np.zeros(self.found.size, bool)
         for family, count in enumerate(self.found.counts.tolist()):
