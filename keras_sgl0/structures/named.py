@@ -38,6 +38,21 @@ class LayerScale(Channelwise):
         return Rewrite({"projection_dim": len(gamma)}, {"gamma": gamma})
 
 
+@rule("keras>CustomScaleLayer")
+class ScaledSum(Channelwise):
+    """A tensor plus another one times a number, as in InceptionResNetV2."""
+
+    def refusal(self):
+        inputs = self.node.inputs
+        if len(inputs) != 2 or len({(x.axes, x.channels) for x in inputs}) > 1:
+            return "its inputs have their channels at different axes"
+        return ""
+
+    def constants(self, input_constants):
+        """Returns the sum of the constants."""
+        return input_constants[0] + self.layer.scale * input_constants[1]
+
+
 @rule("keras_hub>PositionEmbedding")
 class PositionTable(Channelwise):
     """A vector for each position, as many channels as its input has."""

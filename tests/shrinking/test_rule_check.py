@@ -1,5 +1,7 @@
 """`check_rule` finds what is wrong with a rule, and every rule passes it."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -175,6 +177,12 @@ def test_layers_known_by_name():
     kind = next(type(x) for x in model.layers if "layer_scale" in x.name)
     found = ks.check_rule(kind(0.1, 6, name="scale"), (4, 4, 6))
     assert found.rules == {"scale": "LayerScale"}
+    module = importlib.import_module(
+        "keras.src.applications.inception_resnet_v2"
+    )
+    scaled = module.CustomScaleLayer(0.2, name="sum")
+    found = ks.check_rule(scaled, [(4, 4, 6), (4, 4, 6)])
+    assert found.rules == {"sum": "ScaledSum"}
 
 
 def test_layers_of_keras_hub():
