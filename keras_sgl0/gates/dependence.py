@@ -186,7 +186,9 @@ def _ways(node: Node, rule: Rule) -> tuple[list, list] | None:
 
     Those of the inputs, then those of the outputs.
     """
-    ties = rule.ties() if rule.carries and not node.inner else None
+    # What mixes its inputs, as layer normalization does, is there without.
+    carries = rule.carries and not node.inner and not rule.why_inputs_stay
+    ties = rule.ties() if carries else None
     number = len(node.inputs)
     return None if ties is None else (ties[:number], ties[number:])
 

@@ -6,7 +6,7 @@ from keras_sgl0.network.copying import with_config
 from keras_sgl0.network.graph import Node, Tensor
 from keras_sgl0.structures.registry import find, refusal, rule
 from keras_sgl0.structures.rules import Opaque, Rule
-from keras_sgl0.structures.slices import Rewrite
+from keras_sgl0.structures.slices import Rewrite, Slices
 
 
 @rule(keras.layers.TimeDistributed)
@@ -81,9 +81,12 @@ class TimeDistributed(Rule):
         """Returns the slices of the layer's variables."""
         whole = {step: x for x, step in self._steps.items()}
         return [
-            own._replace(
-                variable=f"layer.{own.variable}",
-                tensor=whole[own.channels_of(self._own.node)],
+            Slices(
+                f"layer.{own.variable}",
+                own.axis,
+                own.channels,
+                own.role,
+                whole[own.channels_of(self._own.node)],
             )
             for own in self._own.slices()
         ]

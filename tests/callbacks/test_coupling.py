@@ -513,7 +513,7 @@ def test_models_that_cannot_be_coupled():
             False,
             "of GroupLasso on structures and TransformedL1 on kernels",
         ),
-        (ks.GroupLasso(0.1), True, "a weight of .* is in two structures"),
+        (ks.GroupLasso(0.1), True, "A weight of .* is in two structures"),
     ],
 )
 def test_joint_steps_that_are_not_known(penalty, readers, message):

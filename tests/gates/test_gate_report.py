@@ -129,7 +129,7 @@ BETWEEN = {
     "convolution": ([lambda: layers.Conv2D(4, 3)], 4),
     "softmax": ([lambda: layers.Activation("softmax"), layers.Flatten], 64),
     "layer_norm": ([layers.LayerNormalization, layers.Flatten], 64),
-    "permuted": ([lambda: layers.Permute((3, 1, 2)), layers.Flatten], 64),
+    "permuted": ([lambda: layers.Permute((3, 1, 2)), layers.Flatten], 48),
 }
 
 
