@@ -518,13 +518,23 @@ def wide():
 
 
 @pytest.mark.parametrize(
-    "runtime",
-    ["keras", pytest.param("litert", marks=pytest.mark.tensorflow)],
+    ("runtime", "round_to"),
+    [
+        ("keras", None),
+        # To find the multiple would take a file for each of many models.
+        pytest.param("litert", 8, marks=pytest.mark.tensorflow),
+    ],
 )
-def test_half_the_latency(runtime):
+def test_half_the_latency(runtime, round_to):
     model, data = wide()
     _, report = compress(
-        model, data, latency=0.5, runtime=runtime, epochs=1, importance="l2"
+        model,
+        data,
+        latency=0.5,
+        runtime=runtime,
+        round_to=round_to,
+        epochs=1,
+        importance="l2",
     )
     # Timed on a busy machine.
     assert 0.3 < report.predicted <= 0.5
