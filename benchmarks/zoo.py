@@ -230,10 +230,23 @@ def summary(rows: list[dict]) -> str:
     near = sum(r["parameters_cut"] >= r["ideal"] - 0.02 for r in done)
     half = sum(r["parameters_cut"] < r["ideal"] / 2 for r in done)
     exact = sum(r["relative_difference"] <= 1e-5 for r in done)
+    right = sum(r["as_predicted"] for r in done)
     return (
-        f"{len(rows)} networks, {exact} exact to 1e-5, {near} within 2 points "
-        f"of the ideal or better, {half} below half of it, "
-        f"{len(rows) - len(done)} refused."
+        f"{len(rows)} networks, {exact} exact to 1e-5, {right} with as many "
+        f"parameters as predicted, {near} within 2 points of the ideal or "
+        f"better, {half} below half of it, {len(rows) - len(done)} refused."
+    )
+
+
+def page(rows: list[dict]) -> str:
+    """Returns the page with the summary and the table."""
+    return (
+        "# Networks with half of their structures dead\n\n"
+        "Made by `python benchmarks/zoo.py`, which says what the columns are. "
+        "*difference* is that of the outputs, relative to the largest; *cut* "
+        "and *ideal* are shares of the parameters in percent, *whole* is the "
+        "share in layers that stay as they are.\n\n"
+        f"{summary(rows)}\n\n{table(rows)}"
     )
 
 
@@ -265,8 +278,7 @@ def main(arguments):
         order = list(networks.NETWORKS)
         rows.sort(key=lambda r: order.index(r["network"]))
         path.write_text(json.dumps(rows, indent=1) + "\n")
-        text = "# Networks\n\n" + summary(rows) + "\n\n" + table(rows)
-        path.with_suffix(".md").write_text(text)
+        path.with_suffix(".md").write_text(page(rows))
         print(table([row]).splitlines()[-1], flush=True)
     print(summary(rows))
 

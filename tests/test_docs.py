@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import inspect
 import json
 import pathlib
@@ -109,6 +110,20 @@ def test_readme_shows_the_measured_shrinking(run):
     content = json.loads((folder / f"shrink-{run}.json").read_text())
     changes = tuple(Change(**change) for change in content["changes"])
     assert shown.startswith(str(Comparison(changes)))
+
+
+def test_the_page_of_networks_is_that_of_its_file():
+    path = README_PATH.parent / "benchmarks" / "zoo.py"
+    results = README_PATH.parent / "docs" / "results"
+    spec = importlib.util.spec_from_file_location("zoo", path)
+    zoo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(zoo)
+    rows = json.loads((results / "zoo.json").read_text())
+    assert (results / "zoo.md").read_text() == zoo.page(rows)
+    number = len(rows)
+    exact = sum(row["relative_difference"] <= 1e-5 for row in rows)
+    assert f"Of {number} networks in [a table]" in README
+    assert f"{exact} were cut exactly" in README
 
 
 def test_the_guide_to_rules_runs(capsys):
