@@ -6,9 +6,8 @@ import keras
 from keras import tree
 
 from keras_sgl0.network.guards import in_mode
-from keras_sgl0.network.tracing import call_of
 from keras_sgl0.network.unfolding import has_mode
-from keras_sgl0.network.views import functional_view
+from keras_sgl0.network.views import calls_of, functional_view
 
 
 def run(model: keras.Model, inputs: object) -> list:
@@ -25,10 +24,7 @@ def run(model: keras.Model, inputs: object) -> list:
     view = functional_view(model)
     if view is None:
         return tree.flatten(model(inputs, training=False))
-    # Private: Keras has no public walk over a model's calls.
-    levels = sorted(view._nodes_by_depth.items(), reverse=True)
-    nodes = [n for _, level in levels for n in level if not n.is_input]
-    calls = [call_of(node) for node in nodes]
+    calls = calls_of(view)
     reads = collections.Counter(i for call in calls for i in _read(call))
     reads.update(id(y) for y in view.outputs)
     given = view._standardize_inputs(inputs)

@@ -10,7 +10,6 @@ from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
 from keras_sgl0.network.guards import NotTraced, unchanged, uncounted_names
 from keras_sgl0.network.input_shapes import given_shapes
 from keras_sgl0.network.tracing import (
-    call_of,
     calls_behind,
     has_config,
     is_identity,
@@ -20,7 +19,7 @@ from keras_sgl0.network.tracing import (
     record,
     spec_of,
 )
-from keras_sgl0.network.views import called_on_inputs, functional_view
+from keras_sgl0.network.views import called_on_inputs, calls_of, functional_view
 from keras_sgl0.utils.validation import require, require_built
 
 
@@ -118,15 +117,7 @@ class _Walk:
     def through(self, model, inputs, prefix="", training=None):
         """Goes through a Functional model and returns its outputs."""
         known = dict(zip(map(id, model.inputs), inputs, strict=True))
-        # Private: Keras has no public walk over a model's calls.
-        levels = sorted(model._nodes_by_depth.items(), reverse=True)
-        calls = [
-            call_of(node)
-            for _, nodes in levels
-            for node in nodes
-            if not node.is_input
-        ]
-        self._follow(calls, known, prefix, training)
+        self._follow(calls_of(model), known, prefix, training)
         return tree.map_structure(lambda y: known[id(y)], model._outputs_struct)
 
     def _follow(self, calls, known, prefix, training):

@@ -7,6 +7,8 @@ from keras import tree
 
 from keras_sgl0.network.guards import uncounted_names
 from keras_sgl0.network.tracing import (
+    Call,
+    call_of,
     first_line,
     is_unfolded,
 )
@@ -28,6 +30,20 @@ def functional_view(model: keras.Operation) -> keras.Model | None:
             # Without a known input shape it has no calls to show.
             return None
     return model if owner == "Functional.call" else None
+
+
+def calls_of(view: keras.Model) -> list[Call]:
+    """Returns the calls of a Functional model in the order of computation.
+
+    Some may lead to no output.
+
+    Args:
+        view: The model.
+    """
+    # Private: Keras has no public walk over a model's calls.
+    levels = sorted(view._nodes_by_depth.items(), reverse=True)
+    nodes = [node for _, level in levels for node in level]
+    return [call_of(node) for node in nodes if not node.is_input]
 
 
 def called_on_inputs(
