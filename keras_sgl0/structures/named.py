@@ -16,11 +16,7 @@ from keras_sgl0.structures.slices import Rewrite, Slices
 class LayerScale(Channelwise):
     """A factor for each channel, as in the blocks of ConvNeXt."""
 
-    def refusal(self):
-        x = self.node.inputs[0]
-        if x.axis != x.rank - 1:
-            return "its channels are not at the last axis"
-        return super().refusal()
+    data_format = "channels_last"
 
     def slices(self):
         """Returns the factors."""
@@ -57,11 +53,7 @@ class ScaledSum(Channelwise):
 class PositionTable(Channelwise):
     """A vector for each position, as many channels as its input has."""
 
-    def refusal(self):
-        x = self.node.inputs[0]
-        if x.axis != x.rank - 1:
-            return "its channels are not at the last axis"
-        return super().refusal()
+    data_format = "channels_last"
 
     def slices(self):
         """Returns the columns of the table."""
@@ -87,8 +79,8 @@ class PositionTable(Channelwise):
 class HubRMSNorm(RMSNorm):
     """RMS normalization of the last axis."""
 
+    data_format = "channels_last"
+
     def refusal(self):
-        x = self.node.inputs[0]
-        if x.axis != x.rank - 1:
-            return "its channels are not at the last axis"
+        # It has no `axis` that could be another one.
         return Channelwise.refusal(self)
