@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_sgl0.network.graph import Graph, Node, Tensor, tensors
 from keras_sgl0.structures.rules import Rule
+from keras_sgl0.structures.slices import least_along
 
 
 class SharedAxis(NamedTuple):
@@ -232,10 +233,8 @@ def _tie_slices(labels: np.ndarray, sizes: tuple[int, ...]) -> bool:
         Whether that ties any that were not.
     """
     grid = labels.reshape(sizes)
-    places = range(grid.ndim)
-    for place in places:
-        others = tuple(i for i in places if i != place)
-        least = grid.min(others, keepdims=True)
+    for place in range(grid.ndim):
+        least = least_along(grid, place)
         if (grid == least).all():
             return False
     grid[...] = least

@@ -116,13 +116,22 @@ def side_of(values: np.ndarray) -> tuple[int, np.ndarray]:
     Args:
         values: An array of one axis or more. If all are equal, it is the first.
     """
-    places = range(values.ndim)
-    for place in places:
-        others = tuple(i for i in places if i != place)
-        least = values.min(others, keepdims=True)
+    for place in range(values.ndim):
+        least = least_along(values, place)
         if (values == least).all():
             return place, least.ravel()
     raise AssertionError("The values vary along several axes.")
+
+
+def least_along(values: np.ndarray, place: int) -> np.ndarray:
+    """Returns the least value at each index of an axis, with all axes kept.
+
+    Args:
+        values: An array of one axis or more.
+        place: The axis.
+    """
+    others = tuple(i for i in range(values.ndim) if i != place)
+    return values.min(others, keepdims=True)
 
 
 def sides(flags: np.ndarray, sizes: tuple[int, ...]) -> list[np.ndarray]:
