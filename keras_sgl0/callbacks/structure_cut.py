@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.network.compilation import scope_of
+from keras_sgl0.network.sparsity import ThresholdedArrays
 from keras_sgl0.structures.families import Measure
 from keras_sgl0.structures.members import Members
 from keras_sgl0.structures.selection import PRECISION, Floor, select
@@ -54,6 +55,8 @@ class StructureCut:
                 f"inputs have no known sizes. Received: {model!r}"
             )
         self._total = cost.of(measure)
+        self._values = ThresholdedArrays(model)
+        self._has_trained = False
         self._coupled = penalised is None
         self._removable = members.removable
         if penalised is not None:
@@ -95,7 +98,11 @@ class StructureCut:
         return w
 
     def density(self) -> float:
-        """Returns the density: what is not zero, counted after `shrink`."""
+        """Returns the density: that of the model that `shrink` leaves.
+
+        In the first epoch, it is what has a member that is not zero. A layer
+        may begin with gammas of zero, and what is behind them is not dead.
+        """
         return self._cost(self._alive()) / self._total
 
     def prices(self, variables: list) -> np.ndarray:
@@ -141,8 +148,13 @@ class StructureCut:
         Returns:
             `False`: a run that has met its target is cut when it is counted.
         """
+        self._has_trained |= resumed
         self._keep(self._alive())
         return False
+
+    def end_epoch(self):
+        """Counts from now on what is alive, not only what is not zero."""
+        self._has_trained = True
 
     def approach(self, path: float):
         """Cuts the smallest structures, as far as that stays above the target.
@@ -181,7 +193,10 @@ class StructureCut:
     def _alive(self):
         norms = ops.convert_to_numpy(self._members.norms())
         kept = ops.convert_to_numpy(self._kept)[:-1] > 0
-        return ~self._removable | (kept & (norms != 0))
+        alive = kept & (norms != 0)
+        if self._has_trained:
+            alive &= self._structures.alive(self._values)
+        return ~self._removable | alive
 
     def _keep(self, alive):
         self._kept.assign(np.append(alive, True).astype("float32"))

@@ -201,6 +201,7 @@ class TargetDensity(Steering):
         """Sets the strength again; adds density and strength to `logs`."""
         was_settled = self.settled
         if self.fit.has_stepped:
+            self.cut.end_epoch()
             self._steer((epoch + 1) / self.params["epochs"])
         self._settled_at_end = self.settled and not was_settled
         if logs is not None:

@@ -1,17 +1,14 @@
 """A smaller model with the same outputs."""
 
 import keras
-import numpy as np
-from keras import ops
 
 from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import HardConcrete
-from keras_sgl0.groups import upcast
 from keras_sgl0.network.copying import shared_weights
 from keras_sgl0.network.cost import count_parameters, layer_cost
 from keras_sgl0.network.graph import Graph, Node
 from keras_sgl0.network.probing import Difference, compare
-from keras_sgl0.network.sparsity import TOLERANCE, Thresholded
+from keras_sgl0.network.sparsity import TOLERANCE, ThresholdedArrays
 from keras_sgl0.network.unfolding import trace
 from keras_sgl0.shrinking.report import KeptChannels, ShrinkReport, ShrunkLayer
 from keras_sgl0.shrinking.rewrite import Rebuilt
@@ -96,7 +93,7 @@ def shrink(
     if any(isinstance(n.operation, HardConcrete) for n in graph.nodes):
         model = fold_gates(model)
         graph = trace(model)
-    values = _Values(model, tolerance)
+    values = ThresholdedArrays(model, tolerance)
     opaque = shared_weights(graph)
     while True:
         cuts = analyse(graph, values, on_constant, round_to, minimum, opaque)
@@ -123,27 +120,6 @@ def shrink(
         tolerance=float(tolerance),
     )
     return rebuilt.model, report
-
-
-class _Values:
-    """The values of variables, with zeros for what counts as zero.
-
-    Only the last one is held, as the rules ask for a kernel several times.
-    """
-
-    def __init__(self, model, tolerance):
-        self._thresholded = Thresholded(model, tolerance)
-        self._last: tuple[keras.Variable, np.ndarray] | None = None
-
-    def __call__(self, variable):
-        """Returns the values of a variable, in at least float32."""
-        if self._last is None or self._last[0] is not variable:
-            value = self._thresholded(variable)
-            if keras.backend.is_float_dtype(variable.dtype):
-                value = upcast(value)
-            self._last = None  # its memory is free before the next is taken
-            self._last = variable, ops.convert_to_numpy(value)
-        return self._last[1]
 
 
 def _layers(

@@ -10,7 +10,9 @@ import numpy as np
 
 from keras_sgl0.groups import other_axes
 from keras_sgl0.structures.discovery import discover
+from keras_sgl0.structures.liveness import analyse
 from keras_sgl0.structures.report import Family, StructureReport
+from keras_sgl0.structures.rules import Opaque, Values
 from keras_sgl0.structures.slices import Role
 
 Measure = Literal["macs", "parameters", "weights", "channels"]
@@ -145,6 +147,34 @@ class Structures:
         may_go = ~frozen["member"]
         may_read = ~frozen["reader"] & ~self.mixed
         return may_go | may_read if readers else may_go
+
+    def alive(self, values: Values) -> np.ndarray:
+        """Returns which structures `shrink` leaves, with today's weights.
+
+        That is all but those that are a constant or that nothing reads. A
+        structure is dead, too, if single weights have died one by one until
+        nothing of it reaches the outputs.
+
+        Args:
+            values: Gives the values of a variable, with zeros for what counts
+                as zero.
+        """
+        found = self.discovery
+        made = {node: node.made for node in found.graph.nodes}
+        inner = {node: node.inner for node in found.graph.nodes}
+        opaque = {
+            node: rule.reason
+            for node, rule in found.rules.items()
+            if isinstance(rule, Opaque)
+        }
+        kept = analyse(found.graph, values, opaque=opaque).kept_channels
+        flags = np.zeros(self.size + 1, bool)
+        for node, known in made.items():
+            # The analysis has new tensors for what is inside a call.
+            for x, same in zip(known, node.made, strict=True):
+                flags[found.channels[x][kept[same]]] = True
+            node.inner = inner[node]
+        return flags[:-1]
 
     @functools.cached_property
     def mixed(self) -> np.ndarray:

@@ -186,3 +186,34 @@ def test_what_is_cut_along_the_path_stays_cut(images):
     assert [dead for dead, _ in seen][6:] == [seen[-1][0]] * 4
     # The bias has no penalty and is cut all the same.
     assert [rest for _, rest in seen] == [0] * 10
+
+
+def test_what_nothing_reads_is_dead_once_weights_have_trained():
+    model = small()
+    cut, v = cut_of(model, None, of="channels")
+    kernel = to_numpy(v["fc/kernel"]).copy()
+    kernel[[0, 2]] = 1e-6  # what reads two channels of the convolution
+    v["fc/kernel"].assign(kernel)
+    rows = np.arange(10)[:, None] > 0
+    v["head/kernel"].assign(to_numpy(v["head/kernel"]) * rows)
+    assert cut.density() == 1
+    cut.end_epoch()
+    assert cut.density() == (17 - 3) / 17
+    cut.begin_epoch(resumed=False)
+    dead = ~to_numpy(v["conv/kernel"]).any((0, 1, 2))
+    assert dead.tolist() == [True, False, True, False]
+    assert ks.shrink(model)[0].get_layer("conv").filters == 2
+
+
+def test_gammas_that_begin_at_zero_are_not_dead():
+    inputs = keras.Input((8, 8, 3))
+    x = stream = layers.Conv2D(4, 3, padding="same", use_bias=False)(inputs)
+    x = layers.Conv2D(5, 3, padding="same", name="inner")(x)
+    x = layers.Conv2D(4, 3, padding="same", use_bias=False)(x)
+    x = layers.BatchNormalization(gamma_initializer="zeros")(x)
+    x = layers.GlobalAveragePooling2D()(layers.Add()([stream, x]))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    cut, _ = cut_of(model, None, of="channels")
+    cut.begin_epoch(resumed=False)
+    assert cut.density() == 1
+    assert to_numpy(model.get_layer("inner").kernel).all()
