@@ -1,6 +1,6 @@
-"""Transformers trained under a penalty on structures, beside narrower ones.
+r"""Transformers trained under a penalty on structures, beside narrower ones.
 
-    python benchmarks/transformers.py --task=images --method=coupled \\
+    python benchmarks/transformers.py --task=images --method=coupled \
       --workdir=runs/images-coupled-0
 
 Two tasks: `images`, a vision transformer on CIFAR-10; and `text`, a language
