@@ -127,7 +127,7 @@ def test_the_page_of_networks_is_that_of_its_file():
 
 
 def test_the_guide_to_rules_runs(capsys):
-    guide = README_PATH.parent / "docs" / "rules.md"
+    guide = README_PATH.parent / "docs" / "guides" / "rules.md"
     blocks = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
     exec("".join(blocks), {"__name__": "guide"})
     assert "ChannelScaleRule" in capsys.readouterr().out
