@@ -374,9 +374,17 @@ class RandomGraph:
         """Returns what is kept whole, or has groups."""
         kinds = [lambda: layers.Softmax(axis=self.axis)]
         kinds += [lambda: layers.Lambda(lambda z: 2.0 * z)]
+        kinds += [lambda: self._over_channels] * 2
         if self.rank > 2 and self.channels(x) % 2 == 0:
             kinds.append(lambda: self._grouped(x))
         return self._one(kinds)()(x)
+
+    def _over_channels(self, x):
+        """Returns channels times what all have in common, or that alone."""
+        reduce = self._one((ops.mean, ops.max, ops.min, ops.var, ops.sum))
+        y = reduce(x, axis=self.axis, keepdims=True)
+        y = self._one((ops.sigmoid, ops.tanh, lambda z: z))(y)
+        return x * y if self._chance(0.8) else self._kernel(y)
 
     def _outputs(self):
         results = []

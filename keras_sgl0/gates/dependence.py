@@ -187,7 +187,7 @@ def _ways(node: Node, rule: Rule) -> tuple[list, list] | None:
     Those of the inputs, then those of the outputs.
     """
     # What mixes its inputs, as layer normalization does, is there without.
-    carries = rule.carries and not node.inner and not rule.why_inputs_stay
+    carries = rule.carries and not node.inner
     ties = rule.ties() if carries else None
     number = len(node.inputs)
     return None if ties is None else (ties[:number], ties[number:])

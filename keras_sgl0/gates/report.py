@@ -203,7 +203,7 @@ def _open_before(gate: HardConcrete) -> np.ndarray | None:
     alive = _open(calls[last].operation)
     for node in calls[last + 1 :]:
         rule = rule_for(node, ops.convert_to_numpy)
-        if not isinstance(rule, Channelwise) or rule.why_inputs_stay:
+        if not isinstance(rule, Channelwise) or not rule.carries:
             return None
         (y,) = node.outputs
         y.axes = rule.axes()

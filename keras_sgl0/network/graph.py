@@ -79,6 +79,7 @@ class Node:
         reason: Why it is one call although it is made of others, empty for
             what is not.
         calls: How often the operation is called in the whole model.
+        masked: Whether Keras hands on masks with its inputs.
         inner: What is inside the call and has channels of its own, such as
             the heads of an attention; set with the rule of the call.
     """
@@ -90,6 +91,7 @@ class Node:
     results: object
     reason: str = ""
     calls: int = 1
+    masked: bool = False
     inner: list[Tensor] = dataclasses.field(default_factory=list)
 
     @property

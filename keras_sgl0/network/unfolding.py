@@ -162,7 +162,11 @@ class _Walk:
         results = tree.map_structure(
             lambda s: Tensor(spec_of(s, sparse=s.sparse and self._sparse)), spec
         )
-        self.nodes.append(Node(operation, path, args, kwargs, results, reason))
+        given = tree.flatten((call.args, call.kwargs))
+        masked = any(mask_of(x) is not None for x in given)
+        self.nodes.append(
+            Node(operation, path, args, kwargs, results, reason, masked=masked)
+        )
         return results
 
     def _unfold(self, call, known, path, training):

@@ -46,6 +46,15 @@ def calls_of(view: keras.Model) -> list[Call]:
     return [call_of(node) for node in nodes if not node.is_input]
 
 
+def maker_name(x: keras.KerasTensor) -> str:
+    """Returns the name of the layer or operation that has made a tensor.
+
+    Args:
+        x: A symbolic tensor that a call has returned.
+    """
+    return x._keras_history.operation.name  # Private: there is no other way.
+
+
 def called_on_inputs(
     model: keras.Model,
     name: str,

@@ -65,6 +65,7 @@ def _is_same(one: Rewrite, other: Rewrite) -> bool:
     """Returns whether two calls want the same of their layer."""
     return (
         one.config == other.config
+        and (one.zeros, one.skipped) == (other.zeros, other.skipped)
         and one.arguments is other.arguments is None
         and one.weights.keys() == other.weights.keys()
         and all(

@@ -57,8 +57,8 @@ def to_rms_normalization(model: keras.Model) -> keras.Model:
 
     Of the centred stream the mean of squares is the variance. Use it before
     training: from then on the width of the stream is a family of structures,
-    which penalties, targets and `shrink` can make smaller. Layer normalization
-    needs all its channels.
+    which penalties, targets and `shrink` can make smaller with all that reads
+    it. Layer normalization keeps its size, and is given zeros for the rest.
 
     Each `LayerNormalization` becomes an `RMSNormalization` with gamma as its
     scale and, if there is a beta, an `EinsumDense` that adds it. The last of

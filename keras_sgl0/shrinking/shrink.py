@@ -134,11 +134,11 @@ def _layers(
     counted_after: set[int] = set()
     for calls in graph.by_operation().values():
         node = calls[0]
-        new_layer = rebuilt.layers[node]
         parameters = count_parameters(node.operation, counted)
         note = _note(node, cuts, rebuilt)
         if not parameters and not note:
             continue
+        new_layer = rebuilt.layers[node]
         output = node.outputs[0]
         cost = layer_cost(calls)
         # A layer may be followed in the new model alone, where sizes differ.

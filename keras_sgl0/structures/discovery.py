@@ -27,11 +27,13 @@ class SlicedAxis(NamedTuple):
         structures: For each index of the axis, the number of its structure,
             -1 where it belongs to none.
         role: What the slices are to their structures, see `rules.Slices`.
+        stays: Whether the axis is as long without some of the structures.
     """
 
     axis: int
     structures: np.ndarray
     role: Role
+    stays: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,6 +138,7 @@ def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
     liveness = Liveness(graph, _ones, "keep")
     liveness.forward(opaque)
     components = Components(graph, liveness.rules)
+    _refuse_without_savings(graph, liveness.rules, components)
     zeroed = _Zeroed(graph, liveness.rules, components)
     dry_run = Liveness(graph, zeroed, "keep")
     dry_run.forward(opaque)
@@ -158,6 +161,17 @@ def _analyse(graph: Graph) -> tuple[dict[Node, Rule], Components]:
                 f"it is not constant behind `{node.path}` with all zero",
             )
     return liveness.rules, components
+
+
+def _refuse_without_savings(graph, rules, components):
+    """Keeps what no weight goes with, such as zeros in a normalization."""
+    saves, found = np.zeros((2, components.size), bool)
+    for node in graph.nodes:
+        for own in rules[node].slices():
+            labels = components.labels[own.channels_of(node)][own.channels]
+            found[labels] = True
+            saves[labels] |= not own.stays
+    components.refuse(np.flatnonzero(found & ~saves), "it saves no weight")
 
 
 def _number(
@@ -253,7 +267,7 @@ def sliced_variables(
                 channels[own.channels_of(node)], len(variable.shape)
             )
             axes.setdefault(id(variable), []).append(
-                SlicedAxis(axis, along, own.role)
+                SlicedAxis(axis, along, own.role, own.stays)
             )
         for variable in layer.weights:
             if id(variable) in yielded:

@@ -294,6 +294,7 @@ class Structures:
             axes = []
             for sliced in entry.axes:
                 own = sliced.structures[sliced.structures >= 0]
+                own = own[: 0 if sliced.stays else None]
                 slots = np.bincount(self.families[own], minlength=number)
                 fixed = len(sliced.structures) - len(own)
                 # Structures of one family have equally many slots each.

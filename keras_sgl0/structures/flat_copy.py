@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,7 +11,8 @@ from keras import ops
 
 from keras_sgl0.network.copying import from_config, refresh, shared_weights
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
-from keras_sgl0.structures.slices import Rewrite, variable_of
+from keras_sgl0.network.views import maker_name
+from keras_sgl0.structures.slices import Rewrite, Zeros, variable_of
 
 
 class NotCopied(Exception):  # noqa: N818
@@ -55,7 +58,7 @@ class FlatCopy:
 
     def __init__(self, graph: Graph, name: str):
         self._tied = shared_weights(graph)
-        self._copies: dict[int, keras.Operation] = {}
+        self._copies: dict[int, tuple[keras.Operation, Zeros | None]] = {}
         self._owners: dict[str, keras.Operation] = {}
         self._names = {x.spec.name for x in tensors(graph.inputs)}
         # Names of layers in inner models give way to these.
@@ -131,7 +134,7 @@ class FlatCopy:
         for y, name in pairs:
             result = made[y]
             # Two outputs of one inner model have one name: no layer has it.
-            if name != own[y] and graph.output_names.count(name) == 1:
+            if name != own.get(y) and graph.output_names.count(name) == 1:
                 dtype = keras.backend.standardize_dtype(y.spec.dtype)
                 result = keras.layers.Identity(name=name, dtype=dtype)(result)
             results.append(result)
@@ -142,15 +145,23 @@ class FlatCopy:
         made = self.given(node, made)
         has_weights = bool(getattr(node.operation, "weights", ()))
         if has_weights and id(node.operation) in self._copies:
-            layer = self._copies[id(node.operation)]
+            layer, zeros = self._copies[id(node.operation)]
             self.layers[node] = layer
+            if zeros is not None:
+                return self._filled_call(node, layer, made, zeros)
             return self._shared_call(node, layer, made)
         change = self.change(node)
+        if change is not None and change.skipped:
+            return made[node.inputs[0]]
+        zeros = change.zeros if change else None
         try:
             if node in self._tied:
                 raise ValueError(self._tied[node])
             layer = self._copy(node, change)
-            results = _with(node, change).call(layer, made)
+            if zeros is not None:
+                results = self._filled_call(node, layer, made, zeros)
+            else:
+                results = _with(node, change).call(layer, made)
             self._set_weights(node.operation, layer, change)
         except Exception as error:
             # The config of a user's layer may raise anything. As long as the
@@ -160,7 +171,8 @@ class FlatCopy:
             layer = node.operation
             results = self._shared_call(node, layer, made)
             self.shared.append(node)
-        self._copies[id(node.operation)] = self.layers[node] = layer
+        self._copies[id(node.operation)] = layer, zeros
+        self.layers[node] = layer
         self._names.add(layer.name)
         self._owners.setdefault(layer.name, layer)
         return results
@@ -179,6 +191,32 @@ class FlatCopy:
             [*inner.values()], node.call(layer, inner), name=name
         )
         return model([made[x] for x in inner])
+
+    def _filled_call(self, node, layer, made, zeros: Zeros):
+        """Calls a layer with zeros for the channels that are cut."""
+        x = made[node.inputs[0]]
+        widths = [(0, 0)] * len(x.shape)
+        widths[zeros.axis] = (0, zeros.number)
+        filled = self._named(ops.pad, x, widths)
+        y = node.call(layer, {**made, node.inputs[0]: filled})
+        if not zeros.removed:
+            return y
+        stay = slice(None, x.shape[zeros.axis])
+        key = (*(slice(None) for _ in range(zeros.axis)), stay)
+        return self._named(operator.getitem, y, key)
+
+    def _named(self, function: Callable, *args):
+        """Calls an operation under a name that no other one has.
+
+        Keras numbers operations without a look at the model.
+        """
+        taken = self._names | self._outer
+        while True:
+            y = function(*args)
+            name = maker_name(y)
+            if name not in taken:
+                self._names.add(name)
+                return y
 
     def _copy(self, node, change):
         """Returns a copy of a layer, its weights not yet set."""

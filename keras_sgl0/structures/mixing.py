@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_sgl0.structures.registry import rule
 from keras_sgl0.structures.rules import Channelwise, Rule
-from keras_sgl0.structures.slices import Rewrite
+from keras_sgl0.structures.slices import Rewrite, Zeros
 
 MIXING = "each of its channels depends on others"
 
@@ -45,12 +45,24 @@ class OverChannels(Channelwise):
 
 @rule(keras.layers.LayerNormalization)
 class LayerNorm(OverChannels):
-    """Layer normalization, whose inputs stay: a zero counts in the mean."""
+    """Layer normalization, which is called with zeros for what is cut.
+
+    A zero counts in the mean and in the variance, so that the layer cannot do
+    without it. It needs no weight, however. The layer keeps its size, as do
+    gamma and beta; zeros stand behind the channels that stay, and their outputs
+    are taken off. Behind a gamma of zero an output is its beta, whatever the
+    input is.
+    """
+
+    zeros_only = True
+    carries = False
 
     @property
     def why_inputs_stay(self) -> str:
-        """Why no input channel can be cut."""
-        return f"`{self.node.path}` takes the mean over all channels"
+        """Why no input channel can be cut, empty where it can."""
+        if not self.node.masked:
+            return ""
+        return f"`{self.node.path}` hands on a mask, which zeros would stop"
 
     def refusal(self):
         if self.layer.rms_scaling:
@@ -58,17 +70,25 @@ class LayerNorm(OverChannels):
         return super().refusal()
 
     def slices(self):
-        """Returns gamma and beta."""
-        return self.vectors("member", "gamma", "beta")
+        """Returns gamma and beta, which are as long without a channel."""
+        return self.vectors("member", "gamma", "beta", stays=True)
 
     def constants(self, input_constants):
         """Returns beta where gamma is zero."""
         beta = self.vector("beta", 0.0)
         return np.where(self.vector("gamma", 1.0) == 0, beta, np.nan)
 
-    def reads(self, live, input_constants):
-        """Returns that all inputs are read."""
-        return [np.full(len(input_constants[0]), live.any())]
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        """Returns the layer with the channels that stay before the others."""
+        order = np.argsort(~kept_outputs, kind="stable")
+        vectors = {
+            name: self.vector(name, 1.0)[order]
+            for name in ("gamma", "beta")
+            if getattr(self.layer, name) is not None
+        }
+        axis = self.node.inputs[0].axes[0]
+        cut = int((~kept_outputs).sum())
+        return Rewrite({}, vectors, zeros=Zeros(axis, cut, removed=True))
 
 
 @rule(keras.layers.RMSNormalization)

@@ -6,6 +6,7 @@ import numpy as np
 from keras_sgl0.network.positions import product
 from keras_sgl0.structures.registry import rule
 from keras_sgl0.structures.rules import Channelwise
+from keras_sgl0.structures.slices import Rewrite, Zeros
 
 
 @rule(*("Mean", "Sum", "Max", "Min", "Amax", "Amin", "Var", "Std"))
@@ -13,7 +14,7 @@ class Reduction(Channelwise):
     """A number for all positions along some axes, or the sum of all channels.
 
     A channel that is zero may be left out of a sum. It counts in a mean, and
-    it may be the largest, so that what is over channels stays whole.
+    it may be the largest of all. There a zero takes its place.
     """
 
     several_axes = True
@@ -36,9 +37,11 @@ class Reduction(Channelwise):
             return "it is over all examples"
         if getattr(self.layer, "initial", None) is not None:
             return "it has an initial value"
-        whole = self._gone() >= set(x.axes)
-        if self._is_over_channels() and not (whole and self._is("Sum")):
-            return "it is over channels, and those that are zero count in it"
+        if self._is_over_channels():
+            if not self._gone() >= set(x.axes):
+                return "it is over some of the channel axes"
+            if len(x.axes) > 1 and not self._is("Sum"):
+                return "a zero over several axes counts in it"
         return ""
 
     def axes(self):
@@ -72,6 +75,14 @@ class Reduction(Channelwise):
         if self._is_over_channels():
             return [np.full(self.node.inputs[0].channels, live.any())]
         return super().reads(live, input_constants)
+
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        """Returns zeros for the channels that count though they are cut."""
+        if self._is("Sum") or not self._is_over_channels():
+            return Rewrite()
+        (axis,) = self.node.inputs[0].axes
+        cut = int((~kept_inputs[0]).sum())
+        return Rewrite(zeros=Zeros(axis, cut, removed=False))
 
     def _gone(self) -> set[int]:
         rank = self.node.inputs[0].rank

@@ -324,16 +324,19 @@ class Channelwise(Rule):
     def constants(self, input_constants):
         return input_constants[0]
 
-    def vectors(self, role: Role, *names: str) -> list[Slices]:
+    def vectors(
+        self, role: Role, *names: str, stays: bool = False
+    ) -> list[Slices]:
         """Returns the slices of variables with one entry a channel.
 
         Args:
             role: Their role.
             *names: The attributes that hold them; `None` there is left out.
+            stays: Whether they are as long without a channel.
         """
         own = np.arange(self.node.outputs[0].channels)
         return [
-            Slices(name, 0, own, role)
+            Slices(name, 0, own, role, stays=stays)
             for name in names
             if getattr(self.layer, name, None) is not None
         ]

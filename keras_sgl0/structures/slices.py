@@ -29,6 +29,8 @@ class Slices(NamedTuple):
         tensor: The tensor whose channels they are: an input, an output or one
             inside the call. `None` stands for the first input where the role
             is `"reader"`, or else for the first output.
+        stays: Whether the variable has as many entries without the channel, as
+            a layer that is called with a zero in its place.
     """
 
     variable: str
@@ -36,6 +38,7 @@ class Slices(NamedTuple):
     channels: np.ndarray
     role: Role
     tensor: Tensor | None = None
+    stays: bool = False
 
     def of(self, layer: keras.Operation) -> keras.Variable:
         """Returns the variable of a layer.
@@ -91,6 +94,20 @@ def variable_of(layer: keras.Operation, path: str) -> keras.Variable:
     return operator.attrgetter(path)(layer)
 
 
+class Zeros(NamedTuple):
+    """Zeros in the place of the channels that a call cannot do without.
+
+    Args:
+        axis: The channel axis of the call's input.
+        number: How many stand behind the channels that stay.
+        removed: Whether the output has as many channels too many.
+    """
+
+    axis: int
+    number: int
+    removed: bool
+
+
 @dataclasses.dataclass(frozen=True)
 class Rewrite:
     """A layer without the channels that are cut.
@@ -101,11 +118,16 @@ class Rewrite:
             `Slices`.
         arguments: The positional and keyword arguments of its call where they
             change, with a `Tensor` for every tensor.
+        zeros: Zeros that its first input is filled up with, `None` for none.
+        skipped: Whether it does nothing any more, so that its output is its
+            first input.
     """
 
     config: dict = dataclasses.field(default_factory=dict)
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     arguments: tuple[tuple, dict] | None = None
+    zeros: Zeros | None = None
+    skipped: bool = False
 
 
 def side_of(values: np.ndarray) -> tuple[int, np.ndarray]:

@@ -79,7 +79,12 @@ class GetItem(Narrowing):
         ):
             if axis in rows:
                 key[place] = _moved(own, rows[axis])
-        return Rewrite(arguments=((self.node.args[0], tuple(key)), {}))
+        whole = [Ellipsis, slice(None)]
+        whole += [slice(0, int(own.sum())) for own in rows.values()]
+        return Rewrite(
+            arguments=((self.node.args[0], tuple(key)), {}),
+            skipped=all(own in whole for own in key),
+        )
 
     def left(self):
         """Returns the axes of the output that were channel axes."""
@@ -194,7 +199,7 @@ class Pad(Moving):
             int(kept_outputs[:before].sum()),
             int(kept_outputs[end:].sum()),
         ]
-        return Rewrite({"pad_width": widths})
+        return Rewrite({"pad_width": widths}, skipped=not np.any(widths))
 
     def _channels_too(self) -> bool:
         return bool(self._widths[list(self.node.inputs[0].axes)].any())

@@ -6,7 +6,7 @@ from keras_sgl0.network.copying import with_config
 from keras_sgl0.network.graph import Node, Tensor
 from keras_sgl0.structures.registry import find, refusal, rule
 from keras_sgl0.structures.rules import Opaque, Rule
-from keras_sgl0.structures.slices import Rewrite, Slices
+from keras_sgl0.structures.slices import Rewrite, Slices, Zeros
 
 
 @rule(keras.layers.TimeDistributed)
@@ -24,7 +24,8 @@ class TimeDistributed(Rule):
         layer = self.layer.layer
         inputs = tuple(self._steps[x] for x in node.inputs)
         results = [self._steps[y] for y in node.outputs]
-        inner = Node(layer, node.path, inputs, {}, results)
+        masked = node.masked
+        inner = Node(layer, node.path, inputs, {}, results, masked=masked)
         kind = find(layer)
         own = kind() if kind else Opaque("the type of its layer is not known")
         self._own = own.bind(inner, values)
@@ -87,6 +88,7 @@ class TimeDistributed(Rule):
                 own.channels,
                 own.role,
                 whole[own.channels_of(self._own.node)],
+                own.stays,
             )
             for own in self._own.slices()
         ]
@@ -113,7 +115,10 @@ class TimeDistributed(Rule):
         change = self._own.cut(own, input_constants)
         weights = {f"layer.{name}": w for name, w in change.weights.items()}
         config = with_config(self.layer.layer, change.config)
-        return Rewrite({"layer": config}, weights)
+        zeros = change.zeros
+        if zeros is not None:
+            zeros = Zeros(zeros.axis + 1, zeros.number, zeros.removed)
+        return Rewrite({"layer": config}, weights, zeros=zeros)
 
 
 def _step(x: Tensor) -> Tensor:

@@ -3,8 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, assert_same_outputs, scramble, to_numpy
-from keras import layers
+from helpers import (
+    BACKEND,
+    assert_same_outputs,
+    cut_half,
+    scramble,
+    to_numpy,
+)
+from keras import layers, ops
 
 import keras_sgl0 as ks
 from keras_sgl0.network.unfolding import trace
@@ -128,7 +134,7 @@ def test_a_family_that_becomes_a_constant_is_none():
     assert found.fixed[0].reason == "its constant, not zero, counts in `norm`"
 
 
-def test_layer_normalization_has_dead_outputs_but_needs_its_inputs():
+def test_layer_normalization_needs_what_is_not_zero():
     inputs = keras.Input((5,))
     x = layers.Dense(6, name="first")(inputs)
     x = layers.LayerNormalization(name="norm")(x)
@@ -146,7 +152,25 @@ def test_layer_normalization_has_dead_outputs_but_needs_its_inputs():
     assert small.get_layer("first").units == 6
     (kept,) = report.kept
     assert (kept.layer, kept.channels) == ("norm", (0, 1))
-    assert kept.reason == "`norm` takes the mean over all channels"
+    assert kept.reason == "tied in `norm` to a channel that is alive"
+    assert_same_outputs(model, small)
+    # With inputs of zero they go; the layer keeps its size and their places.
+    first = model.get_layer("first")
+    first.kernel.assign(to_numpy(first.kernel) * (np.arange(6) > 1))
+    first.bias.assign([0, 0, 1, 2, 3, 4])
+    small, report = ks.shrink(model, 0)
+    assert report.kept == ()
+    assert small.get_layer("first").units == 4
+    np.testing.assert_array_equal(
+        small.get_layer("norm").gamma, [1, 2, 3, 4, 0, 0]
+    )
+    assert_same_outputs(model, small)
+    # A constant other than zero counts in the mean.
+    first.bias.assign([0, 3, 1, 2, 3, 4])
+    small, report = ks.shrink(model, 0)
+    assert small.get_layer("first").units == 5
+    (kept,) = report.kept
+    assert kept.reason == "its constant, not zero, counts in `norm`"
     assert_same_outputs(model, small)
 
 
@@ -161,8 +185,105 @@ def test_a_branch_behind_gammas_of_zero_is_not_read():
     model.get_layer("norm").gamma.assign(np.zeros(4))
     small, report = ks.shrink(model, 0)
     assert small.get_layer("wide").units == 1
-    assert report.dead_branches == ("wide",)
+    assert report.dead_branches == ("wide", "first")
     assert_same_outputs(model, small)
+
+
+def normalized(axis=-1, **options):
+    """Returns a stream that is normalized in front of and behind its sums."""
+    inputs = keras.Input((4, 4, 3))
+    x = layers.Conv2D(8, 1)(inputs)
+    x = layers.Permute((3, 1, 2))(x) if axis == 1 else x
+    for i in range(2):
+        y = layers.LayerNormalization(axis, name=f"pre_{i}", **options)(x)
+        y = layers.Permute((2, 3, 1))(y) if axis == 1 else y
+        y = layers.Conv2D(8, 1)(layers.Conv2D(12, 1, activation="gelu")(y))
+        y = layers.Permute((3, 1, 2))(y) if axis == 1 else y
+        x = layers.LayerNormalization(axis, name=f"post_{i}")(x + y)
+    x = ops.mean(x, (2, 3) if axis == 1 else (1, 2))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"axis": 1}, {"epsilon": 0.1}, {"center": False}]
+)
+def test_the_width_between_layer_normalizations_is_a_family(options):
+    if "axis" in options and BACKEND == "torch":
+        pytest.skip("Keras on PyTorch normalizes the last axis alone")
+    model = normalized(**options)
+    assert ks.structures(model).counts.tolist() == [8, 12, 12]
+    small, _ = cut_half(model)
+    # A second time nothing is left to cut, and nothing is added.
+    again, report = ks.shrink(small, 0)
+    assert report.relative_difference == 0
+    assert again.count_params() == small.count_params()
+    assert len(again.operations) == len(small.operations)
+    assert ks.structures(again).cost() == ks.structures(small).cost()
+    assert ks.structures(small).cost().parameters == small.count_params()
+
+
+@pytest.mark.skipif(
+    BACKEND != "tensorflow", reason="Keras rounds to float32 elsewhere"
+)
+def test_the_width_in_float64():
+    keras.config.set_floatx("float64")
+    try:
+        model = normalized()
+    finally:
+        keras.config.set_floatx("float32")
+    x = np.random.default_rng(0).normal(size=(5, 4, 4, 3))
+    small, _ = cut_half(model, inputs=x)
+    a, b = (to_numpy(m(x)) for m in (model, small))
+    assert np.abs(a - b).max() < 1e-12 * np.abs(a).max()
+
+
+def test_the_smaller_model_is_saved_and_is_plain_keras(tmp_path):
+    # Its operations are named like those that Keras makes next.
+    inputs = keras.Input((4, 5))
+    x = layers.Dense(8)(inputs)
+    x = layers.LayerNormalization()(x)
+    x = ops.pad(x, ((0, 0), (1, 2), (0, 0)))[:, 1:5]
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    names = [x.name for x in model.operations]
+    keras.backend.clear_session()
+    small, _ = cut_half(model)
+    assert len({x.name for x in small.operations}) == len(small.operations)
+    assert len(small.operations) > len(names)
+    small.save(tmp_path / "small.keras")
+    again = keras.saving.load_model(tmp_path / "small.keras")
+    assert_same_outputs(small, again)
+
+
+def test_without_a_gamma_no_output_is_dead():
+    inputs = keras.Input((5,))
+    x = layers.LayerNormalization(scale=False, name="norm")(
+        layers.Dense(6, name="first")(inputs)
+    )
+    found = ks.structures(keras.Model(inputs, layers.Dense(2)(x)))
+    assert len(found) == 0
+    reason = found.fixed[0].reason
+    assert reason == "it is not constant behind `norm` with all zero"
+
+
+def test_a_mask_keeps_what_is_normalized():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(6, 8, mask_zero=True)(inputs)
+    x = layers.LayerNormalization(name="norm")(x)
+    x = layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    (fixed, _) = ks.structures(model).fixed
+    assert fixed.reason == "`norm` hands on a mask, which zeros would stop"
+
+
+def test_a_shared_normalization_is_filled_up_in_all_calls():
+    norm = layers.LayerNormalization()
+    inputs = keras.Input((5,))
+    x = layers.Dense(8)(inputs)
+    x = norm(layers.Dense(8, "relu")(norm(x)) + x)
+    small, dead = cut_half(keras.Model(inputs, layers.Dense(2)(x)))
+    assert len(dead) == 8
+    kinds = [type(x) for x in small.layers]
+    assert kinds.count(layers.LayerNormalization) == 1
 
 
 @pytest.mark.parametrize(
@@ -189,8 +310,11 @@ def test_what_the_rules_cover(layer, shape, reason):
     assert reason is None or reason in rule.reason
 
 
-def test_steps_are_normalized_alone():
-    norm = layers.TimeDistributed(layers.RMSNormalization(), name="norm")
+@pytest.mark.parametrize(
+    "kind", [layers.RMSNormalization, layers.LayerNormalization]
+)
+def test_steps_are_normalized_alone(kind):
+    norm = layers.TimeDistributed(kind(), name="norm")
     inputs = keras.Input((6, 5))
     x = norm(layers.Dense(8, name="first")(inputs))
     model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))

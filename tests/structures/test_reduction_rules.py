@@ -1,12 +1,15 @@
 """The rules of operations that take means, pool and resize."""
 
+import keras
 import numpy as np
 import pytest
-from helpers import to_numpy
+from helpers import cut_half, to_numpy
 from keras import layers, ops
 from test_moving_rules import rule_of
 
+import keras_sgl0 as ks
 from keras_sgl0.structures.rules import Opaque
+from keras_sgl0.structures.slices import Zeros
 
 COVERED = [
     (lambda x: ops.mean(x, 1), (4, 3), (1,)),
@@ -48,8 +51,6 @@ OPAQUE = [
     (lambda x: ops.mean(x), (4, 3), "over all examples"),
     (lambda x: ops.max(x, (0, 1)), (4, 3), "over all examples"),
     (lambda x: ops.max(x, 1, initial=1.0), (4, 3), "an initial value"),
-    (lambda x: ops.mean(x, -1), (4, 3), "those that are zero count"),
-    (lambda x: ops.max(x, (1, 2)), (4, 3), "those that are zero count"),
     (lambda x: ops.glu(x, 1), (4, 3), "its halves are no channels"),
     (layers.Resizing(3, 7, pad_to_aspect_ratio=True), (4, 4, 3), "it pads"),
     (
@@ -88,6 +89,8 @@ def test_a_sum_over_channels_reads_them_and_can_do_without_zeros():
     for live in (True, False):
         (read,) = rule.reads(np.array([live]), [np.zeros(3)])
         assert read.tolist() == [live] * 3
+    kept = np.array([True, False, True])
+    assert rule.rewrite([kept], np.ones(1, bool), []).zeros is None
     rule = rule_of(lambda x: ops.sum(x, (1, 2)), (4, 3))
     assert rule.axes() == (0,)
     rule = rule_of(lambda x: ops.sum(x, 1), (None, 3))
@@ -95,6 +98,47 @@ def test_a_sum_over_channels_reads_them_and_can_do_without_zeros():
     np.testing.assert_array_equal(found, [np.nan, 0, np.nan])
     assert not rule.zeros_only
     assert rule.why_outputs_stay == ""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: ops.mean(x, -1, keepdims=True),
+        lambda x: ops.max(x, -1, keepdims=True),
+        lambda x: ops.min(x, (1, -1), keepdims=True),
+        lambda x: ops.amax(x, -1, keepdims=True),
+        lambda x: ops.amin(x, -1, keepdims=True),
+        lambda x: ops.var(x, -1, keepdims=True),
+        lambda x: ops.std(x, (1, -1), keepdims=True),
+    ],
+)
+def test_a_zero_takes_the_place_of_a_channel_that_counts(call):
+    rule = rule_of(call, (4, 3))
+    assert rule.zeros_only
+    kept = np.array([True, False, True])
+    change = rule.rewrite([kept], np.ones(1, bool), [])
+    assert change.zeros == Zeros(2, 1, removed=False)
+    inputs = keras.Input((4, 5))
+    x = layers.Dense(8)(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(x * call(x)))
+    small, dead = cut_half(model)
+    assert len(dead) == 8
+    again, _ = ks.shrink(small, 0)
+    assert len(again.operations) == len(small.operations)
+
+
+def test_what_is_over_some_of_the_channel_axes_stays():
+    def heads(x, call):
+        return call(layers.Reshape((4, 3, 2))(x))
+
+    for call, reason in (
+        (lambda x: ops.mean(x, -1), "over some of the channel axes"),
+        (lambda x: ops.max(x, (2, 3)), "a zero over several axes"),
+    ):
+        inputs = keras.Input((4, 5))
+        y = heads(layers.Dense(6)(inputs), call)
+        found = ks.structures(keras.Model(inputs, y))
+        assert reason in found.fixed[0].reason
 
 
 def test_halves_of_a_gated_unit():
