@@ -1,6 +1,7 @@
 """Builds the compiled network of a recipe and the callbacks that train it."""
 
 import contextlib
+from typing import cast
 
 import keras
 from keras import ops
@@ -15,6 +16,7 @@ from keras_sgl0.callbacks import (
     TargetDensity,
     VariableSplitting,
 )
+from keras_sgl0.callbacks.coupling import Weight
 from keras_sgl0.experiments.datasets import Dataset
 from keras_sgl0.experiments.penalties import make_penalty
 from keras_sgl0.experiments.recipe import Recipe
@@ -269,7 +271,8 @@ def callbacks_for(
     if _has_penalty(recipe) and recipe.groups == "coupled":
         factor = recipe.factor * scale
         penalty = make_penalty(recipe.penalty, factor, recipe.axis)
-        callbacks.append(CoupledGroups(penalty))
+        weight = cast(Weight, recipe.group_weight)
+        callbacks.append(CoupledGroups(penalty, weight=weight))
     schedule = (
         recipe.beta_ratio * recipe.factor * scale,
         recipe.growth,

@@ -114,3 +114,25 @@ def trainings_of(name: str) -> tuple[str, ...]:
 def all_trainings() -> dict[str, tuple[str, ...]]:
     """Returns the ways to train each penalty in `PENALTIES`, by its name."""
     return {name: trainings_of(name) for name in PENALTIES}
+
+
+def require_training(penalty: str, training: str):
+    """Raises unless a penalty can be trained in a way.
+
+    Args:
+        penalty: As in `penalty_class`.
+        training: The way.
+
+    Raises:
+        ValueError: If it cannot be.
+    """
+    if training in trainings_of(penalty):
+        return
+    ways = all_trainings()
+    pairs = "; ".join(f"{p}: {', '.join(w)}" for p, w in ways.items())
+    raise invalid(
+        "training",
+        f"one of {trainings_of(penalty)} for the penalty {penalty!r}, since "
+        f"these go together: {pairs}",
+        training,
+    )

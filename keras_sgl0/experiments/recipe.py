@@ -9,10 +9,10 @@ from keras_sgl0.callbacks.splitting import REFRESHES
 from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS, data_set
 from keras_sgl0.experiments.penalties import (
     PENALTIES,
-    all_trainings,
-    trainings_of,
+    require_training,
 )
 from keras_sgl0.experiments.recipe_fields import (
+    COUPLED_GROUPS,
     DENSITY,
     GATES,
     GROWTH,
@@ -40,7 +40,7 @@ from keras_sgl0.experiments.recipe_fields import (
 from keras_sgl0.gates.hard_concrete import TEST_GATES
 from keras_sgl0.groups import Axis
 from keras_sgl0.models.gated_layers import FANS
-from keras_sgl0.utils.validation import invalid, require
+from keras_sgl0.utils.validation import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,6 +121,13 @@ class Recipe:
         "cut together, over all layers that they run through.",
         ("kernel", "coupled"),
         used_by=(PENALTY,),
+    )
+    group_weight: str = setting(
+        "size",
+        "What the penalty of a structure counts: size, the root of its number "
+        "of weights; or this times the macs or parameters that it costs.",
+        ("size", "macs", "parameters"),
+        used_by=(PENALTY, NO_GATES, COUPLED_GROUPS),
     )
     factor: float = setting(
         0.1,
@@ -327,19 +334,8 @@ class Recipe:
             name, check = field.name, field.metadata["check"]
             value = check(name, getattr(self, name))
             object.__setattr__(self, name, value)  # frozen: once, here
-        if self.training not in trainings_of(self.penalty):
-            self._refuse_training()
+        require_training(self.penalty, self.training)
         self._require_use()
-
-    def _refuse_training(self):
-        ways = all_trainings()
-        pairs = "; ".join(f"{p}: {', '.join(w)}" for p, w in ways.items())
-        raise invalid(
-            "training",
-            f"one of {trainings_of(self.penalty)} for the penalty "
-            f"{self.penalty!r}, since these go together: {pairs}",
-            self.training,
-        )
 
     def _require_use(self):
         """Raises if a field is set that this recipe does not use."""

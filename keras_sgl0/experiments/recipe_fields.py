@@ -229,6 +229,11 @@ KERNEL_GROUPS = Use(
     lambda r: r.groups == "kernel",
     "with groups='coupled'",
 )
+COUPLED_GROUPS = Use(
+    "for coupled groups",
+    lambda r: r.groups == "coupled",
+    "with groups='kernel'",
+)
 GROWTH = Use("with a growth above 1", lambda r: r.growth > 1, "with growth=1")
 MILESTONES = Use(
     "with milestones", lambda r: bool(r.milestones), "without milestones"

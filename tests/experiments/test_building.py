@@ -10,6 +10,7 @@ import pytest
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments.building import (
     build,
+    callbacks_for,
     compile_classifier,
     error_rate,
 )
@@ -89,3 +90,10 @@ def test_a_recipe_penalises_what_makes_the_outputs_too(axis):
     ]
     factors = {penalty.factor for penalty in put}
     assert factors == {recipe.factor * scale}
+
+
+def test_structures_count_what_the_recipe_says():
+    recipe = adapt(RECIPES["digits_group_lasso_coupled"], group_weight="macs")
+    coupled, *_ = callbacks_for(recipe, 0.5)
+    assert coupled.weight == "macs"
+    assert coupled.penalty.factor == 0.5 * recipe.factor

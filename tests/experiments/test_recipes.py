@@ -558,6 +558,15 @@ USES = [
         [{}, PLAIN, GATES],
         [(NONE, "without a penalty")],
     ),
+    (
+        "group_weight",
+        "macs",
+        [COUPLED],
+        [
+            ({}, "with groups='kernel'"),
+            (GATES | COUPLED, "with the penalty 'l0_gates'"),
+        ],
+    ),
     *(
         (
             name,
