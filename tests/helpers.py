@@ -62,6 +62,10 @@ not_jax = pytest.mark.skipif(
 )
 
 
+# A target that is met in several fits compiles many steps there.
+slow_on_jax = pytest.mark.slow if BACKEND == "jax" else lambda test: test
+
+
 def compile_quickly(model, optimizer, loss, **arguments):
     """Compiles a model for a `fit` that starts soon."""
     model.compile(optimizer, loss, **(QUICK | arguments))

@@ -7,7 +7,13 @@ import keras
 import numpy as np
 import pytest
 from densities import WAYS, build, density_of, run, sgd, state, train
-from helpers import QUICK, to_numpy, two_gated_layers, two_layers
+from helpers import (
+    QUICK,
+    slow_on_jax,
+    to_numpy,
+    two_gated_layers,
+    two_layers,
+)
 
 import keras_sgl0 as ks
 from keras_sgl0.callbacks.lending import unique
@@ -26,6 +32,7 @@ def stop_before(epoch):
     return keras.callbacks.LambdaCallback(on_epoch_begin=stop)
 
 
+@slow_on_jax
 @pytest.mark.parametrize("of", ["weights", "neurons"])
 @pytest.mark.parametrize("way", ["group_lasso", "sgl0_splitting"])
 def test_a_resumed_run_is_the_uninterrupted_one(images, tmp_path, way, of):
@@ -61,6 +68,7 @@ def assert_met(model, density):
     assert density - below <= density_of(model) <= density + 1e-6
 
 
+@slow_on_jax
 def test_a_second_fit_meets_its_own_target(images):
     model, _ = run("sgl0_proximal", images, ks.TargetDensity(0.5))
     assert_given_back(model, ks.SGL0)
