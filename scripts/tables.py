@@ -1,6 +1,6 @@
 """Updates the tables of runs in Markdown pages from the result files.
 
-python scripts/tables.py                          # README.md, docs/results.md
+python scripts/tables.py                          # README.md and docs/
 python scripts/tables.py --check                  # only checks them
 python scripts/tables.py runs/sweep/sweep.md
 """
@@ -20,7 +20,11 @@ _CHECK = flags.DEFINE_bool(
     "check", False, "Change nothing; fail if a page is out of date."
 )
 _ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [_ROOT / "README.md", _ROOT / "docs" / "results.md"]
+PAGES = [
+    _ROOT / "README.md",
+    _ROOT / "docs" / "results.md",
+    _ROOT / "docs" / "guides" / "which_method.md",
+]
 
 
 def main(pages):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_scripts import run_script
 
-from keras_sgl0 import SGL0, structures
+from keras_sgl0 import SGL0, count_macs, structures
 from keras_sgl0 import path as ks_path
 from keras_sgl0.experiments import plots
 from keras_sgl0.experiments.plots.methods import _front
@@ -339,6 +339,35 @@ def test_structures_of_inputs_without_a_size():
     )
     (axis,) = plots.structures(structures(model)).axes
     assert axis.get_xlabel().startswith("% of the parameters")
+
+
+def test_before_and_after_shows_each_layer_with_a_kernel():
+    before, after = ResNet(depth=8), ResNet(depth=8, width=0.5)
+    figure = plots.before_and_after(before, after)
+    channels, macs = figure.axes
+    costs = [count_macs(model) for model in (before, after)]
+    names = [text.get_text() for text in channels.get_yticklabels()]
+    assert names == [e.layer for e in costs[0].layers if e.macs]
+    for bars, cost in zip(macs.containers, costs, strict=True):
+        found = [bar.get_width() for bar in bars]
+        assert found == [e.macs for e in cost.layers if e.macs]
+        assert sum(found) == cost.macs
+    for bars, model in zip(channels.containers, (before, after), strict=True):
+        widths = dict(zip(names, bars, strict=True))
+        for name, bar in widths.items():
+            kernel = model.get_layer(name).kernel
+            assert bar.get_width() == kernel.shape[-1]
+
+
+def test_before_and_after_without_sizes_shows_channels_alone():
+    inputs = keras.Input((None, None, 3))
+    conv = keras.layers.Conv2D(4, 3, name="conv")
+    model = keras.Model(inputs, conv(inputs))
+    (axis,) = plots.before_and_after(model, model).axes
+    assert axis.get_title() == "output channels: 4 before, 4 after"
+    flat = keras.Sequential([keras.Input((3,)), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match=r"`before`. Expected a model with a"):
+        plots.before_and_after(flat, model)
 
 
 def test_save_writes_the_same_files_again(sweep, tmp_path):

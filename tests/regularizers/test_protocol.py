@@ -15,7 +15,7 @@ from keras_sgl0.groups import group_norms
 from keras_sgl0.regularizers import trainings
 
 W = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
-README = pathlib.Path(__file__).parents[2] / "README.md"
+GUIDE = pathlib.Path(__file__).parents[2] / "docs/guides/penalties.md"
 
 
 class Norms(ks.GroupPenalty):
@@ -98,7 +98,7 @@ def made(name):
 
 
 def rows():
-    text = README.read_text()
+    text = GUIDE.read_text()
     table = text[text.index("| class | penalty | ways |") :].split("\n\n")[0]
     for line in table.splitlines()[2:]:
         cells = re.split(r"(?<!\\)\|", line)[1:-1]
@@ -109,7 +109,7 @@ def rows():
 
 
 @pytest.mark.parametrize(("name", "ways"), list(rows()))
-def test_the_readme_lists_the_ways_to_train(name, ways):
+def test_the_guide_lists_the_ways_to_train(name, ways):
     expected = {LETTERS[t] for t in trainings(made(name)) if t in LETTERS}
     listed = re.findall(r"\b([gsp])\b(?: \((.*?)\))?", ways)
     exceptions = {letter for letter, note in listed if f"`{name}`" in note}

@@ -4,6 +4,7 @@ Each function returns a `matplotlib.figure.Figure`, which notebooks show and
 `save` writes.
 """
 
+from keras_sgl0.experiments.plots.changes import before_and_after
 from keras_sgl0.experiments.plots.drawing import save
 from keras_sgl0.experiments.plots.histories import epochs
 from keras_sgl0.experiments.plots.methods import against, pareto
@@ -12,6 +13,7 @@ from keras_sgl0.experiments.plots.paths import path
 
 __all__ = [
     "against",
+    "before_and_after",
     "epochs",
     "filters",
     "pareto",
