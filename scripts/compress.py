@@ -37,6 +37,8 @@ BUDGETS = {
 OPTIONS = {
     "distill": "What the original shows: outputs or features.",
     "runtime": "Where to measure latency: keras, litert or onnx.",
+    "method": "How to find what goes: importance, or by training with "
+    "group_lasso, sgl0 or gates.",
     "importance": "What tells which channels go, see `ks.prune`.",
     "scope": "What importance is relative to: family or global.",
 }

@@ -537,6 +537,7 @@ CALLS = [
             learning_rate=optional(real(above=0)),
             distillation=real(at_least=0, below=1),
             distill=choice("outputs", "features"),
+            method=choice("importance"),
             # "taylor" and "apoz" have the training data.
             **CRITERIA
             | {

@@ -14,22 +14,19 @@ from keras_sgl0.compression.arguments import (
     require_compiled,
 )
 from keras_sgl0.compression.budget import Budget, require_alone
-from keras_sgl0.compression.driver import (
-    SHARE_OF_TRAINING,
-    Options,
-    Task,
-    lineage_of,
-    resolve,
-    walk,
-)
+from keras_sgl0.compression.driver import Task, lineage_of, walk
 from keras_sgl0.compression.drops import drop, monitored
 from keras_sgl0.compression.importance import Importance
+from keras_sgl0.compression.options import (
+    SHARE_OF_ONE_SIZE,
+    SHARE_OF_TRAINING,
+    Options,
+    resolve,
+)
 from keras_sgl0.compression.report import CompressReport
 from keras_sgl0.structures.families import Measure, structures
 from keras_sgl0.utils.validation import RunError, choice, finite_float, integer
 
-# By default the model is trained for this share of what the original was.
-_SHARE_OF_TRAINING = 0.5
 # The size of a model as a share of the one before, where the size is searched.
 _STEP = 5 / 6
 # The search ends after so many sizes in a row that are worse: a drop of a few
@@ -53,6 +50,7 @@ def compress(
     learning_rate: float | None = None,
     distillation: float = 0.5,
     distill: str = "outputs",
+    method: str = "importance",
     importance: Importance = "taylor",
     scope: str = BEST,
     limits: float | Mapping[str, float] = 1.0,
@@ -78,6 +76,19 @@ def compress(
 
     Frozen layers are cut and refit too, but not trained. The model passed in is
     not changed.
+
+    *Other methods.* What goes can also be found by training, in the first half
+    of the epochs, which then takes the place of the first two steps:
+
+    * `"group_lasso"` and `"sgl0"`: `CoupledGroups` with this penalty by
+      `ProximalStep`, steered by `TargetDensity`. Without a gradient, the
+      penalty would bring the mean structure a tenth of its way to zero.
+    * `"gates"`: `add_gates` with a `L0Constraint` on what is expected to be
+      left. What the gates leave above the budget goes by importance; where
+      they leave less, the model is smaller than it may be.
+
+    A penalty does not touch frozen layers, gates do. In these trainings the
+    whole network is trained, which takes longer.
 
     Args:
         model: A built and compiled model, with one or several outputs.
@@ -116,7 +127,11 @@ def compress(
             reader of each family of structures reads is drawn to the channels
             of the model that are left of it, by the mean of
             `||t - s||^2 / ||t||^2`. It takes about as long.
-        importance: What tells which structures go, see `prune`.
+        method: What tells which structures go: `"importance"`, or a training
+            with `"group_lasso"`, `"sgl0"` or `"gates"`, see above. These need
+            two epochs or more, know no `limits`, `minimum` and `round_to`,
+            and no budget of `latency`; `"gates"` none of `channels`.
+        importance: How important a structure is, see `prune`.
         scope: What importance is compared to, see `prune`. `"best"` tries
             each and keeps the cut with the smallest loss on training data
             after the repair, before any training.
@@ -170,13 +185,21 @@ def compress(
         verbose,
     )
     folder = folder_of(workdir)
-    own = epochs, learning_rate, distillation, distill, batch_size, runtime
+    own = (
+        epochs,
+        learning_rate,
+        distillation,
+        distill,
+        batch_size,
+        runtime,
+        method,
+    )
     if max_drop is not None:
         require_alone("max_drop", max_drop, given)
         options = Options(*own, SHARE_OF_TRAINING)
         return _smallest(task, options, folder, max_drop, metric)
     budget = Budget.one_of(**given)
-    settings = resolve(task, budget, Options(*own, _SHARE_OF_TRAINING))
+    settings = resolve(task, budget, Options(*own, SHARE_OF_ONE_SIZE))
     if budget.measure != "latency":
         task.criteria[0].require_reach(structures(model), model, budget)
     return task.compress(settings, model, folder, lineage_of(task, distill))

@@ -38,13 +38,6 @@ class Distilled(keras.Model):
     logarithms. For one with a binary cross-entropy it is the same of a class
     and its complement, and for any other `mean (t - s)^2`.
 
-    With features the second sum has one term more, the relative error of what
-    the student has of them,
-
-    `mean_features ||t_kept - s||^2 / ||t_kept||^2`
-
-    where `t_kept` are the channels of the teacher that the student has, too.
-
     It shares the layers of the student, so training it trains the student.
 
     Args:
@@ -53,12 +46,10 @@ class Distilled(keras.Model):
         losses: The loss of each output, in order, as `compile` takes it.
         weight: The share of the distillation in the loss, in [0, 1).
         temperature: `T`, more than 0.
-        features: Tensors of the student and of the teacher to compare.
 
     Reference:
         Hinton, Vinyals, Dean: Distilling the knowledge in a neural network,
-        2015, section 2. Features: Romero et al., FitNets, 2015, eq. 3, without
-        the regressor.
+        2015, section 2.
 
     Example:
         >>> loss = keras.losses.CategoricalCrossentropy(from_logits=True)
@@ -74,44 +65,14 @@ class Distilled(keras.Model):
         losses: list,
         weight: float = 0.5,
         temperature: float = 2.0,
-        features: Sequence[Feature] = (),
     ):
         view = functional(student)
         super().__init__(view.input, view.output, name=student.name)
-        self._axes = [own.axis for own in features]
-        self._channels = [own.channels.tolist() for own in features]
-        self._seen: Any = None
-        if features:
-            own = functional(teacher)
-            teacher = keras.Model(
-                own.input, [own.output, [f.teacher for f in features]]
-            )
-            self._seen = _Untracked(
-                keras.Model(
-                    view.input, [view.output, [f.student for f in features]]
-                )
-            )
         self._weight = weight
         self._distances = [_distance(loss, temperature) for loss in losses]
         # In a list that Keras does not look into: the teacher is neither
         # trained nor a layer of the student.
         self._teacher: Any = _Untracked(teacher)
-
-    def call(self, inputs, training=None, mask=None):
-        """Returns the outputs of the student, and keeps its features.
-
-        Args:
-            inputs: The inputs.
-            training: Whether the model is in training mode.
-            mask: The masks of the inputs.
-        """
-        if self._seen is None:
-            return super().call(inputs, training=training, mask=mask)
-        # The loss of the same step looks at them.
-        outputs, self._seen.features = self._seen.model.call(
-            inputs, training=training, mask=mask
-        )
-        return outputs
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
@@ -135,36 +96,109 @@ class Distilled(keras.Model):
         if not training:
             return own
         targets = self._teacher.model(x, training=False)
-        total = 0.0
-        if self._seen is not None:
-            targets, features = targets
-            total = self._feature_error(features)
-        targets = tree.flatten(targets)
-        for distance, t, s in zip(
-            self._distances, targets, tree.flatten(y_pred), strict=True
-        ):
-            t = ops.cast(ops.stop_gradient(t), "float32")
-            total = total + distance(t, ops.cast(s, "float32"))
+        total = self.distance(targets, y_pred)
         return (1 - self._weight) * own + self._weight * ops.cast(
             total, own.dtype
         )
 
-    def _feature_error(self, targets):
-        """Returns the mean relative error of the student's features."""
-        found = zip(
-            targets,
+    def distance(self, targets, y_pred):
+        """Returns how far the student is from the teacher.
+
+        Args:
+            targets: What the teacher returns.
+            y_pred: The outputs of the student.
+        """
+        total = 0.0
+        for distance, t, s in zip(
+            self._distances,
+            tree.flatten(targets),
+            tree.flatten(y_pred),
+            strict=True,
+        ):
+            t = ops.cast(ops.stop_gradient(t), "float32")
+            total = total + distance(t, ops.cast(s, "float32"))
+        return total
+
+
+class FeaturesDistilled(Distilled):
+    r"""A student whose features are drawn to those of the teacher, too.
+
+    The distillation in the loss of `Distilled` has one term more, the relative
+    error of what the student has of the features,
+
+    `mean_features ||t_kept - s||^2 / ||t_kept||^2`
+
+    where `t_kept` are the channels of the teacher that the student has, too.
+
+    Args:
+        student: The model to train.
+        teacher: A model with the same inputs and outputs. It is not changed.
+        losses: The loss of each output, in order, as `compile` takes it.
+        features: Tensors of the student and of the teacher to compare.
+        weight: As in `Distilled`.
+        temperature: As in `Distilled`.
+
+    Reference:
+        Romero et al., FitNets, 2015, eq. 3, without the regressor.
+    """
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        losses: list,
+        features: Sequence[Feature],
+        weight: float = 0.5,
+        temperature: float = 2.0,
+    ):
+        own, view = functional(teacher), functional(student)
+        guide = keras.Model(
+            own.input, [own.output, [f.teacher for f in features]]
+        )
+        super().__init__(student, guide, losses, weight, temperature)
+        self._axes = [own.axis for own in features]
+        self._channels = [own.channels.tolist() for own in features]
+        self._seen: Any = _Untracked(
+            keras.Model(
+                view.input, [view.output, [f.student for f in features]]
+            )
+        )
+
+    def call(self, inputs, training=None, mask=None):
+        """Returns the outputs of the student, and keeps its features.
+
+        Args:
+            inputs: The inputs.
+            training: Whether the model is in training mode.
+            mask: The masks of the inputs.
+        """
+        # The loss of the same step looks at them.
+        outputs, self._seen.features = self._seen.model.call(
+            inputs, training=training, mask=mask
+        )
+        return outputs
+
+    def distance(self, targets, y_pred):
+        """Returns how far the student is from the teacher, features included.
+
+        Args:
+            targets: The outputs and the features of the teacher.
+            y_pred: The outputs of the student.
+        """
+        outputs, features = targets
+        errors = []
+        for t, s, axis, channels in zip(
+            features,
             self._seen.features,
             self._axes,
             self._channels,
             strict=True,
-        )
-        errors = []
-        for t, s, axis, channels in found:
+        ):
             t = ops.cast(ops.stop_gradient(t), "float32")
             t = ops.take(t, channels, axis=axis)
             error = ops.mean(ops.square(t - ops.cast(s, "float32")))
             errors.append(error / (ops.mean(ops.square(t)) + 1e-7))
-        return sum(errors) / len(errors)
+        return super().distance(outputs, y_pred) + sum(errors) / len(errors)
 
 
 class _Untracked:

@@ -5,71 +5,33 @@ import functools
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_sgl0.compression.arguments import DISTILL
 from keras_sgl0.compression.budget import Budget
 from keras_sgl0.compression.features import Lineage
+from keras_sgl0.compression.options import Options, resolve
 from keras_sgl0.compression.prune import Criteria, cut
 from keras_sgl0.compression.recovery import (
     number_of_batches,
     recover,
-    require_fits,
     some_examples,
 )
 from keras_sgl0.compression.report import CompressReport, PruneReport, Settings
+from keras_sgl0.compression.search import alive, gate_search, penalty_search
 from keras_sgl0.compression.state import State, fingerprint, write
 from keras_sgl0.compression.timing import (
-    RUNTIMES,
     compare_on,
     free_multiple,
     kept_for_latency,
 )
 from keras_sgl0.network.compilation import compile_like
-from keras_sgl0.network.optimizers import peak_learning_rate, renewed
+from keras_sgl0.network.optimizers import renewed
 from keras_sgl0.structures.families import Cost, Measure, Structures, structures
-from keras_sgl0.utils.validation import (
-    choice,
-    finite_float,
-    integer,
-    require,
-)
-
-# On how many examples scores and repairs are computed.
-_EXAMPLES = 1024
-# Epochs, where the optimizer does not tell how long the original was trained.
-_EPOCHS = 10
-_MOST_EPOCHS = 40
-# By default a size along a path is trained for this share of what the original
-# was.
-SHARE_OF_TRAINING = 1 / 7
-
-
-class Options(NamedTuple):
-    """How to train, as a caller gives it; see `compress`.
-
-    Args:
-        epochs: For how many epochs, `None` for a default.
-        learning_rate: The peak, `None` for a default.
-        distillation: The share of the distillation in the loss.
-        distill: What of the original is distilled.
-        batch_size: How many examples of arrays make a batch.
-        runtime: Where the latency is measured.
-        share_of_training: How long to train by default, as a share of what the
-            optimizer has trained the model.
-    """
-
-    epochs: int | None
-    learning_rate: float | None
-    distillation: float
-    distill: str
-    batch_size: int
-    runtime: str
-    share_of_training: float
+from keras_sgl0.utils.validation import choice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,13 +77,28 @@ class Task:
         for name in ("limits", "minimum", "round_to", "scope"):
             key[name] = [str(getattr(own, name)) for own in self.criteria]
         key["model"] = [fingerprint(m) for m in (self.model, start)]
-        path = None
+
+        def state_in(name):
+            path = None if folder is None else os.path.join(folder, name)
+            return State(path, key)
+
         if folder is not None:
             os.makedirs(folder, exist_ok=True)
-            path = os.path.join(folder, "state.npz")
-        state = State(path, key)
+        state = state_in("state.npz")
         found = structures(start)
-        small, pruned = self._cut(settings, start, found, state)
+        searched = found
+        if settings.search:
+            # One that has ended only gives its model back.
+            own = self._search(
+                settings, start, found, state_in("search.npz"), state
+            )
+            searched = structures(own)
+        if state.kept is not None:  # the cut was made earlier
+            small, pruned = cut(searched, state.kept, settings.method)
+        elif settings.search:
+            small, pruned = self._cut_searched(settings, own, searched, state)
+        else:
+            small, pruned = self._cut(settings, start, found, state)
         if lineage is not None:
             lineage.cut(found, cast(np.ndarray, state.kept))
         history = recover(
@@ -129,7 +106,9 @@ class Task:
             self.model,
             self.train,
             self.validation,
-            settings,
+            dataclasses.replace(
+                settings, epochs=settings.epochs - settings.search
+            ),
             state,
             self.verbose,
             lineage,
@@ -172,12 +151,7 @@ class Task:
         found: Structures,
         state: State,
     ) -> tuple[keras.Model, PruneReport]:
-        """Returns the model after the cut.
-
-        Where the cut was made earlier, the state has its weights.
-        """
-        if state.kept is not None:
-            return cut(found, state.kept, settings.importance)
+        """Returns the model after the best of several cuts."""
         size = settings.batch_size
         some = some_examples(self.train, settings.examples, size, settings.seed)
         # Scores by the loss need a compiled model.
@@ -209,6 +183,85 @@ class Task:
         }
         return small, pruned
 
+    def _search(
+        self,
+        settings: Settings,
+        start: keras.Model,
+        found: Structures,
+        state: State,
+        end: State,
+    ) -> keras.Model:
+        """Returns the model to cut after a training that leaves zeros.
+
+        Args:
+            settings: For how long and so on.
+            start: The model.
+            found: Its structures.
+            state: The state of this training.
+            end: That of the training after the cut, which gets the logs.
+        """
+        own = dataclasses.replace(settings, epochs=settings.search)
+        number = number_of_batches(self.train, settings.batch_size, "train")
+        budget, steps = self._budget(settings, found), number * own.epochs
+        if settings.method == "gates":
+            search = gate_search(start, budget, steps, settings.seed)
+        else:
+            rate = settings.learning_rate
+            search = penalty_search(settings.method, found, budget, rate, steps)
+        end.facts["search"] = recover(
+            search.student,
+            self.model,
+            self.train,
+            self.validation,
+            own,
+            state,
+            self.verbose,
+            search=search,
+        )
+        return search.result()
+
+    def _cut_searched(
+        self,
+        settings: Settings,
+        searched: keras.Model,
+        found: Structures,
+        state: State,
+    ) -> tuple[keras.Model, PruneReport]:
+        """Returns the model without what a search has set to zero.
+
+        What is above the budget goes by importance.
+        """
+        size = settings.batch_size
+        some = some_examples(self.train, settings.examples, size, settings.seed)
+        compile_like(searched, self.model, renewed(self.model.optimizer))
+        kept, repair = alive(found), None
+        measure = cast(Measure, settings.measure)
+        most = settings.share * self._whole.of(measure)
+        criteria = self.criteria[0]
+        if found.cost(kept).of(measure) > most:
+            repair = some
+            scores = criteria.scores(found, searched, some, size)
+            budget = self._budget(settings, found)
+            kept = criteria.select(found, budget, scores, kept)
+        small, pruned = cut(found, kept, settings.method, repair, size)
+        compile_like(small, self.model, renewed(self.model.optimizer))
+        state.kept = np.asarray(kept)
+        state.facts |= {
+            "original": self.evaluate(self.model, size),
+            "cut": self.evaluate(small, size),
+            "predicted": None,
+            "scope": criteria.scope,
+            "round_to": 1,
+        }
+        return small, pruned
+
+    def _budget(self, settings: Settings, found: Structures) -> Budget:
+        """Returns the budget as a share of the model to cut."""
+        measure = cast(Measure, settings.measure)
+        whole = self._whole.of(measure)
+        share = settings.share * whole / found.cost().of(measure)
+        return Budget(measure, min(share, 1.0))
+
     def _kept(
         self,
         settings: Settings,
@@ -226,11 +279,7 @@ class Task:
                 settings.share,
                 settings.runtime,
             )
-        # The budget is a share of the task's model, not of the one to cut.
-        measure = cast(Measure, settings.measure)
-        whole = self._whole.of(measure)
-        share = settings.share * whole / found.cost().of(measure)
-        budget = Budget(measure, min(share, 1.0))
+        budget = self._budget(settings, found)
         return criteria.select(found, budget, scores), None
 
     def _report(self, settings, small, pruned, state, history):
@@ -249,7 +298,7 @@ class Task:
             predicted=state.facts["predicted"],
             scope=state.facts["scope"],
             round_to=state.facts["round_to"],
-            history=tuple(history),
+            history=(*state.facts.get("search", ()), *history),
         )
 
 
@@ -263,57 +312,6 @@ def _loss(model: keras.Model, data: list[tuple]) -> float:
         total += size * float(values["loss"])
         number += size
     return total / number if np.isfinite(total) else np.inf
-
-
-def resolve(task: Task, budget: Budget, options: Options) -> Settings:
-    """Returns the settings, with the defaults that come from the model.
-
-    Args:
-        task: What is compressed.
-        budget: What it may cost.
-        options: What the caller gave.
-
-    Raises:
-        ValueError: If an argument is out of range.
-    """
-    batch_size = options.batch_size
-    integer("batch_size", batch_size, at_least=1)
-    require(
-        isinstance(task.verbose, str | int)
-        and task.verbose in ("auto", 0, 1, 2),
-        "verbose",
-        '"auto", 0, 1 or 2, as `fit` takes it',
-        task.verbose,
-    )
-    require_fits(task.model, task.train, batch_size, "train")
-    if task.validation is not None:
-        require_fits(task.model, task.validation, batch_size, "validation")
-    number = number_of_batches(task.train, batch_size, "train")
-    optimizer = task.model.optimizer
-    epochs, learning_rate = options.epochs, options.learning_rate
-    if epochs is None:
-        trained = int(ops.convert_to_numpy(optimizer.iterations)) / number
-        epochs = _EPOCHS
-        if trained:
-            epochs = round(options.share_of_training * trained)
-        epochs = min(max(epochs, 1), _MOST_EPOCHS)
-    if learning_rate is None:
-        learning_rate = peak_learning_rate(optimizer)
-    return Settings(
-        measure=budget.measure,
-        share=budget.share,
-        runtime=choice("runtime", options.runtime, RUNTIMES),
-        importance=task.criteria[0].name,
-        epochs=integer("epochs", epochs, at_least=0),
-        learning_rate=finite_float("learning_rate", learning_rate, above=0),
-        distillation=finite_float(
-            "distillation", options.distillation, at_least=0, below=1
-        ),
-        distill=choice("distill", options.distill, DISTILL),
-        examples=_EXAMPLES,
-        batch_size=batch_size,
-        seed=task.criteria[0].seed,
-    )
 
 
 def lineage_of(task: Task, distill: str) -> Lineage | None:

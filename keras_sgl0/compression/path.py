@@ -13,14 +13,10 @@ from keras_sgl0.compression.arguments import (
     require_compiled,
 )
 from keras_sgl0.compression.budget import Budget
-from keras_sgl0.compression.driver import (
-    SHARE_OF_TRAINING,
-    Options,
-    Task,
-    walk,
-)
+from keras_sgl0.compression.driver import Task, walk
 from keras_sgl0.compression.drops import drop
 from keras_sgl0.compression.importance import Importance
+from keras_sgl0.compression.options import SHARE_OF_TRAINING, Options
 from keras_sgl0.compression.report import CompressReport, PathReport
 from keras_sgl0.structures.families import structures
 from keras_sgl0.utils.validation import (
@@ -111,6 +107,7 @@ def path(
     learning_rate: float | None = None,
     distillation: float = 0.5,
     distill: str = "outputs",
+    method: str = "importance",
     importance: Importance = "taylor",
     scope: str = BEST,
     limits: float | Mapping[str, float] = 1.0,
@@ -142,6 +139,7 @@ def path(
         learning_rate: As in `compress`.
         distillation: As in `compress`.
         distill: As in `compress`.
+        method: As in `compress`, for each size.
         importance: As in `compress`.
         scope: As in `compress`.
         limits: As in `compress`, of the channels that the size before has.
@@ -186,6 +184,7 @@ def path(
         distill,
         batch_size,
         runtime,
+        method,
         SHARE_OF_TRAINING,
     )
     sizes = list(walk(task, budgets, options, folder_of(workdir)))

@@ -240,7 +240,11 @@ class Criteria:
         return scores(self.importance, sources)
 
     def select(
-        self, found: Structures, budget: Budget, scores: np.ndarray
+        self,
+        found: Structures,
+        budget: Budget,
+        scores: np.ndarray,
+        alive: np.ndarray | None = None,
     ) -> np.ndarray:
         """Returns flags, which structures are kept.
 
@@ -248,17 +252,19 @@ class Criteria:
             found: The structures of the model.
             budget: What it may cost.
             scores: How important each is.
+            alive: Flags, which may be kept at all; `None` for all.
         """
-        whole = np.ones(found.size, bool)
+        if alive is None:
+            alive = np.ones(found.size, bool)
         if budget.share == 1:
-            return whole
+            return alive
         most = budget.share * found.cost().of(budget.measure)
         if self.scope == "cost":
             scores = scores / found.savings(budget.measure)[found.families]
         return select(
             found,
             scores,
-            whole,
+            alive,
             ((1 - PRECISION) * most, most),
             budget.measure,
             self._floor(found),

@@ -7,9 +7,13 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_sgl0.compression.distillation import Distilled
+from keras_sgl0.compression.distillation import (
+    Distilled,
+    FeaturesDistilled,
+)
 from keras_sgl0.compression.features import Lineage
 from keras_sgl0.compression.report import Settings
+from keras_sgl0.compression.search import Search
 from keras_sgl0.compression.state import State
 from keras_sgl0.network.batches import batches
 from keras_sgl0.network.compilation import (
@@ -175,6 +179,7 @@ def recover(
     state: State,
     verbose: object,
     lineage: Lineage | None = None,
+    search: Search | None = None,
 ) -> list[dict]:
     """Trains a student by its labels and by the outputs of its teacher.
 
@@ -187,21 +192,31 @@ def recover(
         state: Where to begin, and where to keep what each epoch leaves.
         verbose: As for `fit`.
         lineage: Where features to compare come from, `None` for none.
+        search: What makes the student sparse, `None` for nothing.
 
     Returns:
         The logs of each epoch.
     """
-    options: dict[str, Any] = {"weight": settings.distillation}
-    guide = teacher
-    if lineage is not None:
-        guide = lineage.teacher
-        options["features"] = lineage.features(student)
-    model: keras.Model = Distilled(
-        student, guide, losses_of_outputs(teacher), **options
-    )
+    losses = losses_of_outputs(teacher)
+    model: keras.Model
+    if lineage is None:
+        model = Distilled(student, teacher, losses, settings.distillation)
+    else:
+        model = FeaturesDistilled(
+            student,
+            lineage.teacher,
+            losses,
+            lineage.features(student),
+            settings.distillation,
+        )
     batch_size = settings.batch_size
     steps = settings.epochs * number_of_batches(train, batch_size, "train")
     optimizer = with_schedule(teacher.optimizer, settings.learning_rate, steps)
+    callbacks: list[keras.callbacks.Callback] = [_Keep(state)]
+    if search is not None:
+        optimizer = search.optimizer(optimizer)
+        # Behind what cuts at the end of an epoch.
+        callbacks = [*search.callbacks, *callbacks]
     compile_like(model, teacher, optimizer)
     first = state.begin(model)
     if first == settings.epochs:
@@ -214,7 +229,7 @@ def recover(
         epochs=settings.epochs,
         initial_epoch=first,
         shuffle=False,  # of arrays `Shuffled` does it
-        callbacks=[_Keep(state)],
+        callbacks=callbacks,
         verbose=verbose,
     )
     return state.history

@@ -84,9 +84,12 @@ class Settings:
         share: The share of the original that the model may cost.
         runtime: Where the latency is measured: `"keras"` for the backend, or
             `"litert"` or `"onnx"`.
-        importance: By what the structures are chosen.
-        epochs: How many epochs the model is trained after the cut.
-        learning_rate: The peak of the learning rate then.
+        importance: By what the structures are chosen, or those that a search
+            leaves too many.
+        method: What tells what goes: importance, or a search by training.
+        epochs: How many epochs the model is trained.
+        search: How many of them are for the search, before the cut.
+        learning_rate: The peak of the learning rate, before and after.
         distillation: The share of the distillation in the loss.
         distill: What of the original is distilled.
         examples: On how many examples scores and repairs are computed.
@@ -98,7 +101,9 @@ class Settings:
     share: float
     runtime: str
     importance: str
+    method: str
     epochs: int
+    search: int
     learning_rate: float
     distillation: float
     distill: str
@@ -156,8 +161,7 @@ class CompressReport:
     def __str__(self) -> str:
         lines = [
             family_table(self.families),
-            f"By {self.settings.importance}, scope {self.scope}: "
-            f"{costs(self)}.",
+            f"By {self._criterion()}: {costs(self)}.",
         ]
         if self.original:
             table = new_table()
@@ -174,7 +178,9 @@ class CompressReport:
             f"{self.latency.after:.3g} ms after on {self.latency.name}: "
             f"{self.latency.ratio:.2f} times as fast.",
             f"Budget: {own.share:.1%} of the {own.measure}. Trained for "
-            f"{own.epochs} epochs with a learning rate of "
+            f"{own.epochs} epochs"
+            + (f", {own.search} of them before the cut," if own.search else "")
+            + " with a learning rate of "
             f"{own.learning_rate:.3g}, falling to zero, and a share of "
             f"{own.distillation:.0%} of distillation (of {own.distill}) in "
             "the loss.",
@@ -187,6 +193,12 @@ class CompressReport:
                 f"kept in multiples of {self.round_to}."
             )
         return "\n".join(lines)
+
+    def _criterion(self) -> str:
+        own = self.settings
+        if own.method == "importance":
+            return f"{own.importance}, scope {self.scope}"
+        return own.method
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from keras_sgl0.utils.validation import InputError
 
 
 class State:
-    """The state of one cut and of the training after it, in one file.
+    """The state of a training, and of the cut before it, in one file.
 
     The file is replaced as a whole, so a kill at any time leaves a good one.
 
@@ -24,7 +24,8 @@ class State:
             refused.
 
     Attributes:
-        kept: Flags, which structures the cut keeps; `None` before the cut.
+        kept: Flags, which structures the cut keeps; `None` before the cut, and
+            where the training is for finding out.
         facts: What was measured at the cut.
         history: The logs of each epoch.
 
@@ -70,6 +71,8 @@ class State:
         values: dict[str, Any] = {
             str(i): _array(v) for i, v in enumerate(_variables(model))
         }
+        if self.kept is not None:
+            values["kept"] = self.kept
         content = {
             "key": self._key,
             "facts": self.facts,
@@ -80,7 +83,6 @@ class State:
             lambda file: np.savez(
                 file,
                 json=np.array(json.dumps(content)),
-                kept=np.asarray(self.kept),
                 **values,
             ),
         )
@@ -89,8 +91,10 @@ class State:
         try:
             with np.load(path) as values:
                 content = json.loads(str(values["json"]))
-                self.kept = values["kept"]
-                number = len(values.files) - 2
+                number = len(values.files) - 1
+                if "kept" in values:
+                    self.kept = values["kept"]
+                    number -= 1
                 self._values = [values[str(i)] for i in range(number)]
         except Exception as problem:  # NumPy and zipfile raise many kinds
             raise InputError(

@@ -4,7 +4,10 @@ import pytest
 from helpers import to_numpy
 from keras import layers
 
-from keras_sgl0.compression.distillation import Distilled
+from keras_sgl0.compression.distillation import (
+    Distilled,
+    FeaturesDistilled,
+)
 from keras_sgl0.compression.features import Feature
 from keras_sgl0.network.compilation import losses_of_outputs
 
@@ -105,7 +108,7 @@ def test_the_error_of_features_is_the_formula():
 
     (t, teacher), (s, student) = deep(6, 0), deep(2, 1)
     channels = np.array([4, 1])
-    model = Distilled(
+    model = FeaturesDistilled(
         student,
         teacher,
         ["mse"],
