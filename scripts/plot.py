@@ -3,6 +3,7 @@
 python scripts/plot.py against runs/sweep     # sparsities and error by factor
 python scripts/plot.py pareto runs/sweep      # error against sparsity
 python scripts/plot.py epochs runs/digits-0   # the history of a run
+python scripts/plot.py importances docs/results/importances/digits
 python scripts/plot.py filters runs/digits-0 --layer=conv2
 python scripts/plot.py weights runs/digits-0/checkpoint.keras
 python scripts/plot.py structures model.keras # what of a model can be cut
@@ -33,6 +34,7 @@ _RUNS = {
     "against": lambda paths: plots.against(paths, _SETTING.value, _UNIT.value),
     "pareto": plots.pareto,
     "epochs": plots.epochs,
+    "importances": plots.importances,
 }
 _MODEL = {
     "filters": lambda path: plots.filters(path, _LAYER.value),

@@ -21,7 +21,7 @@ from keras_sgl0.compression.recovery import (
     some_examples,
 )
 from keras_sgl0.compression.report import CompressReport, PruneReport, Settings
-from keras_sgl0.compression.search import alive, gate_search, penalty_search
+from keras_sgl0.compression.search import gate_search, penalty_search
 from keras_sgl0.compression.state import State, fingerprint, write
 from keras_sgl0.compression.timing import (
     compare_on,
@@ -30,6 +30,7 @@ from keras_sgl0.compression.timing import (
 )
 from keras_sgl0.network.compilation import compile_like
 from keras_sgl0.network.optimizers import renewed
+from keras_sgl0.network.sparsity import ThresholdedArrays
 from keras_sgl0.structures.families import Cost, Measure, Structures, structures
 from keras_sgl0.utils.validation import choice
 
@@ -73,32 +74,7 @@ class Task:
             lineage: What knows the features of the start, `None` for outputs
                 alone. It follows the cut.
         """
-        key = dataclasses.asdict(settings)
-        for name in ("limits", "minimum", "round_to", "scope"):
-            key[name] = [str(getattr(own, name)) for own in self.criteria]
-        key["model"] = [fingerprint(m) for m in (self.model, start)]
-
-        def state_in(name):
-            path = None if folder is None else os.path.join(folder, name)
-            return State(path, key)
-
-        if folder is not None:
-            os.makedirs(folder, exist_ok=True)
-        state = state_in("state.npz")
-        found = structures(start)
-        searched = found
-        if settings.search:
-            # One that has ended only gives its model back.
-            own = self._search(
-                settings, start, found, state_in("search.npz"), state
-            )
-            searched = structures(own)
-        if state.kept is not None:  # the cut was made earlier
-            small, pruned = cut(searched, state.kept, settings.method)
-        elif settings.search:
-            small, pruned = self._cut_searched(settings, own, searched, state)
-        else:
-            small, pruned = self._cut(settings, start, found, state)
+        small, pruned, found, state = self.cut(settings, start, folder)
         if lineage is not None:
             lineage.cut(found, cast(np.ndarray, state.kept))
         history = recover(
@@ -126,6 +102,47 @@ class Task:
             )
         return small, report
 
+    def cut(
+        self, settings: Settings, start: keras.Model, folder: str | None
+    ) -> tuple[keras.Model, PruneReport, Structures, State]:
+        """Returns a smaller model before it is trained.
+
+        Args:
+            settings: How far, and so on.
+            start: The model to cut: the task's, or one made from it.
+            folder: Where to keep the state, `None` for nowhere.
+
+        Returns:
+            The model, what went, the structures of the start, and the state.
+        """
+        key = dataclasses.asdict(settings)
+        for name in ("limits", "minimum", "round_to", "scope"):
+            key[name] = [str(getattr(own, name)) for own in self.criteria]
+        key["model"] = [fingerprint(m) for m in (self.model, start)]
+
+        def state_in(name):
+            path = None if folder is None else os.path.join(folder, name)
+            return State(path, key)
+
+        if folder is not None:
+            os.makedirs(folder, exist_ok=True)
+        state = state_in("state.npz")
+        found = structures(start)
+        searched = found
+        if settings.search:
+            # One that has ended only gives its model back.
+            own = self._search(
+                settings, start, found, state_in("search.npz"), state
+            )
+            searched = structures(own)
+        if state.kept is not None:  # the cut was made earlier
+            small, pruned = cut(searched, state.kept, settings.method)
+        elif settings.search:
+            small, pruned = self._cut_searched(settings, own, searched, state)
+        else:
+            small, pruned = self._cut_at_once(settings, start, found, state)
+        return small, pruned, found, state
+
     def evaluate(self, model: keras.Model, batch_size: int) -> dict[str, float]:
         """Returns the loss and the metrics on the validation data.
 
@@ -144,7 +161,7 @@ class Task:
         found = model.evaluate(**options, verbose=0, return_dict=True)
         return {key: float(value) for key, value in found.items()}
 
-    def _cut(
+    def _cut_at_once(
         self,
         settings: Settings,
         start: keras.Model,
@@ -234,7 +251,7 @@ class Task:
         size = settings.batch_size
         some = some_examples(self.train, settings.examples, size, settings.seed)
         compile_like(searched, self.model, renewed(self.model.optimizer))
-        kept, repair = alive(found), None
+        kept, repair = found.alive(ThresholdedArrays(searched, 0)), None
         measure = cast(Measure, settings.measure)
         most = settings.share * self._whole.of(measure)
         criteria = self.criteria[0]

@@ -134,14 +134,3 @@ def gate_search(
         [L0Constraint(budget.share, learning_rate=rate, of=of)],
         gate_rate=_WAY / steps,
     )
-
-
-def alive(found: Structures) -> np.ndarray:
-    """Returns flags, of which structures a member is not zero.
-
-    Args:
-        found: The structures of a model.
-    """
-    members = Members(found)
-    norms = ops.convert_to_numpy(members.norms())
-    return ~members.removable | (norms != 0)

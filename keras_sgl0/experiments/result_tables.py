@@ -4,8 +4,11 @@ import os
 import pathlib
 import re
 import statistics
+from collections.abc import Callable
 from typing import TypeVar
 
+from keras_sgl0.experiments.importances import COLUMNS as CUTS
+from keras_sgl0.experiments.importances import read_rows
 from keras_sgl0.experiments.results import read_result
 from keras_sgl0.experiments.run_result import GatesResult, RunResult, Ungated
 from keras_sgl0.utils.tables import markdown_row, mean_and_deviation
@@ -16,8 +19,9 @@ _T = TypeVar("_T")
 _BAR = re.compile(r"(?<!\\)\|")
 _LINK = re.compile(r"\[[^]]+\]\(([^)]+)\)")
 _LINKS = re.compile(rf"{_LINK.pattern}( {_LINK.pattern})*")
-# The header of the column with the links, the last one of a table of runs.
-LINKS = "run"
+# The headers of the column with the links, the last one: of a table of runs,
+# and of a comparison of importances.
+LINKS, CUT_LINKS = "run", "cut"
 
 
 def _measured(numbers):
@@ -133,14 +137,48 @@ COLUMNS = {
 }
 
 
+def _cut_error(column):
+    """Returns a column of a comparison, empty where it does not apply."""
+
+    def cell(rows):
+        errors = [row.errors[column] for row in rows]
+        return "" if None in errors else mean_and_deviation(errors)
+
+    return cell
+
+
+# The same for a comparison of importances, from its rows.
+CUT_COLUMNS = {
+    "scope": lambda rows: ", ".join(dict.fromkeys(r.scope for r in rows)),
+    "MACs": _measured(lambda row: [100 * row.macs]),
+    "seeds": lambda rows: f"{len(rows)}",
+    **{title: _cut_error(name) for name, title in CUTS.items()},
+}
+
+
+def _results(base: pathlib.Path, folders: list[str]) -> list:
+    return [read_result(base / folder) for folder in folders]
+
+
+def _rows(base: pathlib.Path, files: list[str]) -> list:
+    return read_rows(base / file for file in files)
+
+
+_KINDS: dict[str, tuple[dict, Callable]] = {
+    LINKS: (COLUMNS, _results),
+    CUT_LINKS: (CUT_COLUMNS, _rows),
+}
+
+
 def fill_tables(page: str | os.PathLike) -> str:
     """Returns the text of a page with its tables of runs filled in.
 
     A table of runs is one whose last column is named `run`. If the last cell
     of a row links folders of runs, the columns named in `COLUMNS` are filled
     in from their result files, for several runs with the mean and the sample
-    standard deviation. Other columns, rows without a link (published figures)
-    and the rest of the page are unchanged.
+    standard deviation. A table whose last column is named `cut` is filled in
+    alike, from files of a comparison of importances. Other columns, rows
+    without a link (published figures) and the rest of the page are unchanged.
 
     Args:
         page: The path of a Markdown file. Links are relative to its folder.
@@ -160,25 +198,26 @@ def fill_tables(page: str | os.PathLike) -> str:
         cells = [cell.strip() for cell in _BAR.split(line.strip())[1:-1]]
         # The first line of a table is its header.
         header = (header or cells) if cells else []
-        if header and header[-1] == LINKS and len(cells) == len(header):
+        if header and header[-1] in _KINDS and len(cells) == len(header):
             if _LINKS.fullmatch(cells[-1]):
-                folders = _LINK.findall(cells[-1])
-                cells = _row(page.parent, header, cells, folders)
+                cells = _row(page.parent, header, cells)
                 line = markdown_row(cells) + "\n"
         lines.append(line)
     return "".join(lines)
 
 
-def _row(base, header, cells, folders):
-    results = [read_result(base / folder) for folder in folders]
+def _row(base, header, cells):
+    columns, read = _KINDS[header[-1]]
+    links = _LINK.findall(cells[-1])
+    results = read(base, links)
 
     def cell(name, text):
         try:
-            return COLUMNS[name](results) if name in COLUMNS else text
+            return columns[name](results) if name in columns else text
         except (KeyError, ValueError, AttributeError, TypeError) as problem:
             raise InputError(
                 f"The column {name!r} cannot be filled in from the runs "
-                f"{folders}: {problem!r}"
+                f"{links}: {problem!r}"
             ) from problem
 
     return [cell(*pair) for pair in zip(header, cells, strict=True)]
