@@ -14,6 +14,7 @@ with name_extra():
 
     from keras_sgl0.experiments.devices import STRATEGIES
     from keras_sgl0.experiments.flags import (
+        define_callbacks,
         define_data_flags,
         define_recipe_flags,
         recipe_from_flags,
@@ -21,6 +22,7 @@ with name_extra():
     )
     from keras_sgl0.experiments.run import run
     from keras_sgl0.experiments.run_folder import MODEL
+    from keras_sgl0.experiments.trackers import callback_factories
     from keras_sgl0.network.sparsity import sparsity_report
 
 flags.DEFINE_string(
@@ -30,6 +32,7 @@ flags.DEFINE_string(
     "settings that are set, as in runs/digits-0-factor=0.1.",
 )
 define_data_flags()
+define_callbacks()
 flags.DEFINE_enum(
     "strategy",
     "none",
@@ -44,7 +47,13 @@ def main(_):
     data = {"data_dir": values.data_dir, "download": values.download}
     recipe, name = recipe_from_flags(values)
     workdir = os.path.expanduser(values.workdir or os.path.join("runs", name))
-    result = run(recipe, workdir, **data, strategy=values.strategy)
+    result = run(
+        recipe,
+        workdir,
+        **data,
+        strategy=values.strategy,
+        callbacks=callback_factories(values.callbacks),
+    )
     if result is None:
         return  # the chief reports
     model = keras.saving.load_model(os.path.join(workdir, MODEL))

@@ -68,6 +68,16 @@ def define_data_flags() -> None:
     flags.DEFINE_bool("download", False, "Download a missing data set.")
 
 
+def define_callbacks() -> None:
+    """Defines `--callbacks`."""
+    flags.DEFINE_list(
+        "callbacks",
+        [],
+        "Functions, as package.module:function, that take the recipe and the "
+        "folder of a run and return a Keras callback, such as a tracker's.",
+    )
+
+
 def define_recipe_flags() -> None:
     """Defines `--recipe`, and a flag for each setting of a recipe.
 

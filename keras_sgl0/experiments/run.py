@@ -3,6 +3,7 @@
 import dataclasses
 import time
 import warnings
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -27,6 +28,7 @@ from keras_sgl0.experiments.run_result import (
     Shrunk,
     Ungated,
 )
+from keras_sgl0.experiments.trackers import CallbackFactory
 from keras_sgl0.experiments.versions import versions
 from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import TEST_GATES
@@ -61,6 +63,7 @@ def run(
     download: bool = False,
     progress: bool = True,
     strategy: str = "none",
+    callbacks: Iterable[CallbackFactory] = (),
 ) -> RunResult | None:
     """Trains a recipe and writes its files to `workdir`.
 
@@ -70,7 +73,8 @@ def run(
     warning say why. Every file is written atomically. A run that was killed
     resumes after its last finished epoch and gives the same result as an
     uninterrupted one. A finished run is not trained again: its result is
-    returned.
+    returned. If another process is training the run, on this machine or on
+    another one that shares the folder, this one waits for it.
 
     With `ema`, errors are measured with the averaged weights and sparsities
     with the raw weights. The saved model has the averaged weights; entries
@@ -87,6 +91,9 @@ def run(
         strategy: The devices to train on, a name in `devices.STRATEGIES`.
             With several devices, the few images that cannot be split evenly
             are left out.
+        callbacks: Functions that return a Keras callback, such as that of a
+            tracker, for the recipe and the run's folder. One with a method
+            `on_result` gets the `RunResult` of the run that it has seen.
 
     Returns:
         The content of `result.json`, or `None` on workers other than the
@@ -117,13 +124,26 @@ def run(
     if recipe.normalize:
         dataset = dataset.normalized()
     keras.utils.set_random_seed(recipe.seed)
-    scale = _train(recipe, folder, dataset, devices, progress)
-    if not devices.is_chief:
-        return None
-    return _finish(recipe, folder, dataset, scale)
+    more = [make(recipe, folder.path) for make in callbacks if folder.writes]
+    try:
+        scale = _train(recipe, folder, dataset, devices, progress, more)
+        if not devices.is_chief:
+            return None
+        # Another process may have finished the run while this one waited.
+        if (result := folder.result()) is None:
+            result = _finish(recipe, folder, dataset, scale)
+            for callback in more:
+                getattr(callback, "on_result", _ignore)(result)
+        return result
+    finally:
+        folder.unlock()
 
 
-def _train(recipe, folder, dataset, devices, progress):
+def _ignore(result):
+    """Stands in for `on_result` of callbacks without it."""
+
+
+def _train(recipe, folder, dataset, devices, progress, more):
     """Trains the remaining epochs and returns the scale of the factor."""
     shared = dataset.divisible_by(devices.replicas)
     with devices.scope():
@@ -131,6 +151,7 @@ def _train(recipe, folder, dataset, devices, progress):
         devices.synchronize(model)
         require_strategy_can_train(model)
         folder.claim(recipe.to_dict())
+        folder.lock()
         callbacks = callbacks_for(recipe, scale)
         stateful = [c for c in callbacks if isinstance(c, ADMM)]
         first_epoch = folder.load_checkpoint(model, stateful)
@@ -139,7 +160,8 @@ def _train(recipe, folder, dataset, devices, progress):
     if progress and devices.is_chief:
         callbacks.append(Progress(first_epoch))
     # Callbacks that write to the logs come before those that read them.
-    callbacks += [_Facts(recipe), Recorder(folder, first_epoch, stateful)]
+    recorder = Recorder(folder, first_epoch, stateful)
+    callbacks += [_Facts(recipe), recorder, *more]
     try:
         with devices.fit_scope():
             model.fit(

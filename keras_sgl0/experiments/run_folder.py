@@ -5,12 +5,14 @@ import errno
 import io
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 
+from keras_sgl0.experiments.lock import Lock
 from keras_sgl0.experiments.recipe_changes import upgrade_settings
 from keras_sgl0.experiments.run_result import RunResult
 from keras_sgl0.utils.validation import InputError, RunError
@@ -22,6 +24,15 @@ SHRUNK = "shrunk.keras"
 _EPOCHS, _CALLBACKS = "keras_sgl0/epochs", "keras_sgl0/callbacks.npz"
 # No space left, quota exceeded, file too large, input/output error.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+def run_lock(folder: str | os.PathLike) -> Lock:
+    """Returns the lock that a run holds while it trains.
+
+    Args:
+        folder: The run's folder, which need not exist.
+    """
+    return Lock(os.path.join(folder, "lock"))
 
 
 class RunFolder:
@@ -38,6 +49,7 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike, writes: bool = True):
         self.path: str = os.path.expanduser(path)
         self.writes = writes
+        self._lock = run_lock(self.path)
 
     def file(self, name: str) -> str:
         """Returns the path of a file.
@@ -110,6 +122,32 @@ class RunFolder:
                 "Invalid value for argument `workdir`. Expected a folder that "
                 f"can be written. Received: workdir={self.path!r} ({problem})"
             ) from problem
+
+    def lock(self):
+        """Waits until no other process trains in this folder, then locks it.
+
+        Only the process that writes does so. `unlock` gives the lock back.
+        """
+        if not self.writes or self._lock.acquire():
+            return
+        warnings.warn(
+            f"{self.path} is locked by {self._lock.holder()}. Waiting for it.",
+            stacklevel=2,
+        )
+        self._lock.wait()
+
+    def require_locked(self):
+        """Raises if another process has taken the folder over.
+
+        Raises:
+            RunError: If so, because this process was held up for too long.
+        """
+        self._lock.require_held()
+
+    def unlock(self):
+        """Gives the lock back, if this object has locked the folder."""
+        finished = os.path.exists(self.file(RESULT))
+        self._lock.release(remove=finished)
 
     def write(self, name: str, write):
         """Writes a file atomically. On an error the old file is kept.
@@ -304,10 +342,12 @@ class Recorder(keras.callbacks.Callback):
         """Writes the files, or stops the run.
 
         Raises:
-            RunError: If a loss is not finite.
+            RunError: If a loss is not finite, or if another process has taken
+                the folder over.
         """
         self._require_finite(epoch, logs)
         if self.folder.writes:
+            self.folder.require_locked()
             self._rows.append({"epoch": epoch} | logs)
             self.folder.write_history(self._rows)
             self.folder.save_checkpoint(self.model, epoch + 1, self._callbacks)

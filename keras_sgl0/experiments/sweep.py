@@ -1,30 +1,29 @@
 """Runs many trainings, several at a time, and keeps tables of the results."""
 
 import concurrent.futures
-import fcntl
 import multiprocessing
 import os
 import pathlib
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 
 from keras_sgl0.experiments import datasets
+from keras_sgl0.experiments.executors import Executor, Job, LocalExecutor, Task
 from keras_sgl0.experiments.grid import Run
 from keras_sgl0.experiments.overrides import as_text
 from keras_sgl0.experiments.recipe_changes import upgrade_settings
-from keras_sgl0.experiments.run_folder import RunFolder
+from keras_sgl0.experiments.run_folder import RunFolder, run_lock
 from keras_sgl0.experiments.sweep_report import SweepReport, sweep_report
+from keras_sgl0.experiments.trackers import callback_factories
 from keras_sgl0.utils.extras import name_extra
-from keras_sgl0.utils.validation import InputError, integer
+from keras_sgl0.utils.validation import InputError
 
 with name_extra():
     from tqdm import tqdm
 
 MARKDOWN, CSV = "sweep.md", "sweep.csv"
 _SECONDS_BETWEEN_LOOKS = 0.2
-_SECONDS_TO_STOP = 10
 
 
 def require_data(runs: list[Run], data_dir: str | None, download: bool):
@@ -83,7 +82,10 @@ def _is_finished(run, folder):
 
 
 def command_of(
-    script: str | os.PathLike, data_dir: str | None, download: bool
+    script: str | os.PathLike,
+    data_dir: str | None,
+    download: bool,
+    callbacks: Iterable[str] = (),
 ) -> Callable[[Run, str], list[str]]:
     """Returns a function that gives the command of a run, for `sweep`.
 
@@ -91,6 +93,10 @@ def command_of(
         script: The path of `train.py`.
         data_dir: The folder of the data sets, `None` for the default.
         download: Whether to download a missing data set.
+        callbacks: The names of callbacks, as for `callback_factories`.
+
+    Raises:
+        ValueError: If there is no such callback.
 
     Example:
         >>> command = command_of("scripts/train.py", None, download=True)
@@ -99,6 +105,9 @@ def command_of(
     shared = ["--download"] if download else []
     if data_dir:
         shared.append(f"--data_dir={data_dir}")
+    if callbacks := list(callbacks):
+        callback_factories(callbacks)  # raises
+        shared.append(f"--callbacks={','.join(callbacks)}")
 
     def command(run, folder):
         settings = run.settings | {"seed": run.recipe.seed, "workdir": folder}
@@ -113,23 +122,25 @@ def sweep(
     runs: list[Run],
     folder: str | os.PathLike,
     command: Callable[[Run, str], list[str]],
-    parallel: int = 1,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> tuple[SweepReport, dict[str, str]]:
     """Trains the runs that are not finished yet, each in its own process.
 
-    Each run has a folder inside the sweep's folder, and a log file beside it
-    that its process keeps locked. If another process is already training a
-    run, perhaps one left over from a sweep that was killed, the sweep waits
-    for it. After each run, the tables of all finished runs are written again.
+    Each run has a folder inside the sweep's folder, which its process locks,
+    and a log file beside it. If another process is already training a run,
+    perhaps one of another machine or one left over from a sweep that was
+    killed, the sweep waits for it. After each run, the tables of all finished
+    runs are written again.
 
     Args:
         runs: The runs.
         folder: The sweep's folder, created if it does not exist.
         command: A function that takes a run and its folder and returns the
-            command of the run. The command must resume a run that was killed,
-            as `scripts/train.py` does.
-        parallel: The number of processes at a time. They share the cores.
+            command of the run. The command must lock the folder and resume a
+            run that was killed, as `scripts/train.py` does.
+        executor: Where the commands run. Default: `LocalExecutor()`, one
+            process at a time on this machine.
         progress: Whether to show a progress bar, in epochs.
 
     Returns:
@@ -137,19 +148,19 @@ def sweep(
         for each failed run, by name, how it failed.
 
     Raises:
-        ValueError: If `parallel` is less than 1, if the folder cannot be
-            written, or if a result in it is damaged.
+        ValueError: If the folder cannot be written, or if a result in it is
+            damaged.
 
     Example:
         >>> report, failed = sweep(plan(["digits"]), "runs/sweep", command)
     """
-    integer("parallel", parallel, at_least=1)
+    start_on: Executor = executor or LocalExecutor()
     base = pathlib.Path(folder).expanduser()
     _write_tables(base)
-    environment = os.environ | _environment(parallel)
     by_name = {run.name: run for run in runs}
+    locks = {run.name: run_lock(base / run.name) for run in runs}
     waiting = unfinished(runs, base)
-    running: dict[str, subprocess.Popen] = {}
+    jobs: dict[str, Job] = {}
     failed: dict[str, str] = {}
     bar = tqdm(
         initial=sum(_epochs_done(run, base) for run in runs),
@@ -158,81 +169,43 @@ def sweep(
         disable=not progress,
     )
     try:
-        while waiting or running:
-            for run in waiting[:]:
-                if len(running) < parallel:
-                    words = command(run, str(base / run.name))
-                    process = _start(words, _log(run, base), environment)
-                    if process:
-                        running[run.name] = process
-                        waiting.remove(run)
+        while waiting or jobs:
+            free = [run for run in waiting if not locks[run.name].holder()]
+            starting = free[: start_on.room(len(jobs))]
+            if starting:
+                tasks = [_task(run, base, command) for run in starting]
+                names = [run.name for run in starting]
+                jobs |= zip(names, start_on.start(tasks), strict=True)
+            waiting = [run for run in waiting if run not in starting]
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-            for name, process in list(running.items()):
-                if process.poll() is not None:
-                    del running[name]
+            for name, job in list(jobs.items()):
+                if (how := job.ended()) is not None:
+                    del jobs[name]
                     if unfinished([by_name[name]], base):
-                        log = _log(by_name[name], base)
-                        failed[name] = _failure(process, log)
+                        failed[name] = _failure(how, _log(by_name[name], base))
                     _write_tables(base)
             waiting = unfinished(waiting, base)
-            _show(bar, runs, base, failed, len(waiting) + len(running))
+            _show(bar, runs, base, failed, len(waiting) + len(jobs))
     finally:
-        _stop(list(running.values()))
+        for job in jobs.values():
+            job.stop()
         bar.close()
     return sweep_report(base), failed
 
 
-def _environment(parallel):
-    """Returns environment variables for the processes of the runs."""
-    share = str(max(1, (os.cpu_count() or 1) // parallel))
-    shared = {
-        "OMP_NUM_THREADS": share,
-        "TF_NUM_INTRAOP_THREADS": share,
-        "TF_NUM_INTEROP_THREADS": share,
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    }
-    # The output goes to a log file, where a progress bar is only noise.
-    return {"TQDM_DISABLE": "1"} | (shared if parallel > 1 else {})
+def _task(run, base, command):
+    words = command(run, str(base / run.name))
+    return Task(run.name, words, _log(run, base))
 
 
 def _log(run, base):
     return base / f"{run.name}.log"
 
 
-def _start(command, log, environment):
-    """Starts a process. Returns `None` if another one holds the log's lock."""
-    with open(log, "a") as file:
-        try:
-            # The process inherits the locked file and holds the lock until
-            # it ends.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return None
-        return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-
-
-def _stop(processes):
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        try:
-            process.wait(_SECONDS_TO_STOP)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _failure(process, log):
+def _failure(how, log):
     """Returns how a run failed, with the last line of its log."""
     words = log.read_text(errors="replace").strip().split("\n")[-1]
-    text = f"exit status {process.returncode}, see {log}"
-    return f"{text}: {words}" if words else text
+    return f"{how}, see {log}: {words}" if words else f"{how}, see {log}"
 
 
 def _show(bar, runs, base, failed, left):

@@ -8,7 +8,9 @@ So this module imports nothing.
 EXTRAS = {
     "absl": "experiments",
     "matplotlib": "plot",
+    "optuna": "search",
     "sklearn": "experiments",
+    "submitit": "cluster",
     "tensorflow": "experiments",
     "tensorflow_datasets": "experiments",
     "tqdm": "experiments",

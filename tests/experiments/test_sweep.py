@@ -1,7 +1,6 @@
 """Sweeps: what is planned, run, taken up again, reported and averaged."""
 
 import csv
-import fcntl
 import json
 import os
 import signal
@@ -15,10 +14,13 @@ import pytest
 from processes import Program
 from test_scripts import ROOT, environment_with, run_script
 
+from keras_sgl0.experiments import executors
 from keras_sgl0.experiments import sweep as sweeping
+from keras_sgl0.experiments.executors import LocalExecutor, Task
 from keras_sgl0.experiments.grid import grid_from_text, plan
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.experiments.result_tables import fill_tables
+from keras_sgl0.experiments.run_folder import run_lock
 from keras_sgl0.experiments.sweep import sweep, unfinished
 from keras_sgl0.experiments.sweep_report import sweep_report
 
@@ -306,7 +308,7 @@ def test_a_run_of_another_recipe_is_not_finished(tmp_path):
 def test_so_many_at_a_time_share_the_cores(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     runs = plan(["digits"], range(5))
-    sweep(runs, tmp_path, stub("time.sleep(0.6)"), parallel=2)
+    sweep(runs, tmp_path, stub("time.sleep(0.6)"), LocalExecutor(2))
     spans = [
         json.loads((tmp_path / run.name / "times").read_text()) for run in runs
     ]
@@ -319,6 +321,12 @@ def test_so_many_at_a_time_share_the_cores(tmp_path, monkeypatch):
     environment = json.loads(path.read_text())
     assert environment["TF_NUM_INTRAOP_THREADS"] == "4"
     assert environment["OMP_NUM_THREADS"] == "4"
+
+
+def test_there_is_at_least_one_at_a_time():
+    message = "`parallel`. Expected an integer of at least 1. Received: par"
+    with pytest.raises(ValueError, match=message):
+        LocalExecutor(0)
 
 
 def test_one_at_a_time_has_all_cores(tmp_path, monkeypatch):
@@ -378,9 +386,9 @@ def test_an_interrupt_stops_the_runs(tmp_path, monkeypatch, body, status):
 
     # Not in the module `time` itself, as waiting for a process sleeps too.
     monkeypatch.setattr(sweeping, "time", SimpleNamespace(sleep=interrupt))
-    monkeypatch.setattr(sweeping, "_SECONDS_TO_STOP", 0.5)
+    monkeypatch.setattr(executors, "_SECONDS_TO_STOP", 0.5)
     with pytest.raises(KeyboardInterrupt):
-        sweep(runs, tmp_path, stub(body), parallel=2)
+        sweep(runs, tmp_path, stub(body), LocalExecutor(2))
     assert [process.returncode for process in processes] == [status] * 2
     monkeypatch.undo()
     report, failed = sweep(runs, tmp_path, stub())
@@ -390,30 +398,38 @@ def test_an_interrupt_stops_the_runs(tmp_path, monkeypatch, body, status):
 def test_a_run_that_another_sweep_is_at_is_waited_for(tmp_path, monkeypatch):
     runs = plan(["digits"], [0, 1])
     looks = []
-    with open(tmp_path / "digits-0.log", "a") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+    (tmp_path / "digits-0").mkdir()
+    other = run_lock(tmp_path / "digits-0")
+    assert other.acquire()
 
-        def look(seconds):
-            looks.append(seconds)
-            if unfinished(runs[1:], tmp_path) or len(looks) < 4:
-                assert not (tmp_path / "digits-0").exists()
-            elif not other.closed:
-                other.close()
-            time.sleep(0.1)
+    def look(seconds):
+        looks.append(seconds)
+        if unfinished(runs[1:], tmp_path) or len(looks) < 4:
+            assert not (tmp_path / "digits-0" / "starts").exists()
+        else:
+            other.release()
+        time.sleep(0.1)
 
-        monkeypatch.setattr(sweeping, "time", SimpleNamespace(sleep=look))
-        report, failed = sweep(runs, tmp_path, stub())
+    monkeypatch.setattr(sweeping, "time", SimpleNamespace(sleep=look))
+    report, failed = sweep(runs, tmp_path, stub())
     assert (report.rows[0].count, failed) == (2, {})
 
 
 def test_a_run_that_outlives_its_sweep_is_not_run_twice(tmp_path):
     (run,) = runs = plan(["digits"])
-    log = tmp_path / "digits-0.log"
-    command = stub("time.sleep(2)")(run, str(tmp_path / run.name))
-    orphan = sweeping._start(command, log, os.environ)
-    assert sweeping._start(command, log, os.environ) is None
+    locked = """
+from keras_sgl0.experiments.run_folder import run_lock
+run_lock(folder).wait()
+(folder / "locked").touch()
+time.sleep(2)
+"""
+    command = stub(locked)(run, str(tmp_path / run.name))
+    task = Task(run.name, command, tmp_path / "digits-0.log")
+    (orphan,) = LocalExecutor().start([task])
+    while not (tmp_path / run.name / "locked").exists():
+        assert orphan.ended() is None
     report, failed = sweep(runs, tmp_path, stub())
-    orphan.wait()
+    assert orphan.wait() == 0
     assert (report.rows[0].count, failed) == (1, {})
     assert starts(tmp_path, run) == 1
 
@@ -421,14 +437,13 @@ def test_a_run_that_outlives_its_sweep_is_not_run_twice(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"parallel": 0}, "`parallel`. Expected an integer of at least 1"),
         (
             {"folder": "file/sweep"},
             "`workdir`. Expected a folder that can be written. Received: work",
         ),
         ({"folder": "damaged"}, "digits-0/result.json cannot be read"),
     ],
-    ids=["parallel", "folder", "damaged"],
+    ids=["folder", "damaged"],
 )
 def test_bad_sweeps(tmp_path, arguments, message):
     (tmp_path / "file").touch()

@@ -1,0 +1,48 @@
+"""Callbacks that a command line names, such as those of trackers."""
+
+import importlib
+from collections.abc import Callable, Iterable
+
+import keras
+
+from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.utils.validation import invalid, require
+
+# Takes the recipe and the folder of a run.
+CallbackFactory = Callable[[Recipe, str], keras.callbacks.Callback]
+_EXPECTED = "package.module:function"
+
+
+def callback_factories(names: Iterable[str]) -> list[CallbackFactory]:
+    """Returns the functions that make the callbacks of a run, for `run`.
+
+    A tracker (TensorBoard, Weights & Biases, MLflow) is a function of your own
+    that takes the recipe and the folder of the run, and returns the tracker's
+    Keras callback.
+
+    Args:
+        names: `package.module:function` for each. Python must find the module,
+            as with `PYTHONPATH=.`.
+
+    Raises:
+        ValueError: If a name has another form, the module cannot be imported,
+            or there is no such function.
+
+    Example:
+        >>> factories = callback_factories(["my_trackers:tensorboard"])
+        >>> run(RECIPES["digits"], "runs/digits", callbacks=factories)
+    """
+    return [_factory(name) for name in names]
+
+
+def _factory(name):
+    module, mark, function = name.partition(":")
+    require(module and mark and function, "callbacks", _EXPECTED, name)
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as problem:
+        raise invalid(
+            "callbacks", f"{_EXPECTED} ({problem})", name
+        ) from problem
+    require(callable(found), "callbacks", f"{_EXPECTED}, a function", name)
+    return found
