@@ -328,7 +328,7 @@ def cut(
     )
     after = np.bincount(found.families[kept], minlength=len(found.counts))
     families = tuple(
-        FamilyCut(found.made_by(family), before, left)
+        FamilyCut(found.names(family), before, left)
         for family, (before, left) in enumerate(
             zip(found.counts.tolist(), after.tolist(), strict=True)
         )

@@ -12,7 +12,8 @@ class FamilyCut:
     """The structures of a family before and after.
 
     Attributes:
-        made_by: The layers whose kernels make them.
+        made_by: The layers whose kernels make them, and what they are if they
+            are inside a layer: `attention: heads`.
         structures: How many there were.
         structures_after: How many there are.
     """

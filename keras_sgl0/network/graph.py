@@ -19,11 +19,13 @@ class Tensor:
             last unless set otherwise, or several. The channels of several
             axes are counted with the last one running fastest.
         optional: Whether it is an input that may be left out.
+        label: What its channels are if they are inside a call, such as heads.
     """
 
     spec: keras.KerasTensor
     axes: tuple[int, ...] = (-1,)
     optional: bool = False
+    label: str = ""
 
     def __post_init__(self):
         self.axes = tuple(sorted(a % max(self.rank, 1) for a in self.axes))
@@ -148,6 +150,18 @@ class Graph:
         for node in self.nodes:
             found.setdefault(id(node.operation), []).append(node)
         return found
+
+    def needed(self) -> list[Node]:
+        """Returns the calls that an output depends on.
+
+        A model in the model may make outputs that nothing reads.
+        """
+        read, found = set(tensors(self.outputs)), []
+        for node in reversed(self.nodes):
+            if read.intersection(node.outputs):
+                read.update(node.inputs)
+                found.append(node)
+        return found[::-1]
 
 
 def tensors(structure) -> list[Tensor]:

@@ -128,6 +128,7 @@ def _layers(
     """Returns the layers before and after."""
     graph_after = trace(rebuilt.model)
     calls_after = graph_after.by_operation()
+    needed = {id(node.operation) for node in graph.needed()}
     entries = []
     # What layers share counts once, at the first of them.
     counted: set[int] = set()
@@ -140,6 +141,7 @@ def _layers(
             continue
         new_layer = rebuilt.layers[node]
         output = node.outputs[0]
+        left = id(node.operation) in needed
         cost = layer_cost(calls)
         # A layer may be followed in the new model alone, where sizes differ.
         own = calls_after.get(id(new_layer))
@@ -148,16 +150,24 @@ def _layers(
                 layer=node.path,
                 type=node.type,
                 channels=output.channels,
-                channels_after=int(cuts.kept_channels[output].sum()),
+                channels_after=int(cuts.kept_channels[output].sum()) * left,
                 parameters=parameters,
-                parameters_after=count_parameters(new_layer, counted_after),
+                parameters_after=left
+                * count_parameters(new_layer, counted_after),
                 macs=cost.macs,
-                macs_after=layer_cost(own).macs if own else None,
+                macs_after=_macs_after(own, left),
                 note=note,
                 not_counted=cost.note,
             )
         )
     return tuple(entries)
+
+
+def _macs_after(calls: list[Node] | None, left: bool) -> int | None:
+    """Returns the multiply-adds of a layer, `None` where they are not known."""
+    if not left:
+        return 0
+    return layer_cost(calls).macs if calls else None
 
 
 def _note(node: Node, cuts: Cuts, rebuilt: Rebuilt) -> str:

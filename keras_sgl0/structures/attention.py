@@ -104,10 +104,12 @@ class Attention(Rule):
         Where these are alike, they are one tensor.
         """
         names = ("key",) if self.alike else ("key", "value")
-        kernels = (self._variable(name, "kernel") for name in names)
-        return [
-            _channels(n) for n in (self.heads, *(k.shape[2] for k in kernels))
-        ]
+        found = [_channels(self.heads, "heads")]
+        for name in names:
+            size = self._variable(name, "kernel").shape[2]
+            label = "dimensions" if self.alike else f"{name} dimensions"
+            found.append(_channels(size, label))
+        return found
 
     def slices(self):
         """Returns the slices of all projections."""
@@ -335,8 +337,8 @@ class Attention(Rule):
         return found
 
 
-def _channels(number: int) -> Tensor:
-    return Tensor(keras.KerasTensor((None, number)))
+def _channels(number: int, label: str) -> Tensor:
+    return Tensor(keras.KerasTensor((None, number)), label=label)
 
 
 @rule(keras.layers.MultiHeadAttention)

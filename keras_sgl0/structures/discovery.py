@@ -28,12 +28,14 @@ class SlicedAxis(NamedTuple):
             -1 where it belongs to none.
         role: What the slices are to their structures, see `rules.Slices`.
         stays: Whether the axis is as long without some of the structures.
+        label: What they are if they are inside the layer, such as heads.
     """
 
     axis: int
     structures: np.ndarray
     role: Role
     stays: bool
+    label: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,7 +80,8 @@ class Discovery:
     """What was found in a model.
 
     Attributes:
-        graph: The calls of the model.
+        graph: The calls of the model that an output depends on; `shrink`
+            leaves no others.
         rules: The rule of every call.
         channels: For each tensor the structure of each of its channels, -1
             where it belongs to none.
@@ -107,6 +110,7 @@ def discover(model: keras.Model) -> Discovery:
         ValueError: If the model is not built or cannot be traced.
     """
     graph = trace(model)
+    graph = dataclasses.replace(graph, nodes=graph.needed())
     rules, components = _analyse(graph)
     numbers, families = _number(graph, rules, components)
     channels = {x: numbers[own] for x, own in components.labels.items()}
@@ -263,11 +267,10 @@ def sliced_variables(
         axes: dict[int, list[SlicedAxis]] = {}
         for own in rules[node].slices():
             variable = own.of(layer)
-            axis, along = own.side(
-                channels[own.channels_of(node)], len(variable.shape)
-            )
+            x = own.channels_of(node)
+            axis, along = own.side(channels[x], len(variable.shape))
             axes.setdefault(id(variable), []).append(
-                SlicedAxis(axis, along, own.role, own.stays)
+                SlicedAxis(axis, along, own.role, own.stays, x.label)
             )
         for variable in layer.weights:
             if id(variable) in yielded:

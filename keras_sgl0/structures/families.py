@@ -204,7 +204,7 @@ class Structures:
             gone = self.cost_of(without)
             entries.append(
                 Family(
-                    made_by=self.made_by(family),
+                    made_by=self.names(family),
                     through=self._layers(
                         family, False, "member", "statistic", "follower"
                     ),
@@ -243,6 +243,17 @@ class Structures:
             family: Its number.
         """
         return self._layers(family, True, "member")
+
+    def names(self, family: int) -> tuple[str, ...]:
+        """Returns what a family is called in reports.
+
+        That is the layers that make it. Of what is inside a layer it says
+        what: `attention: heads`.
+
+        Args:
+            family: Its number.
+        """
+        return self._layers(family, True, "member", labels=True)
 
     def to_dict(self) -> dict:
         """Returns the report as plain values, ready for JSON."""
@@ -337,7 +348,11 @@ class Structures:
         )
 
     def _layers(
-        self, family: int, makes: bool | None, *roles: Role
+        self,
+        family: int,
+        makes: bool | None,
+        *roles: Role,
+        labels: bool = False,
     ) -> tuple[str, ...]:
         """Returns the layers in which a family has slices of some roles."""
         found: dict[str, None] = {}
@@ -347,7 +362,8 @@ class Structures:
             for sliced in entry.along(*roles):
                 own = sliced.structures[sliced.structures >= 0]
                 if (self.families[own] == family).any():
-                    found[entry.layer] = None
+                    label = f": {sliced.label}" if sliced.label else ""
+                    found[entry.layer + label * labels] = None
         return tuple(found)
 
 

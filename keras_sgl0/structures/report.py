@@ -10,7 +10,8 @@ class Family:
     """The structures that run through the same layers.
 
     Attributes:
-        made_by: The layers whose kernels make them.
+        made_by: The layers whose kernels make them, and what they are if they
+            are inside a layer: `attention: heads`.
         through: The layers that normalize, scale or filter each of them.
         read_by: The layers whose kernels read them.
         structures: How many there are.

@@ -71,6 +71,9 @@ def test_a_tensor_to_itself(kind, options):
     cut_half(model)
     found = ks.structures(model)
     assert {"before", "mha"} == {x for i in range(3) for x in found.made_by(i)}
+    rows = [family.made_by for family in found.report().families]
+    assert ("mha: heads",) in rows
+    assert len(set(rows)) == len(rows)
     # The layer before, the heads, the dimensions, and the outputs.
     number = 5 if kind in ("heads", "values") else 3
     # JAX wants as many key dimensions as value dimensions.

@@ -99,6 +99,30 @@ def test_what_the_structures_say_is_what_shrink_leaves(name):
     require_exact(MODELS[name]())
 
 
+def test_what_no_output_depends_on_is_no_structure():
+    """A backbone has an output for each stage, and the last is not used."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = y = keras.layers.Conv2D(4, 3, padding="same", name="first")(x)
+    for i in range(2):
+        y = keras.layers.Conv2D(6, 3, name=f"unused_{i}")(y)
+        y = keras.layers.BatchNormalization()(y)
+    backbone = keras.Model(inputs, [x, y], name="backbone")
+    x = keras.layers.GlobalAveragePooling2D()(backbone(inputs)[0])
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(x))
+    found = ks.structures(model)
+    assert found.counts.tolist() == [4]
+    assert found.cost().parameters == 4 * 27 + 4 + 4 * 3 + 3
+    dead = half_dead(found)
+    found.zero(dead)
+    small, report = ks.shrink(model, 0)
+    assert small.count_params() == found.cost(~dead).parameters
+    assert report.parameters == model.count_params()
+    assert report.parameters_after == small.count_params()
+    assert ks.count_macs(small).macs == report.macs_after
+    (entry,) = (x for x in report.layers if x.layer == "backbone/unused_0")
+    assert (entry.channels_after, entry.macs_after) == (0, 0)
+
+
 @pytest.mark.slow
 def test_wrn_28_10():
     require_exact(ks.models.WideResNet(depth=28, width=10))
