@@ -347,7 +347,10 @@ class MultiHead(Attention):
 
     @property
     def alike(self) -> bool:
-        """Whether it calls JAX's own attention, which asks for it."""
+        """Whether it calls JAX's own attention, which asks for it.
+
+        What is cut on another backend may not run on JAX, therefore.
+        """
         fused = self.given["query"].rank == 3
         fused &= not self.layer.get_config()["dropout"]
         return keras.backend.backend() == "jax" and fused
