@@ -76,6 +76,7 @@ from keras_sgl0.regularizers import (
 )
 from keras_sgl0.shrinking import (
     delete_channels,
+    fit_shrinking,
     shrink,
     to_rms_normalization,
 )
@@ -156,6 +157,7 @@ __all__ = [
     "deployment",
     "export",
     "factor_max",
+    "fit_shrinking",
     "fold_gates",
     "gate_report",
     "gates",

@@ -490,6 +490,17 @@ CALLS = [
         inputs=arrays((2, 5), (2, 4, 4), (4,)),
     ),
     _call(
+        ks.fit_shrinking,
+        _model | {"x": ones, "y": ones[:, :2], "verbose": 0},
+        **SIZED,
+        shrink_every=whole(1),
+        least=real(at_least=0, below=1),
+        tolerance=real(at_least=0),
+        minimum=whole(1),
+        round_to=optional(whole(1)),
+        backup=lambda rng: [*without(None, TEXT), *NUMBERS, True],
+    ),
+    _call(
         ks.check_rule,
         {"layer": layers.ReLU(), "input_shape": (4,)},
         layer=lambda rng: THINGS,

@@ -102,6 +102,22 @@ class ADMM(Splitting):
         self._load_kept()
         self._is_first_epoch = True
 
+    def on_shrink(self, transfer):
+        """Takes what is left of V and U to the smaller model."""
+        before = [(v, lent["regularizer"].dual) for v, lent in self._trained]
+        stale = self.v_is_stale
+        super().on_shrink(transfer)
+        self._trained = self._loans
+        duals = {id(v): lent["regularizer"].dual for v, lent in self._loans}
+        for variable, dual in before:
+            new = duals[id(transfer.of(variable))]
+            new.assign(transfer.take(variable, dual))
+        self._update_dual = compiled(self._assign_v_and_u)
+        if self._kept:
+            self._load_kept()
+        else:
+            self.v_is_stale = stale
+
     def _load_kept(self):
         """Assigns what `load_own_variables` was given."""
         own = dict(self._own_variables())

@@ -153,7 +153,7 @@ class CoupledGroups(LendingCallback):
         self.structures: Structures | None = None
         self._joint: Any = None
 
-    def survey(self):
+    def survey(self, transfer=None):
         """Finds the structures and their members."""
         found = structures(self.model)
         require(
@@ -170,6 +170,9 @@ class CoupledGroups(LendingCallback):
             "a model with a structure of which all members can be trained",
             self.model,
         )
+        if transfer is not None:
+            self._joint = self._joint.following(transfer, members)
+            return
         self._joint = JointPenalty(
             self.model, members, self.penalty, self._weights(found)
         )

@@ -15,6 +15,7 @@ from keras_sgl0.groups import (
 )
 from keras_sgl0.network.layer_table import Layout
 from keras_sgl0.network.sparsity import kernels, neuron_axes, own_penalty
+from keras_sgl0.network.transfer import Transfer
 from keras_sgl0.utils.validation import InputError, require
 
 
@@ -59,6 +60,16 @@ class Weights:
             f"the {self.name} without a penalty",
             target,
         )
+
+    def follow(self, transfer: Transfer):
+        """Counts on in a smaller model.
+
+        What was cut counts as dead, and without a penalty as alive.
+
+        Args:
+            transfer: From the model to the smaller one.
+        """
+        self._penalised = [transfer.of(v) for v in self._penalised]
 
     def _priced(self, model):
         """Returns the counted variables, each with the price of a unit."""
@@ -164,6 +175,13 @@ class _Neurons(Weights):
     def __init__(self, target: float, model, penalised: list):
         self._axes = neuron_axes(model)
         super().__init__(target, model, penalised)
+
+    def follow(self, transfer):
+        """Counts on in a smaller model."""
+        self._axes = {
+            id(transfer.of(v)): self._axes[id(v)] for v in self._penalised
+        }
+        super().follow(transfer)
 
     def _priced(self, model):
         return [(kernel, 1) for kernel in kernels(model)]

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_sgl0.groups import upcast
 from keras_sgl0.network.layer_table import layouts_of
+from keras_sgl0.network.transfer import Transfer
 from keras_sgl0.regularizers import GroupPenalty, Penalty
 from keras_sgl0.regularizers.group import shrinkage
 from keras_sgl0.structures.members import Members
@@ -27,6 +28,7 @@ class JointPenalty:
         members: The members of its structures.
         penalty: A penalty with a part on groups.
         weights: By what the penalty of each family is multiplied.
+        groups: The group part of each family, in place of that of the penalty.
 
     Attributes:
         penalty: The penalty.
@@ -41,11 +43,13 @@ class JointPenalty:
         members: Members,
         penalty: Penalty,
         weights: np.ndarray,
+        groups: list[GroupPenalty] | None = None,
     ):
         self.penalty = penalty
         self.members = members
         self._kernels = set(layouts_of(model))
         self._group = _with_rows_as_groups(penalty)
+        self._groups = groups or [self._group] * len(weights)
         self._weights = weights
         self._norm_weights = self._find_norm_weights()
         self.why_no_prox = self._find_why_no_prox()
@@ -70,9 +74,32 @@ class JointPenalty:
             return ops.sum(weights * self.members.norms())
         total = ops.zeros((), dtype)
         for family, rows in self.members.matrices().items():
-            own = self._group(ops.concatenate(rows, axis=1))
+            own = self._groups[family](ops.concatenate(rows, axis=1))
             total = total + self._weights[family] * ops.cast(own, dtype)
         return total
+
+    def following(self, transfer: Transfer, members: Members) -> "JointPenalty":
+        """Returns the same penalty on what is left of the structures.
+
+        Args:
+            transfer: From the model to a smaller one.
+            members: The members of the structures of the smaller model.
+        """
+        number = len(members.structures.counts)
+        weights, groups = np.ones(number), [self._group] * number
+        for part in members.parts:
+            for family, places in part.places.items():
+                source = members.sources(part, transfer, self.members)
+                one = source[places[0, 0]]
+                old = int(self.members.structures.families[one])
+                weights[family] = self._weights[old]
+                groups[family] = self._groups[old].resized(
+                    self.members.matrix_shape(old),
+                    members.matrix_shape(family),
+                )
+        return JointPenalty(
+            transfer.model, members, self.penalty, weights, groups
+        )
 
     def _find_why_no_prox(self) -> str:
         group, element = self.penalty.group, self.penalty.element
@@ -192,7 +219,8 @@ class JointPenalty:
         }
         for family, rows in self.members.matrices(value).items():
             matrix = ops.concatenate(rows, axis=1)
-            new = self._group.prox(matrix, step * self._weights[family])
+            weight = self._weights[family]
+            new = self._groups[family].prox(matrix, step * weight)
             ends = np.cumsum([own.shape[1] for own in rows])[:-1].tolist()
             parts = self.members.parts_of(family)
             for part, own in zip(parts, ops.split(new, ends, 1), strict=True):
@@ -226,7 +254,9 @@ class JointPenalty:
         sizes = self.members.sizes()
         # Structures without members have norms of 0, whatever these count.
         weights = [
-            self._group.weight((int(found.counts[family]), max(int(size), 1)))
+            self._groups[family].weight(
+                (int(found.counts[family]), max(int(size), 1))
+            )
             for family, size in zip(found.families, sizes, strict=True)
         ]
         return np.array(weights) * self._weights[found.families]

@@ -58,14 +58,29 @@ class KeepZeros(LendingCallback):
             f"model={self.model!r}"
         )
 
-    def survey(self):
-        """Finds the kernels."""
-        self._kernels = {id(kernel) for kernel in kernels(self.model)}
+    def survey(self, transfer=None):
+        """Finds the zeros that are to stay."""
+        if transfer is None:
+            self._kept = dict(self._zeros_of(self.model))
+            return
+        self._kept = {
+            id(one.smaller): transfer.take(one.variable, own)
+            for one in transfer.kept
+            if (own := self._kept.get(id(one.variable))) is not None
+        }
 
     def lend(self, variable: keras.Variable, original):
         """Returns the constraint for a variable with zeros."""
-        kept = ops.convert_to_numpy(ops.not_equal(variable, 0))
-        new = not kept.any() and id(variable) not in self._kernels
-        if kept.all() or new:
+        kept = self._kept.get(id(variable))
+        if kept is None or kept.all():
             return {}
         return {"constraint": _Masked(variable.constraint, kept)}
+
+    def _zeros_of(self, model):
+        """Yields pairs of the `id` of a variable and where it is not zero."""
+        inside = {id(kernel) for kernel in kernels(model)}
+        for variable in model.trainable_variables:
+            kept = ops.convert_to_numpy(ops.not_equal(variable, 0))
+            # As a whole, any other variable has just been created.
+            if not kept.all() and (kept.any() or id(variable) in inside):
+                yield id(variable), kept

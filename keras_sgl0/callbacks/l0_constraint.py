@@ -186,7 +186,7 @@ class L0Constraint(LendingCallback):
         """Returns the error message for a model whose gates are all frozen."""
         return "`L0Constraint` found no trainable gates in the model."
 
-    def survey(self):
+    def survey(self, transfer=None):
         """Chooses multipliers that no other constraint of this `fit` has."""
         others = list(constraints_on(self.model))
         for own in self.constraints:

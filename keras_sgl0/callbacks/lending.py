@@ -18,6 +18,7 @@ from keras_sgl0.network.loans import (
     retrace,
 )
 from keras_sgl0.network.sparsity import TOLERANCE
+from keras_sgl0.network.transfer import Transfer
 from keras_sgl0.regularizers import Penalty
 from keras_sgl0.utils.validation import InputError, require_built
 
@@ -141,8 +142,14 @@ class LendingCallback(keras.callbacks.Callback):
             self._as_new = dict(vars(self))
         super().set_model(model)
 
-    def survey(self):
-        """Finds out what `lend` needs to know of the model."""
+    def survey(self, transfer: Transfer | None = None):
+        """Finds out what `lend` needs to know of the model.
+
+        Args:
+            transfer: Where the model has just got smaller inside
+                `fit_shrinking`, what of the one before is left; `None` as
+                `fit` begins.
+        """
 
     def lend(self, variable, original) -> dict[str, Lent]:
         """Returns what to lend, by attribute; nothing to leave the variable.
@@ -184,13 +191,28 @@ class LendingCallback(keras.callbacks.Callback):
         """Lends."""
         require_built(self.model)
         require_strategy_can_train(self.model)
+        self._lend()
+
+    def on_shrink(self, transfer: Transfer):
+        """Lends to the smaller model, and lets what it knows follow.
+
+        Args:
+            transfer: From the model before to the smaller one.
+        """
+        super().set_model(transfer.model)
+        has_stepped = self.fit.has_stepped
+        self._lend(transfer)
+        self.fit.has_stepped = has_stepped
+
+    def _lend(self, transfer=None):
         self._zeros: list[tuple] = []
         self.fit = begin_fit(self.model, self.params)
         variables = self.model.trainable_variables
-        self.survey()
+        self.survey(transfer)
         loans = [(v, self.lend(v, v.regularizer)) for v in variables]
         self._loans = tuple((v, lent) for v, lent in loans if lent)
-        if not self._loans:
+        # Where all that was lent to was cut, there is nothing left to do.
+        if not self._loans and transfer is None:
             originals = [v.regularizer for v in variables]
             raise InputError(
                 self.refuse([r for r in originals if r is not None])

@@ -119,9 +119,13 @@ class ProximalStep(LendingCallback):
         require_no_accumulation(
             self._current, "ProximalStep", "Keras runs constraints"
         )
-        self._optimizers: list[tuple] = []
         self._steps_before = self._steps()
         super().on_train_begin(logs)
+
+    def survey(self, transfer=None):
+        """Takes the optimizer of the model at hand."""
+        self._current = self.optimizer or self.model.optimizer
+        self._optimizers: list[tuple] = []
 
     def on_epoch_begin(self, epoch, logs=None):
         """Refuses a learning rate that has become too large for a penalty."""

@@ -37,13 +37,21 @@ class SparsityMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Compiles the count for the model at hand."""
         self._counter = SparsityCounter(self.model, self.tolerance, self.axis)
+        self._sizes = self._counter.sizes
+
+    def on_shrink(self, transfer):
+        """Counts on; what was cut counts as zero."""
+        self.set_model(transfer.model)
+        self._counter = SparsityCounter(self.model, self.tolerance, self.axis)
 
     def on_epoch_end(self, epoch, logs=None):
         """Counts."""
         if logs is not None and self._counter is not None:
             report = self._counter()
-            logs["weight_sparsity"] = report.weight_sparsity
-            logs["neuron_sparsity"] = report.neuron_sparsity
+            parameters, neurons = self._sizes
+            alive = sum(report.neurons_alive)
+            logs["weight_sparsity"] = 1 - report.parameters_alive / parameters
+            logs["neuron_sparsity"] = 1 - alive / neurons
 
     def on_train_end(self, logs=None):
         """Lets go of what was compiled, which cannot be copied."""

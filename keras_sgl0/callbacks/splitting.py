@@ -158,6 +158,17 @@ class Splitting(LendingCallback):
         self._update_v = compiled(self._assign_v)
         self.v_is_stale = True
 
+    def on_shrink(self, transfer):
+        """Takes what is left of V to the smaller model."""
+        before = list(self._held.values())
+        self._held = {}
+        with scope_of(transfer.model):
+            super().on_shrink(transfer)
+        for variable, held in before:
+            _, new = self._held[id(transfer.of(variable))]
+            new.assign(transfer.take(variable, held))
+        self._update_v = compiled(self._assign_v)
+
     def _require_finite_beta(self):
         """Refuses a beta that would be infinite before the end of `fit`."""
         epochs = (self.params or {}).get("epochs") or 0

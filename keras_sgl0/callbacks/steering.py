@@ -84,9 +84,10 @@ class Steering(LendingCallback):
         self.strength: Any = None
         self.settled = False
 
-    def survey(self):
+    def survey(self, transfer=None):
         """Finds what is penalized."""
-        self.settled = False
+        if transfer is None:
+            self.settled = False
         variables = self.model.trainable_variables
         self.penalised = [v for v in variables if penalty_of(v) is not None]
         if not self.penalised:
@@ -123,6 +124,12 @@ class Steering(LendingCallback):
             self.strength = keras.Variable(
                 1.0, trainable=False, dtype="float32", name="strength"
             )
+
+    def on_shrink(self, transfer):
+        """Goes on with the strength of the moment."""
+        strength = self.strength
+        super().on_shrink(transfer)
+        self.strength = strength
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the strength to `logs`."""

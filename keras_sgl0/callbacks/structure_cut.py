@@ -1,5 +1,6 @@
 """What a target density counts and cuts where it speaks of structures."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ from keras import ops
 
 from keras_sgl0.network.compilation import scope_of
 from keras_sgl0.network.sparsity import ThresholdedArrays
+from keras_sgl0.network.transfer import Transfer
 from keras_sgl0.structures.families import Measure
 from keras_sgl0.structures.members import Members
 from keras_sgl0.structures.selection import PRECISION, Floor, select
@@ -58,9 +60,7 @@ class StructureCut:
         self._values = ThresholdedArrays(model)
         self._has_trained = False
         self._coupled = penalised is None
-        self._removable = members.removable
-        if penalised is not None:
-            self._removable = members.removable & penalised
+        self._removable = _removable(members, penalised)
         self._floor = Floor(self._removable, minimum, round_to)
         self._floor.require_reach(
             self._structures,
@@ -70,13 +70,35 @@ class StructureCut:
             "have no penalty, are frozen, or make the model's outputs",
         )
         with scope_of(model):
-            # The last one is for what is in no structure.
-            self._kept: Any = keras.Variable(
-                np.ones(self._structures.size + 1),
-                trainable=False,
-                dtype=members.dtype,
-                name="kept_structures",
-            )
+            self._kept: Any = _flags(members)
+
+    def follow(
+        self,
+        transfer: Transfer,
+        members: Members,
+        penalised: np.ndarray | None,
+    ):
+        """Goes on with a smaller model, the density being that of this one.
+
+        Args:
+            transfer: From the model to the smaller one.
+            members: The members of the structures of the smaller model.
+            penalised: Flags, which structures have a penalty, as before.
+        """
+        kept = np.ones(members.structures.size + 1)
+        before = ops.convert_to_numpy(self._kept)
+        for part in members.parts:
+            source = members.sources(part, transfer, self._members)
+            kept[part.owners] = before[source]
+        self._members, self._structures = members, members.structures
+        self._values = ThresholdedArrays(transfer.model)
+        self._removable = _removable(members, penalised)
+        self._floor = dataclasses.replace(
+            self._floor, removable=self._removable
+        )
+        with scope_of(transfer.model):
+            self._kept = _flags(members)
+        self._kept.assign(kept)
 
     def has(self, variable) -> bool:
         """Returns whether a variable has something that may be cut.
@@ -202,3 +224,19 @@ class StructureCut:
         self._kept.assign(np.append(alive, True).astype("float32"))
         # Not left to the next step: there may be none.
         self._members.zero(~alive)
+
+
+def _removable(members, penalised):
+    if penalised is None:
+        return members.removable
+    return members.removable & penalised
+
+
+def _flags(members):
+    """Returns a variable of ones; the last is for what is in no structure."""
+    return keras.Variable(
+        np.ones(members.structures.size + 1),
+        trainable=False,
+        dtype=members.dtype,
+        name="kept_structures",
+    )

@@ -3,6 +3,7 @@
 from typing import Any, cast
 
 import keras
+import numpy as np
 
 from keras_sgl0.callbacks.coupling import CoupledPart
 from keras_sgl0.callbacks.density_measures import COUNTED
@@ -149,9 +150,12 @@ class TargetDensity(Steering):
         if keras.backend.backend() != "jax":
             self.on_train_batch_end = self._between_batches
 
-    def survey(self):
+    def survey(self, transfer=None):
         """Finds out what is penalized, and what is counted and cut."""
-        super().survey()
+        super().survey(transfer)
+        if transfer is not None:
+            self.cut.follow(transfer, *self._members())
+            return
         self._has_begun = False
         if "epochs" not in (self.params or {}):
             raise InputError(
@@ -172,6 +176,14 @@ class TargetDensity(Steering):
         self._relative_prices = {
             id(variable): price
             for variable, price in zip(self.penalised, prices, strict=True)
+        }
+
+    def on_shrink(self, transfer):
+        """Counts on, with what is left of the original model."""
+        prices = self._relative_prices
+        super().on_shrink(transfer)
+        self._relative_prices = {
+            id(v): prices[id(transfer.source(v))] for v in self.penalised
         }
 
     def strength_for(self, variable):
@@ -221,9 +233,7 @@ class TargetDensity(Steering):
         Raises:
             ValueError: If the target cannot be met.
         """
-        parts = map(penalty_of, self.penalised)
-        couplings = [p.coupling for p in parts if isinstance(p, CoupledPart)]
-        if not couplings and self.of not in ("macs", "channels"):
+        if not self._couplings() and self.of not in ("macs", "channels"):
             for name in ("minimum", "round_to"):
                 value = getattr(self, name)
                 needs = '1, or of="macs", of="channels" or `CoupledGroups`'
@@ -235,12 +245,7 @@ class TargetDensity(Steering):
             "one that counts what can be cut, with `CoupledGroups`",
             self.of,
         )
-        if couplings:
-            members = couplings[0].members
-            penalised = None
-        else:
-            members = Members(structures(self.model))
-            penalised = members.among(self.penalised)
+        members, penalised = self._members()
         return StructureCut(
             self.density,
             cast(Measure, self.of),
@@ -250,6 +255,17 @@ class TargetDensity(Steering):
             self.minimum,
             self.round_to,
         )
+
+    def _couplings(self) -> list:
+        parts = map(penalty_of, self.penalised)
+        return [p.coupling for p in parts if isinstance(p, CoupledPart)]
+
+    def _members(self) -> tuple[Members, np.ndarray | None]:
+        """Returns the members, and flags of the structures with a penalty."""
+        if couplings := self._couplings():
+            return couplings[0].members, None
+        members = Members(structures(self.model))
+        return members, members.among(self.penalised)
 
     def _between_batches(self, batch, logs=None):
         steps = self.params["steps"]

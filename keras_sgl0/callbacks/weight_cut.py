@@ -13,6 +13,7 @@ from keras_sgl0.callbacks.density_measures import (
 )
 from keras_sgl0.network.compilation import compiled
 from keras_sgl0.network.layer_table import layouts_of
+from keras_sgl0.network.transfer import Transfer
 
 
 class WeightCut:
@@ -45,6 +46,28 @@ class WeightCut:
         # By id, as variables compare by value. Empty until the cut.
         self._supports: dict[int, np.ndarray] = {}
         self._count_alive: Any = compiled(self._alive)
+
+    def follow(
+        self,
+        transfer: Transfer,
+        members: object = None,
+        penalised: object = None,
+    ):
+        """Goes on with a smaller model, the density being that of this one.
+
+        Args:
+            transfer: From the model to the smaller one.
+            members: Not used.
+            penalised: Not used.
+        """
+        self._supports = {
+            id(transfer.of(kernel)): transfer.take(kernel, own)
+            for kernel in self._kernels
+            if (own := self._supports.get(id(kernel))) is not None
+        }
+        self._kernels = [transfer.of(kernel) for kernel in self._kernels]
+        self._measure.follow(transfer)
+        self._count_alive = compiled(self._alive)
 
     def has(self, variable) -> bool:
         """Returns whether a variable without a penalty is cut: never.

@@ -22,7 +22,7 @@ from keras_sgl0.compression.recovery import (
 )
 from keras_sgl0.compression.report import CompressReport, PruneReport, Settings
 from keras_sgl0.compression.search import gate_search, penalty_search
-from keras_sgl0.compression.state import State, fingerprint, write
+from keras_sgl0.compression.state import State, fingerprint
 from keras_sgl0.compression.timing import (
     compare_on,
     free_multiple,
@@ -32,6 +32,7 @@ from keras_sgl0.network.compilation import compile_like
 from keras_sgl0.network.optimizers import renewed
 from keras_sgl0.network.sparsity import ThresholdedArrays
 from keras_sgl0.structures.families import Cost, Measure, Structures, structures
+from keras_sgl0.utils.files import write
 from keras_sgl0.utils.validation import choice
 
 

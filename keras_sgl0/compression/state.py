@@ -3,13 +3,13 @@
 import json
 import os
 import zlib
-from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_sgl0.utils.files import write
 from keras_sgl0.utils.validation import InputError
 
 
@@ -113,21 +113,6 @@ class State:
                 f"{other}. Received: {path}"
             )
         self.facts, self.history = content["facts"], content["history"]
-
-
-def write(path: str, content: Callable[[BinaryIO], object]):
-    """Writes a file as a whole or not at all.
-
-    Args:
-        path: The file.
-        content: Writes to an open file.
-    """
-    unfinished = f"{path}.tmp"
-    with open(unfinished, "wb") as file:
-        content(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
 
 
 def fingerprint(model: keras.Model) -> str:

@@ -137,6 +137,17 @@ class Fit:
         return run
 
 
+def without_loan(value: Any) -> Any:
+    """Returns a variable's own regularizer or constraint.
+
+    Args:
+        value: That of the moment, which may be lent.
+    """
+    while isinstance(value, Lent):
+        value = value.original
+    return value
+
+
 def begin_fit(model: keras.Model, params) -> Fit:
     """Returns the current `Fit` of a model, a new one for each `fit`.
 

@@ -5,6 +5,8 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.network.compilation import optimizers
+from keras_sgl0.network.transfer import Transfer
+from keras_sgl0.utils.validation import require
 
 # At how many steps a schedule is looked at for its largest value.
 _LOOKS = 200
@@ -53,3 +55,95 @@ def renewed(
         optimizer: The optimizer.
     """
     return type(optimizer).from_config(optimizer.get_config())
+
+
+def moved(
+    optimizer: keras.optimizers.Optimizer, transfer: Transfer
+) -> keras.optimizers.Optimizer:
+    """Returns the optimizer of a smaller model, with what is left of its state.
+
+    Args:
+        optimizer: A built optimizer of the original model.
+        transfer: From the original model to the smaller one.
+    """
+    order = [transfer.of(v) for v in optimizer._trainable_variables]
+    trainable = transfer.model.trainable_variables
+    new = renewed(optimizer)
+    slots = _build(new, trainable)
+    if [id(v) for v in order] == [id(v) for v in trainable]:
+        aligned = slots
+    else:
+        # Another one tells which slot of the old one is of which variable.
+        aligned = _build(renewed(optimizer), order)
+    of_variable: dict[int, list] = {}
+    others: list = []
+    for variable, slot in slots:
+        own = (
+            others
+            if variable is None
+            else of_variable.setdefault(id(variable), [])
+        )
+        own.append(slot)
+    for old, (variable, _) in zip(optimizer.variables, aligned, strict=True):
+        if variable is None:
+            others.pop(0).assign(ops.convert_to_numpy(old))
+            continue
+        value = transfer.take(transfer.source(variable), old)
+        of_variable[id(variable)].pop(0).assign(value)
+    return new
+
+
+def require_movable(model: keras.Model):
+    """Raises where the state of an optimizer cannot follow a smaller model.
+
+    Args:
+        model: A compiled model. Its optimizer is built if it is not.
+
+    Raises:
+        ValueError: If so.
+    """
+    optimizer = model.optimizer
+    optimizer.build(model.trainable_variables)
+    several = any(
+        isinstance(o, keras.optimizers.MultiOptimizer)
+        for o in optimizers(optimizer)
+    )
+    strange = several or any(
+        variable is None and len(slot.shape)
+        for variable, slot in _build(
+            renewed(optimizer), model.trainable_variables
+        )
+    )
+    require(
+        not strange,
+        "model",
+        "one with an optimizer whose state is, for each variable, of the "
+        "variable's shape, unlike that of `Adafactor` and `MultiOptimizer`",
+        type(optimizer).__name__,
+    )
+
+
+def _build(optimizer, variables) -> list[tuple]:
+    """Builds an optimizer; returns its variables, each with whose slot it is.
+
+    It is `None` for what is of no variable.
+    """
+    owners: dict[int, keras.Variable] = {}
+
+    def watch(one):
+        add = one.add_variable_from_reference
+
+        def add_and_note(reference_variable, *args, **kwargs):
+            slot = add(reference_variable, *args, **kwargs)
+            owners[id(slot)] = reference_variable
+            return slot
+
+        one.add_variable_from_reference = add_and_note
+
+    several = optimizers(optimizer)
+    for one in several:
+        watch(one)
+    optimizer.build(variables)
+    for one in several:
+        del one.add_variable_from_reference
+    return [(owners.get(id(slot)), slot) for slot in optimizer.variables]

@@ -159,6 +159,13 @@ class SparsityCounter:
         ]
         self._count = compiled(self._counts)
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The number of parameters, and of groups."""
+        pairs = zip(self._kernels, self._axes, strict=True)
+        groups = sum(num_groups(kernel.shape, axis) for kernel, axis in pairs)
+        return sum(map(_size, self._kernels + self._others)), groups
+
     def __call__(self) -> SparsityReport:
         """Returns the report on the model as it is now."""
         counts = ops.convert_to_numpy(self._count()).astype(int).tolist()

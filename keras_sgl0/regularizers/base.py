@@ -91,6 +91,20 @@ class Penalty(keras.regularizers.Regularizer, abc.ABC):
             "`VariableSplitting` instead."
         )
 
+    def resized(
+        self, before: tuple[int, ...], after: tuple[int, ...]
+    ) -> "Penalty":
+        """Returns the penalty of the same strength on a smaller kernel.
+
+        `fit_shrinking` asks for it. What is left of a kernel, all else being
+        zero, has the penalty that the kernel had.
+
+        Args:
+            before: The shape of the kernel.
+            after: The shape of what is left of it.
+        """
+        return self
+
 
 def trainings(penalty: Penalty) -> tuple[Training, ...]:
     """Returns the ways to train a penalty, the usual one first.

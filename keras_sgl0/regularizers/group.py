@@ -57,6 +57,26 @@ class GroupPenalty(Penalty):
         """Whether it is `weight(shape) * sum_g ||w_g||_2`."""
         return False
 
+    def weight(self, shape) -> float:
+        """Returns what a group counts in a kernel, by the size of the group.
+
+        The value is a multiple of it. Without an influence of the size it is
+        the factor.
+
+        Args:
+            shape: The kernel's shape.
+        """
+        return self.factor
+
+    def resized(self, before, after):
+        """Returns the penalty with the weight of groups that they had."""
+        weights = self.weight(before), self.weight(after)
+        if weights[0] == weights[1]:
+            return self
+        factor = self.factor * weights[0] / weights[1]
+        config = self.get_config() | {"factor": factor}
+        return type(self).from_config(config)
+
     def get_config(self):
         """Returns the constructor's arguments."""
         return {"factor": self.factor, "axis": self.axis}

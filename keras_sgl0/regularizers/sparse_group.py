@@ -104,6 +104,14 @@ class SparseGroup(Penalty):
             "penalty with `VariableSplitting` instead."
         )
 
+    def resized(self, before, after):
+        """Returns the sum with the weight of groups that they had."""
+        group = self.group.resized(before, after)
+        element = self.element.resized(before, after)
+        if group is self.group and element is self.element:
+            return self
+        return SparseGroup(group, element)
+
     def get_config(self):
         """Returns the two parts, serialized."""
         return {

@@ -113,6 +113,24 @@ class FlatCopy:
         """
         return made
 
+    def set_weights(
+        self, node: Node, new: keras.Operation, change: Rewrite | None
+    ):
+        """Gives a copy its weights.
+
+        Args:
+            node: The first call of the layer.
+            new: The copy of the layer.
+            change: How it changes, `None` if it does not.
+        """
+        if change is not None:
+            for attribute, value in change.weights.items():
+                variable_of(new, attribute).assign(value)
+            return
+        for a, b in weight_pairs(node.operation, new):
+            b.assign(self.value(a))
+        refresh(new)
+
     def unused(self, *names: str) -> str:
         """Returns the first name that is free, the last one numbered if none.
 
@@ -162,7 +180,7 @@ class FlatCopy:
                 results = self._filled_call(node, layer, made, zeros)
             else:
                 results = _with(node, change).call(layer, made)
-            self._set_weights(node.operation, layer, change)
+            self.set_weights(node, layer, change)
         except Exception as error:
             # The config of a user's layer may raise anything. As long as the
             # layer need not change, both models can have it.
@@ -223,23 +241,23 @@ class FlatCopy:
         own = (change.config if change else {}) | {"name": self._name(node)}
         return from_config(node, lambda config: self.config(config | own))
 
-    def _set_weights(self, old, new, change):
-        if change is not None and change.weights:
-            for attribute, value in change.weights.items():
-                variable_of(new, attribute).assign(value)
-            return
-        olds, news = getattr(old, "weights", ()), getattr(new, "weights", ())
-        if change is None:
-            for a, b in zip(olds, news, strict=True):
-                b.assign(self.value(a))
-            refresh(new)
-
     def _name(self, node):
         """Returns a name for the layer of a call that no other layer has."""
         name, path = node.operation.name, node.path.replace("/", "_")
         if name == node.path and name not in self._names:
             return name
         return self.unused(name, path)
+
+
+def weight_pairs(old: keras.Operation, new: keras.Operation) -> list[tuple]:
+    """Returns the weights of a layer, each with that of its copy.
+
+    Args:
+        old: A layer or another operation.
+        new: An unchanged copy of it.
+    """
+    olds, news = getattr(old, "weights", ()), getattr(new, "weights", ())
+    return list(zip(olds, news, strict=True))
 
 
 def _with(node: Node, change: Rewrite | None) -> Node:

@@ -48,6 +48,7 @@ def analyse(
     round_to: int | None = None,
     minimum: int = 1,
     opaque: dict[Node, str] | None = None,
+    trains: bool = False,
 ) -> Cuts:
     """Returns which channels can be cut.
 
@@ -61,11 +62,13 @@ def analyse(
         minimum: Layers keep this many channels. With 0, a layer that would
             lose all its channels is an error.
         opaque: Calls that must stay as they are, with the reason.
+        trains: Whether training goes on with what stays. A constant other than
+            zero, which would be trained on, then stays.
 
     Raises:
         ValueError: If `minimum` is 0 and no channel of a layer would stay.
     """
-    liveness = Liveness(graph, values, on_constant)
+    liveness = Liveness(graph, values, on_constant, trains)
     liveness.forward(opaque or {})
     liveness.backward()
     cutting = _Cutting(liveness)
@@ -96,6 +99,7 @@ class Liveness:
         values: Gives the values of a variable.
         on_constant: What becomes of a constant that meets zeros at a border:
             `"keep"`, `"fold"` or `"drop"`.
+        trains: Whether layers with weights can do without zeros alone.
 
     Attributes:
         rules: The rule of every call.
@@ -105,8 +109,9 @@ class Liveness:
         reads: For every call, which channels of its inputs it reads.
     """
 
-    def __init__(self, graph, values, on_constant):
+    def __init__(self, graph, values, on_constant, trains=False):
         self.graph = graph
+        self.trains = trains
         self.values = values
         self.on_constant = on_constant
         self.rules, self.input_constants, self.reads = {}, {}, {}
@@ -158,7 +163,8 @@ class Liveness:
             constants = [self.constants[x] for x in node.inputs]
             if rule.border:
                 constants = [self._at_border(c) for c in constants]
-            if rule.zeros_only:
+            has_weights = bool(getattr(node.operation, "weights", ()))
+            if rule.zeros_only or (self.trains and has_weights):
                 constants = [np.where(c == 0, c, np.nan) for c in constants]
             self.input_constants[node] = constants
             if isinstance(rule, Opaque):

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_sgl0.groups import other_axes, per_weight, safe_sqrt
+from keras_sgl0.network.transfer import Transfer
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.slices import Role
 
@@ -139,6 +140,30 @@ class Members:
         """
         part = self.parts_of(family)[0]
         return part.owners[part.places[family][:, 0]]
+
+    def matrix_shape(self, family: int) -> tuple[int, int]:
+        """Returns how many structures a family has, and of what size.
+
+        Args:
+            family: The number of the family.
+        """
+        owners = self.owners(family)
+        return len(owners), max(int(self.sizes()[owners[0]]), 1)
+
+    def sources(self, part: Part, transfer: Transfer, before: "Members"):
+        """Returns of which structures of a larger model the slices were.
+
+        Args:
+            part: Members in the smaller model.
+            transfer: From the larger model to this one.
+            before: The members in the larger model.
+
+        Returns:
+            For each index of the part's axis the number of the structure.
+        """
+        variable = transfer.source(part.variable)
+        (old,) = (p for p in before.of(variable) if p.axis == part.axis)
+        return old.owners[transfer.places(variable)[part.axis]]
 
     def among(self, variables: Iterable[keras.Variable]) -> np.ndarray:
         """Returns which structures have members in some variables.
