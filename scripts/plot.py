@@ -2,6 +2,7 @@
 
 python scripts/plot.py against runs/sweep     # sparsities and error by factor
 python scripts/plot.py pareto runs/sweep      # error against sparsity
+python scripts/plot.py front runs/search runs/sweep # a search, and other runs
 python scripts/plot.py epochs runs/digits-0   # the history of a run
 python scripts/plot.py importances docs/results/importances/digits
 python scripts/plot.py filters runs/digits-0 --layer=conv2
@@ -33,6 +34,7 @@ _LAYER = flags.DEFINE_string(
 _RUNS = {
     "against": lambda paths: plots.against(paths, _SETTING.value, _UNIT.value),
     "pareto": plots.pareto,
+    "front": lambda paths: plots.front(paths[0], paths[1:]),
     "epochs": plots.epochs,
     "importances": plots.importances,
 }

@@ -6,6 +6,7 @@ Each function returns a `matplotlib.figure.Figure`, which notebooks show and
 
 from keras_sgl0.experiments.plots.changes import before_and_after
 from keras_sgl0.experiments.plots.drawing import save
+from keras_sgl0.experiments.plots.fronts import front
 from keras_sgl0.experiments.plots.histories import epochs
 from keras_sgl0.experiments.plots.importances import importances
 from keras_sgl0.experiments.plots.methods import against, pareto
@@ -17,6 +18,7 @@ __all__ = [
     "before_and_after",
     "epochs",
     "filters",
+    "front",
     "importances",
     "pareto",
     "path",
