@@ -358,6 +358,7 @@ CALLS = [
         penalty=instance(ks.L1(0.1), ks.GroupLasso, keras.regularizers.L2()),
         readers=flag,
         weight=choice("size", "macs", "parameters"),
+        inside=choice("all", "heads", "dimensions"),
     ),
     _call(ks.FactorScheduler, {"schedule": float}, schedule=function),
     _call(ks.KeepZeros, {}),

@@ -17,6 +17,7 @@ from keras_sgl0.structures.members import Members
 from keras_sgl0.utils.validation import InputError, boolean, choice, require
 
 Weight = Literal["size", "macs", "parameters"]
+Inside = Literal["all", "heads", "dimensions"]
 
 
 class CoupledPart(LentPenalty, Penalty):
@@ -107,6 +108,11 @@ class CoupledGroups(LendingCallback):
         weight: What a structure counts: `"size"`, as the penalty has it, with
             `sqrt(|s|)` in `GroupLasso`; `"macs"` or `"parameters"`, this
             times what the structure costs, over the mean of all structures.
+        inside: What has the penalty inside of attention layers: `"all"`, or
+            `"heads"` or `"dimensions"` alone. A weight of a projection is in a
+            head and in a dimension. These are rows and columns of one matrix;
+            neither is part of the other, so that one step after the other is
+            not the proximal step of their sum. `ProximalStep` wants one kind.
 
     Attributes:
         structures: The `Structures` of the model, `None` before `fit`.
@@ -138,6 +144,7 @@ class CoupledGroups(LendingCallback):
         penalty: Penalty,
         readers: bool = False,
         weight: Weight = "size",
+        inside: Inside = "all",
     ):
         super().__init__()
         require(
@@ -149,6 +156,7 @@ class CoupledGroups(LendingCallback):
         self.penalty = penalty
         self.readers = boolean("readers", readers)
         self.weight = choice("weight", weight, ("size", "macs", "parameters"))
+        self.inside = choice("inside", inside, ("all", "heads", "dimensions"))
         # Made when `fit` begins.
         self.structures: Structures | None = None
         self._joint: Any = None
@@ -163,7 +171,7 @@ class CoupledGroups(LendingCallback):
             self.model,
         )
         self.structures = found
-        members = Members(found, self.readers)
+        members = Members(found, self.readers, self._wanted(found))
         require(
             members.removable.any(),
             "model",
@@ -200,6 +208,15 @@ class CoupledGroups(LendingCallback):
             members = self._joint.members
             dead = ops.convert_to_numpy(members.norms()) == 0
             members.zero(dead)
+
+    def _wanted(self, found) -> np.ndarray:
+        """Returns which structures have the penalty."""
+        flags = np.ones(found.size + 1, bool)  # the last one is for -1
+        for entry in found.variables if self.inside != "all" else ():
+            for sliced in entry.along("member"):
+                if sliced.label and not sliced.label.endswith(self.inside):
+                    flags[sliced.structures] = False
+        return flags[:-1]
 
     def _weights(self, found) -> np.ndarray:
         """Returns by what the penalty of each family is multiplied."""

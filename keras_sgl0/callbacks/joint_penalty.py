@@ -106,10 +106,14 @@ class JointPenalty:
         ways = "Train it by its subgradient or with `VariableSplitting`."
         for variable in self.members.variables:
             if len(self.members.of(variable)) > 1:
+                # Groups that overlap, none within the other: one step after
+                # the other is not the step for their sum.
                 return (
                     f"A weight of {variable.path} is in two structures, as "
-                    "with `readers=True` and in attention layers, so the joint "
-                    f"proximal operator is not known. {ways}"
+                    "with `readers=True`, or in a head and in a dimension of "
+                    "an attention layer, so the joint proximal operator is not "
+                    "known. Choose one kind, `CoupledGroups(..., "
+                    f'inside="heads")`, or train otherwise. {ways}'
                 )
         if not self._group.has_prox:
             return (

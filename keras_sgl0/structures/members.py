@@ -89,19 +89,27 @@ class Members:
     Args:
         structures: The structures.
         readers: Whether the slices that read a channel are members too.
+        wanted: Flags, the structures to take; `None` for all of them.
 
     Attributes:
         structures: The structures.
-        removable: Flags, which structures training can set to zero. The others
-            have no members here.
+        removable: Flags, which wanted structures training can set to zero. The
+            others have no members here.
         parts: The members, by variable and axis.
         variables: The variables that have members.
         dtype: The dtype to compute in: at least float32.
     """
 
-    def __init__(self, structures: Structures, readers: bool = False):
+    def __init__(
+        self,
+        structures: Structures,
+        readers: bool = False,
+        wanted: np.ndarray | None = None,
+    ):
         self.structures = structures
         self.removable = structures.removable(readers)
+        if wanted is not None:
+            self.removable = self.removable & wanted
         roles: tuple[Role, ...] = ("member",)
         self.parts = self._find(roles + (("reader",) if readers else ()))
         # By id, as variables compare by value.

@@ -472,6 +472,7 @@ def test_a_second_fit_goes_on_with_what_is_dead(data):
         ({"penalty": 0.1}, "`penalty`. Expected a penalty with a part"),
         ({"penalty": ks.GroupLasso(1), "readers": 1}, "`readers`. Expected"),
         ({"penalty": ks.GroupLasso(1), "weight": "x"}, "`weight`. Expected"),
+        ({"penalty": ks.GroupLasso(1), "inside": "x"}, "`inside`. Expected"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -520,6 +521,44 @@ def test_joint_steps_that_are_not_known(penalty, readers, message):
     coupled = ks.CoupledGroups(penalty, readers=readers)
     with pytest.raises(ValueError, match=message):
         fit(residual(), coupled, ks.ProximalStep())
+
+
+def attention():
+    x = inputs = keras.Input((5, 6))
+    x = layers.Dense(6)(x)
+    x = layers.MultiHeadAttention(4, 3, value_dim=2, name="mha")(x, x)
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+@pytest.mark.parametrize("inside", ["heads", "dimensions"])
+def test_joint_steps_for_heads_or_for_their_dimensions(inside):
+    model = attention()
+    shift(model)
+    with pytest.raises(ValueError, match="in a head and in a dimension"):
+        fit(model, ks.CoupledGroups(ks.GroupLasso(0.1)), ks.ProximalStep())
+    coupled = ks.CoupledGroups(ks.GroupLasso(0.2), inside=inside)
+    coupled.set_model(model)
+    coupled.survey()
+    members = coupled._joint.members
+    found = coupled.structures
+    before, sizes = to_numpy(members.norms()), members.sizes()
+    labelled = [":" in found.names(f)[0] for f in found.families]
+    own = [inside in found.names(f)[0] for f in found.families]
+    taken = ~np.array(labelled) | own
+    np.testing.assert_array_equal(members.removable, taken)
+    np.testing.assert_array_equal(before > 0, taken)
+    for variable in members.variables:
+        variable.assign(coupled._joint.prox(variable, variable, 0.5))
+    expected = np.maximum(before - 0.5 * 0.2 * np.sqrt(sizes), 0)
+    np.testing.assert_allclose(members.norms(), expected, rtol=1e-5)
+    fit(
+        model,
+        ks.CoupledGroups(ks.GroupLasso(1e3), inside=inside),
+        ks.ProximalStep(),
+    )
+    dead = to_numpy(members.norms())[np.array(own)] == 0
+    assert dead.all()
 
 
 def test_one_strength_for_all_members(data):
