@@ -1,6 +1,7 @@
 """The networks of `zoo.py`: functions without arguments that build them."""
 
 import functools
+import importlib
 
 import keras
 import numpy as np
@@ -612,6 +613,27 @@ def subclassed_resnet():
     model = Subclassed()
     model(ops.zeros((1, 32, 32, 3)))
     return model
+
+
+# The face detector of the package mtcnn, with its own weights. It needs that
+# package, joblib and lz4.
+
+
+def _mtcnn(name, shape):
+    stage = importlib.import_module(f"mtcnn.network.{name.lower()}")
+    tools = importlib.import_module("mtcnn.utils.tensorflow")
+    inner = getattr(stage, name)()
+    inner.build((None, *shape))
+    inner.set_weights(tools.load_weights(f"{name.lower()}.lz4"))
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, inner(inputs))
+
+
+TRAINED = ("mtcnn_PNet", "mtcnn_RNet", "mtcnn_ONet")
+for _name, _size in zip(TRAINED, (12, 24, 48), strict=True):
+    NETWORKS[_name] = functools.partial(
+        _mtcnn, _name.partition("_")[2], (_size, _size, 3)
+    )
 
 
 # Backbones of KerasHub with tiny configs.

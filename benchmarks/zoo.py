@@ -12,6 +12,9 @@ networks that have a row are left out. The table is `docs/results/zoo.md`.
 Networks with layer normalizations of a pre-norm stream are first turned into
 ones with RMS normalizations, which is exact (`ks.to_rms_normalization`); their
 rows say so.
+
+Some rows need packages that nothing else here does: `keras_hub`, and `mtcnn`
+with `joblib` and `lz4`. The networks of mtcnn have their trained weights.
 """
 
 import gc
@@ -153,7 +156,8 @@ def measure(name: str, seed: int) -> dict:
     keras.utils.set_random_seed(seed)
     model = networks.NETWORKS[name]()
     weights = sum(v.nbytes for v in model.get_weights())
-    randomise(model, seed)
+    if name not in networks.TRAINED:
+        randomise(model, seed)
     model, centred = _with_rms(model)
     best = ideal(model)
     start = time.perf_counter()
