@@ -15,6 +15,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_example(script, tmp_path):
     process = run_program(script, cwd=tmp_path, env=environment_with())
+    if "This example needs" in process.stderr:
+        pytest.skip(process.stderr)
     assert process.returncode == 0, process.stderr
     found = re.findall(r"test accuracy (?:\S+ -> )?(\S+)", process.stdout)
     assert found and all(float(accuracy) > 0.7 for accuracy in found)
