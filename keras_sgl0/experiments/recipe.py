@@ -42,6 +42,8 @@ from keras_sgl0.groups import Axis
 from keras_sgl0.models.gated_layers import FANS
 from keras_sgl0.utils.validation import require
 
+_COUNT = whole_number(at_least=1)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -312,11 +314,13 @@ class Recipe:
         "Number of steps per call; more may speed up small networks.",
         check=whole_number(at_least=1),
     )
-    epochs: int = setting(
-        200, "Number of epochs.", check=whole_number(at_least=1)
-    )
-    batch_size: int = setting(
-        100, "Number of images in a batch.", check=whole_number(at_least=1)
+    epochs: int = setting(200, "Number of epochs.", check=_COUNT)
+    batch_size: int = setting(100, "Number of images in a batch.", check=_COUNT)
+    shrink_every: int = setting(
+        0,
+        "Epochs between two cuts of what is dead while training; 0: no cuts.",
+        check=whole_number(at_least=0),
+        used_by=(PENALTY, NO_GATES),
     )
     seed: int = setting(
         0,

@@ -20,7 +20,13 @@ from keras_sgl0.experiments.building import (
 from keras_sgl0.experiments.devices import devices as devices_for
 from keras_sgl0.experiments.progress import Progress
 from keras_sgl0.experiments.recipe import Recipe
-from keras_sgl0.experiments.run_folder import MODEL, SHRUNK, Recorder, RunFolder
+from keras_sgl0.experiments.run_folder import (
+    MODEL,
+    SHRINKING,
+    SHRUNK,
+    Recorder,
+    RunFolder,
+)
 from keras_sgl0.experiments.run_result import (
     GateReading,
     GatesResult,
@@ -34,15 +40,20 @@ from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import TEST_GATES
 from keras_sgl0.gates.lookup import gates
 from keras_sgl0.gates.report import gate_report
-from keras_sgl0.network.compilation import require_strategy_can_train
+from keras_sgl0.network.compilation import (
+    require_strategy_can_train,
+    scope_of,
+)
 from keras_sgl0.network.loans import retrace
+from keras_sgl0.network.optimizers import give_to_original
 from keras_sgl0.network.sparsity import (
     apply_threshold,
     sparsity_report,
 )
-from keras_sgl0.shrinking import shrink
+from keras_sgl0.shrinking import fit_shrinking, shrink
+from keras_sgl0.shrinking.backup import Backup
 from keras_sgl0.utils.extras import name_extra
-from keras_sgl0.utils.validation import RunError
+from keras_sgl0.utils.validation import RunError, require
 
 with name_extra():
     import tensorflow as tf
@@ -117,6 +128,12 @@ def run(
 
     devices = devices_for(strategy)
     devices.require_whole_shares(recipe.batch_size)
+    require(
+        strategy != "multi_worker" or not recipe.shrink_every,
+        "shrink_every",
+        "0, as several workers cannot shrink a network together",
+        recipe.shrink_every,
+    )
     folder.writes = devices.is_chief
     dataset = datasets.load(recipe.dataset, data_dir, download)
     if recipe.validation:
@@ -157,29 +174,40 @@ def _train(recipe, folder, dataset, devices, progress, more):
         first_epoch = folder.load_checkpoint(model, stateful)
     if first_epoch == recipe.epochs:
         return scale
+    backup = None
+    if recipe.shrink_every:
+        backup = folder.file(SHRINKING)
+        first_epoch = Backup(backup).done or 0
     if progress and devices.is_chief:
         callbacks.append(Progress(first_epoch))
     # Callbacks that write to the logs come before those that read them.
-    recorder = Recorder(folder, first_epoch, stateful)
+    recorder = Recorder(folder, first_epoch, stateful, backup is None)
     callbacks += [_Facts(recipe), recorder, *more]
+
+    def batches(epoch):
+        return shared.train_batches(
+            recipe.batch_size,
+            recipe.epochs,
+            recipe.seed,
+            epoch,
+            recipe.augment,
+        )
+
+    settings = {
+        "steps_per_epoch": shared.steps_per_epoch(recipe.batch_size),
+        "epochs": recipe.epochs,
+        "initial_epoch": first_epoch,
+        "shuffle": False,  # `train_batches` does it
+        "validation_data": shared.test_batches(devices.whole_shares(1000)),
+        "callbacks": callbacks,
+        "verbose": 0,
+    }
     try:
         with devices.fit_scope():
-            model.fit(
-                shared.train_batches(
-                    recipe.batch_size,
-                    recipe.epochs,
-                    recipe.seed,
-                    first_epoch,
-                    recipe.augment,
-                ),
-                steps_per_epoch=shared.steps_per_epoch(recipe.batch_size),
-                epochs=recipe.epochs,
-                initial_epoch=first_epoch,
-                shuffle=False,  # `train_batches` does it
-                validation_data=shared.test_batches(devices.whole_shares(1000)),
-                callbacks=callbacks,
-                verbose=0,
-            )
+            if backup is None:
+                model.fit(batches(first_epoch), **settings)
+            else:
+                _fit_shrinking(recipe, folder, model, batches, settings)
     except _LOST as problem:
         if devices.replicas == 1:
             raise
@@ -189,6 +217,24 @@ def _train(recipe, folder, dataset, devices, progress, more):
             "resume, start the same command on all workers."
         ) from problem
     return scale
+
+
+def _fit_shrinking(recipe, folder, model, batches, settings):
+    """Trains on a network that shrinks; the checkpoint has it as a whole."""
+    trained, history = fit_shrinking(
+        model,
+        batches,
+        shrink_every=recipe.shrink_every,
+        tolerance=recipe.tolerance,
+        backup=folder.file(SHRINKING),
+        **settings,
+    )
+    # As the last epoch left it: `fit` has put averages in the weights' place.
+    with scope_of(model):
+        Backup(folder.file(SHRINKING)).restore(trained)
+        if history.transfer is not None:
+            give_to_original(history.transfer)
+    folder.save_checkpoint(model, recipe.epochs, [])
 
 
 def _finish(recipe, folder, dataset, scale):

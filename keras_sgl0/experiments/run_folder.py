@@ -20,6 +20,8 @@ from keras_sgl0.utils.validation import InputError, RunError
 RECIPE, CHECKPOINT = "recipe.json", "checkpoint.keras"
 HISTORY, MODEL, RESULT = "history.csv", "model.keras", "result.json"
 SHRUNK = "shrunk.keras"
+# What a run that shrinks while it trains goes on from.
+SHRINKING = "shrinking.npz"
 # Entries of the checkpoint besides those of Keras.
 _EPOCHS, _CALLBACKS = "keras_sgl0/epochs", "keras_sgl0/callbacks.npz"
 # No space left, quota exceeded, file too large, input/output error.
@@ -329,14 +331,22 @@ class Recorder(keras.callbacks.Callback):
         epochs: The number of epochs to keep from the history of an earlier
             try.
         callbacks: The callbacks with state to save.
+        checkpoints: Whether to write the checkpoint, not only the history.
     """
 
-    def __init__(self, folder: RunFolder, epochs: int, callbacks: list):
+    def __init__(
+        self,
+        folder: RunFolder,
+        epochs: int,
+        callbacks: list,
+        checkpoints: bool = True,
+    ):
         super().__init__()
         self.folder = folder
         # The last row may be of an epoch without a checkpoint.
         self._rows = folder.history()[:epochs]
         self._callbacks = callbacks
+        self._checkpoints = checkpoints
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes the files, or stops the run.
@@ -350,6 +360,7 @@ class Recorder(keras.callbacks.Callback):
             self.folder.require_locked()
             self._rows.append({"epoch": epoch} | logs)
             self.folder.write_history(self._rows)
+        if self.folder.writes and self._checkpoints:
             self.folder.save_checkpoint(self.model, epoch + 1, self._callbacks)
 
     def _require_finite(self, epoch, logs):

@@ -66,31 +66,33 @@ def moved(
         optimizer: A built optimizer of the original model.
         transfer: From the original model to the smaller one.
     """
-    order = [transfer.of(v) for v in optimizer._trainable_variables]
-    trainable = transfer.model.trainable_variables
     new = renewed(optimizer)
-    slots = _build(new, trainable)
-    if [id(v) for v in order] == [id(v) for v in trainable]:
-        aligned = slots
-    else:
-        # Another one tells which slot of the old one is of which variable.
-        aligned = _build(renewed(optimizer), order)
-    of_variable: dict[int, list] = {}
-    others: list = []
-    for variable, slot in slots:
-        own = (
-            others
-            if variable is None
-            else of_variable.setdefault(id(variable), [])
-        )
-        own.append(slot)
-    for old, (variable, _) in zip(optimizer.variables, aligned, strict=True):
-        if variable is None:
-            others.pop(0).assign(ops.convert_to_numpy(old))
-            continue
-        value = transfer.take(transfer.source(variable), old)
-        of_variable[id(variable)].pop(0).assign(value)
+    new.build(transfer.model.trainable_variables)
+    for variable, before, after in _pairs(optimizer, new, transfer):
+        value = ops.convert_to_numpy(before)
+        if variable is not None:
+            value = transfer.take(variable, value)
+        after.assign(value)
     return new
+
+
+def give_to_original(transfer: Transfer):
+    """Sets an original model, and its optimizer, to what a smaller one has.
+
+    What was cut is zero.
+
+    Args:
+        transfer: From the original model to the smaller one, both compiled.
+    """
+    for one in transfer.kept:
+        one.variable.assign(transfer.spread(one.variable, one.smaller))
+    optimizer = transfer.original.optimizer
+    pairs = _pairs(optimizer, transfer.model.optimizer, transfer)
+    for variable, before, after in pairs:
+        value = ops.convert_to_numpy(after)
+        if variable is not None:
+            value = transfer.spread(variable, value)
+        before.assign(value)
 
 
 def require_movable(model: keras.Model):
@@ -121,6 +123,31 @@ def require_movable(model: keras.Model):
         "variable's shape, unlike that of `Adafactor` and `MultiOptimizer`",
         type(optimizer).__name__,
     )
+
+
+def _pairs(optimizer, smaller, transfer):
+    """Yields the state of two optimizers, each with the variable of its own.
+
+    The variable is one of the original model, `None` for what is of none.
+    """
+    slots: dict[int | None, list] = {}
+    for owner, slot in _owned(smaller):
+        key = None if owner is None else id(owner)
+        slots.setdefault(key, []).append(slot)
+    for owner, slot in _owned(optimizer):
+        # The smaller model has nothing that no output needs.
+        if owner is not None and not transfer.has(owner):
+            continue
+        key = None if owner is None else id(transfer.of(owner))
+        yield owner, slot, slots[key].pop(0)
+
+
+def _owned(optimizer):
+    """Returns the variables of an optimizer, each with whose slot it is."""
+    # Another one tells: Keras does not keep of which variable a slot is.
+    twins = _build(renewed(optimizer), optimizer._trainable_variables)
+    pairs = zip(twins, optimizer.variables, strict=True)
+    return [(owner, slot) for (owner, _), slot in pairs]
 
 
 def _build(optimizer, variables) -> list[tuple]:

@@ -1,6 +1,5 @@
 """Training on a network that shrinks on the way."""
 
-import inspect
 import os
 from typing import Any
 
@@ -100,7 +99,9 @@ def fit_shrinking(
     Returns:
         The trained model, compiled; the one passed in if nothing was cut. And
         the `History`, which also has `cuts`: pairs of the number of epochs
-        before a cut and the number of parameters after it.
+        before a cut and the number of parameters after it, and `transfer`:
+        the way from the model passed in to the one returned, `None` if
+        nothing was cut.
 
     Raises:
         ValueError: If an argument is out of range, the model is not compiled,
@@ -108,7 +109,6 @@ def fit_shrinking(
             are never zero for sure, if the optimizer's state has other shapes
             than the variables, a callback cannot follow, or `backup` is of
             another model.
-        TypeError: If `fit` has no such argument.
 
     Example:
         >>> callbacks = [
@@ -133,16 +133,18 @@ def fit_shrinking(
         minimum=integer("minimum", minimum, at_least=1),
         round_to=round_to,
     )
-    bound = inspect.signature(model.fit).bind(*data, **fit_arguments)
-    integer("epochs", bound.arguments.setdefault("epochs", 1), at_least=0)
+    require(len(data) <= 2, "data", "`x` and `y`, all else by name", data)
+    arguments = dict(zip(("x", "y"), data, strict=False)) | fit_arguments
+    integer("epochs", arguments.setdefault("epochs", 1), at_least=0)
     path = None if backup is None else file_path("backup", backup)
     _require_plain(model)
-    callbacks = _flat(bound.arguments.get("callbacks"))
+    callbacks = _flat(arguments.get("callbacks"))
     give_back(model)  # an exception may have ended the last `fit`
     structures(model)  # raises where it cannot be traced
-    require_movable(model)
+    with scope_of(model):
+        require_movable(model)
     course = _Course(model, limits, shrink_every, Backup(path), callbacks)
-    return course.run(bound.arguments)
+    return course.run(arguments)
 
 
 class _Course(keras.callbacks.Callback):
@@ -213,7 +215,8 @@ class _Course(keras.callbacks.Callback):
                 transfer = follow_again(self._current, self._limits, places)
             backup.restore_callbacks(self._callbacks)
             self._shrink(transfer)
-        backup.restore(self._current)
+        with scope_of(self._current):
+            backup.restore(self._current)
 
     def on_epoch_end(self, epoch, logs=None):
         """Cuts what is dead, and writes the state."""
@@ -250,6 +253,7 @@ class _Course(keras.callbacks.Callback):
                 callback.set_model(after)
         total = self._transfer
         self._transfer = transfer if total is None else total.then(transfer)
+        self._history.transfer = self._transfer
         self._current = after
         self.goes_on = before.stop_training = True
 
@@ -299,6 +303,7 @@ class _History(keras.callbacks.History):
         self.history = backup.history
         self.epoch = backup.epochs
         self.cuts = backup.cuts
+        self.transfer: Transfer | None = None
 
     def on_train_begin(self, logs=None):
         """Keeps the epochs there are."""

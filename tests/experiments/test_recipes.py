@@ -379,6 +379,7 @@ REFUSED = [
     ("epochs", [0, -1, 1.5, "3", None, True], "an integer of at least 1"),
     ("batch_size", [0, -1, 1.5, "3", None], "an integer of at least 1"),
     ("seed", [-1, 0.5, "0", None], "an integer of at least 0"),
+    ("shrink_every", [-1, 0.5, "0", None], "an integer of at least 0"),
     ("axis", ["rows", "", 1.5, None, True], 'an integer or "auto"'),
     (
         "milestones",

@@ -177,6 +177,38 @@ def workdir(tmp_path, uninterrupted):
     return shutil.copytree(uninterrupted[0], tmp_path / "run")
 
 
+def test_a_run_that_shrinks_while_it_trains(tmp_path):
+    """The files are those of any run, of the whole network, after a kill."""
+    recipe = adapt(
+        SMALL,
+        penalty="group_lasso",
+        groups="coupled",
+        training="proximal",
+        density=(0.4,),
+        density_of="parameters",
+        shrink_every=1,
+        epochs=4,
+    )
+    with pytest.raises(StoppedError):
+        run_until(Stop(epoch=3, batch=1), tmp_path, recipe)
+    assert (tmp_path / "shrinking.npz").exists()
+    result = run(recipe, str(tmp_path), progress=False)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == FILES | {"shrinking.npz"}
+    assert [row["epoch"] for row in history(tmp_path)] == [0, 1, 2, 3]
+    whole = keras.saving.load_model(tmp_path / "model.keras")
+    small = keras.saving.load_model(tmp_path / "shrunk.keras")
+    assert whole.count_params() == result.shrunk.parameters
+    assert small.count_params() == result.shrunk.parameters_after
+    assert result.shrunk.parameters_after <= 0.4 * result.shrunk.parameters
+    assert result.shrunk.relative_difference < 1e-4
+    last = history(tmp_path)[-1]
+    assert result.test_error == pytest.approx(100 * last["val_error"], abs=0.1)
+    assert result.weight_sparsity == pytest.approx(
+        100 * last["weight_sparsity"], abs=0.1
+    )
+
+
 def test_run_leaves_its_files(uninterrupted):
     workdir, result = uninterrupted
     assert {path.name for path in workdir.iterdir()} == FILES

@@ -1,5 +1,11 @@
 """Training on a shrinking network goes as on the whole one."""
 
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +13,7 @@ from helpers import BACKEND, QUICK
 from keras import ops
 
 import keras_sgl0 as ks
+from keras_sgl0.network.compilation import scope_of
 from keras_sgl0.structures.families import structures
 
 EPOCHS = 4
@@ -60,7 +67,8 @@ class Kill(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 0:
             found = structures(self.model)
-            found.zero(np.arange(found.size) % 3 == 0)
+            with scope_of(self.model):
+                found.zero(np.arange(found.size) % 3 == 0)
 
 
 class Watch(keras.callbacks.Callback):
@@ -89,8 +97,11 @@ class Zero(keras.callbacks.Callback):
         self.watch = watch
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch not in self.watch.done:
-            return
+        if epoch in self.watch.done:
+            with scope_of(self.model):
+                self.zero(epoch)
+
+    def zero(self, epoch):
         transfer = self.watch.transfers[self.watch.done.index(epoch)]
         order = [id(v) for v in transfer.original.weights]
         weights = self.model.weights
@@ -196,6 +207,25 @@ def test_what_is_alive_is_trained_as_in_the_whole_network(name):
     assert small.count_params() < 0.6 * network().count_params()
     assert [done for done, _ in history.cuts] == [1]
     assert max(worst) < CLOSE
+
+
+@slow
+@pytest.mark.tensorflow
+def test_under_a_mirrored_strategy():
+    """In a process of its own, whose two devices are set up first."""
+    folder = pathlib.Path(__file__).parent
+    script = [sys.executable, str(folder / "shrink_mirrored.py")]
+    paths = [*sys.path, str(folder), str(folder.parent)]
+    done = subprocess.run(
+        script,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [done for done, _ in found["cuts"]] == [1]
+    assert max(found["worst"]) < CLOSE
 
 
 @slow

@@ -220,6 +220,11 @@ def test_a_file_of_another_training(tmp_path):
         train(network(), backup=path)
 
 
+def test_more_than_x_and_y():
+    with pytest.raises(ValueError, match="`data`"):
+        ks.fit_shrinking(network(), X, Y, 8)
+
+
 class OwnStep(keras.Model):
     def train_step(self, data):
         return {}
