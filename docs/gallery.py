@@ -2,9 +2,9 @@
 
 An example is a script in the percent format, which editors open as a notebook:
 a docstring with the title, then blocks that start with `# %%`. Comments right
-below `# %%` are the text of the page. The value of a block's last line is
-shown as in a notebook. `GALLERY` names the examples that a build runs, as in
-`GALLERY=quick_start,pareto_front`, or is `all`.
+below `# %%` are the text of the page. A figure or a report in a block's last
+line is shown as in a notebook. `GALLERY` names the examples that a build runs,
+as in `GALLERY=quick_start,pareto_front`, or is `all`.
 
 python docs/gallery.py examples/quick_start.py OUTPUTS.json     # runs one
 """
@@ -100,8 +100,6 @@ def _run_here(script):
             outputs.append(("png", base64.b64encode(file.getvalue()).decode()))
         elif hasattr(value, "_repr_html_"):
             outputs.append(("html", value._repr_html_()))
-        elif value is not None:
-            outputs.append(("text", str(value)))
         yield outputs
 
 

@@ -19,6 +19,7 @@ from keras_sgl0.compression.importance import Importance
 from keras_sgl0.compression.options import SHARE_OF_TRAINING, Options
 from keras_sgl0.compression.report import CompressReport, PathReport
 from keras_sgl0.structures.families import structures
+from keras_sgl0.utils.tables import Report
 from keras_sgl0.utils.validation import (
     InputError,
     finite_float,
@@ -27,7 +28,7 @@ from keras_sgl0.utils.validation import (
 )
 
 
-class Path:
+class Path(Report):
     """The models of a path, the largest first.
 
     `print(found)` prints the report.

@@ -4,7 +4,13 @@ import dataclasses
 
 from keras_sgl0.deployment.report import Change
 from keras_sgl0.shrinking.report import ShrinkReport
-from keras_sgl0.utils.tables import as_text, change, new_table, short_list
+from keras_sgl0.utils.tables import (
+    Report,
+    as_text,
+    change,
+    new_table,
+    short_list,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +30,7 @@ class FamilyCut:
 
 
 @dataclasses.dataclass(frozen=True)
-class PruneReport:
+class PruneReport(Report):
     """What `prune` did to a model.
 
     `print(report)` shows tables, `to_dict()` gives plain values.
@@ -114,7 +120,7 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class CompressReport:
+class CompressReport(Report):
     """What `compress` did to a model.
 
     `print(report)` shows tables, `to_dict()` gives plain values.
@@ -203,7 +209,7 @@ class CompressReport:
 
 
 @dataclasses.dataclass(frozen=True)
-class PathReport:
+class PathReport(Report):
     """The sizes along a path, from the largest to the smallest.
 
     `print(report)` shows a table, `to_dict()` gives plain values.

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from keras_sgl0.utils.tables import as_text, new_table
+from keras_sgl0.utils.tables import Report, as_text, new_table
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportReport:
+class ExportReport(Report):
     """What `export` wrote.
 
     `print(report)` shows a line, `to_dict()` gives plain values.
@@ -102,7 +102,7 @@ class Change:
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(Report):
     """Two models side by side, figure by figure.
 
     `print(comparison)` shows a table, `to_dict()` gives plain values.

@@ -11,6 +11,7 @@ import statistics
 from keras_sgl0.experiments.results import read_result, settings
 from keras_sgl0.experiments.run_folder import RESULT
 from keras_sgl0.utils.tables import (
+    Report,
     as_text,
     markdown_row,
     mean_and_deviation,
@@ -71,7 +72,7 @@ class SweepRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepReport:
+class SweepReport(Report):
     """The finished runs of a sweep's folder, averaged over their seeds.
 
     `print(report)` shows a table. `to_markdown()`, `to_csv()` and `to_dict()`

@@ -18,7 +18,7 @@ from keras_sgl0.gates.shared import is_shared
 from keras_sgl0.network.neighbours import calls_before
 from keras_sgl0.structures.registry import rule_for
 from keras_sgl0.structures.rules import Channelwise
-from keras_sgl0.utils.tables import as_text, new_table, out_of
+from keras_sgl0.utils.tables import Report, as_text, new_table, out_of
 from keras_sgl0.utils.validation import InputError
 
 
@@ -50,7 +50,7 @@ class GatesOfLayer:
 
 
 @dataclasses.dataclass(frozen=True)
-class GateReport:
+class GateReport(Report):
     """Which gates of a model are open, layer by layer and in total.
 
     `print(report)` shows a table, `to_dict()` gives plain numbers.

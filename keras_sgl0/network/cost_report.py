@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_sgl0.utils.tables import as_text, new_table
+from keras_sgl0.utils.tables import Report, as_text, new_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LayerCost:
 
 
 @dataclasses.dataclass(frozen=True)
-class CostReport:
+class CostReport(Report):
     """The parameters and multiply-adds of a model for one example.
 
     `print(report)` shows a table, `to_dict()` gives plain values.

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_sgl0.utils.tables import as_text, counted, new_table
+from keras_sgl0.utils.tables import Report, as_text, counted, new_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LayerEntry:
 
 
 @dataclasses.dataclass(frozen=True)
-class RegularizationReport:
+class RegularizationReport(Report):
     """What carries a penalty in a model after `regularize`, and what does not.
 
     `print(report)` shows a table, `to_dict()` gives plain values.

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_sgl0.utils.tables import as_text, new_table, out_of
+from keras_sgl0.utils.tables import Report, as_text, new_table, out_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class KernelSparsity:
 
 
 @dataclasses.dataclass(frozen=True)
-class SparsityReport:
+class SparsityReport(Report):
     """What is alive in a model, kernel by kernel and in total.
 
     `print(report)` shows a table, `to_dict()` gives plain numbers.

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_sgl0.network.cost import total
-from keras_sgl0.utils.tables import as_text, change, new_table
+from keras_sgl0.utils.tables import Report, as_text, change, new_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class KeptChannels:
 
 
 @dataclasses.dataclass(frozen=True)
-class ShrinkReport:
+class ShrinkReport(Report):
     """What `shrink` did to a model.
 
     `print(report)` shows tables, `to_dict()` gives plain values.

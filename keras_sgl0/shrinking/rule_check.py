@@ -15,6 +15,7 @@ from keras_sgl0.structures.families import structures
 from keras_sgl0.structures.flat_copy import FlatCopy
 from keras_sgl0.structures.liveness import Liveness
 from keras_sgl0.structures.rules import Opaque
+from keras_sgl0.utils.tables import Report
 from keras_sgl0.utils.validation import integer, require
 
 # Float32 does not do better after some layers.
@@ -23,7 +24,7 @@ _EXAMPLES = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class RuleCheck:
+class RuleCheck(Report):
     """What `check_rule` has tested.
 
     Attributes:

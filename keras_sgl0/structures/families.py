@@ -14,6 +14,7 @@ from keras_sgl0.structures.liveness import analyse
 from keras_sgl0.structures.report import Family, StructureReport
 from keras_sgl0.structures.rules import Opaque, Values
 from keras_sgl0.structures.slices import Role
+from keras_sgl0.utils.tables import Report
 
 Measure = Literal["macs", "parameters", "weights", "channels"]
 MEASURES: tuple[Measure, ...] = ("macs", "parameters", "weights", "channels")
@@ -45,7 +46,7 @@ class Cost:
         return getattr(self, measure)
 
 
-class Structures:
+class Structures(Report):
     """The structures of a model, in families.
 
     A *structure* is one channel with all channels that can only be cut with

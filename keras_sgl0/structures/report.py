@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_sgl0.utils.tables import as_text, new_table, short_list
+from keras_sgl0.utils.tables import Report, as_text, new_table, short_list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FixedChannels:
 
 
 @dataclasses.dataclass(frozen=True)
-class StructureReport:
+class StructureReport(Report):
     """What of a model can be cut.
 
     `print(report)` shows tables, `to_dict()` gives plain values.

@@ -1,5 +1,6 @@
 """What the tables of all reports share."""
 
+import html
 import io
 import statistics
 from collections.abc import Sequence
@@ -7,6 +8,13 @@ from collections.abc import Sequence
 import rich.box
 import rich.console
 import rich.table
+
+
+class Report:
+    """Base of the reports: what `print` shows, a notebook shows as well."""
+
+    def _repr_html_(self) -> str:
+        return f'<pre style="white-space: pre">{html.escape(str(self))}</pre>'
 
 
 def new_table() -> rich.table.Table:
@@ -71,12 +79,13 @@ def markdown_row(cells: list[str]) -> str:
 
 
 def as_text(table: rich.table.Table, width: int) -> str:
-    """Returns a table as lines of text.
+    """Returns a table as lines of text, without columns that are empty.
 
     Args:
         table: The table.
         width: The most characters a line may have.
     """
+    table.columns = [c for c in table.columns if any(c.cells)]
     out = io.StringIO()
     rich.console.Console(file=out, width=width, markup=False).print(table)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
