@@ -31,9 +31,9 @@ model = keras.Sequential(
         keras.layers.Dense(
             16,
             activation="relu",
-            kernel_regularizer=ks.GroupLasso(0.1, axis=0),
+            kernel_regularizer=ks.GroupLasso(0.05, axis=0),
         ),
-        keras.layers.Dense(1, kernel_regularizer=ks.GroupLasso(0.1, axis=0)),
+        keras.layers.Dense(1, kernel_regularizer=ks.GroupLasso(0.05, axis=0)),
     ]
 )
 model.compile(

@@ -18,9 +18,9 @@ model = ks.models.LeNet5Caffe((16, 16, 1))
 gated = compiled(ks.add_gates(model), learning_rate=2e-3)
 
 # %%
-# At most 30 % of the multiply-adds. The run is short, so that the multiplier of
+# At most half of the multiply-adds. The run is short, so that the multiplier of
 # the constraint needs a larger learning rate than the default.
-constraint = ks.L0Constraint(0.3, of="macs", learning_rate=0.1)
+constraint = ks.L0Constraint(0.5, of="macs", learning_rate=2e-2)
 history = gated.fit(
     *train,
     epochs=60,

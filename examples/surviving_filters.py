@@ -5,7 +5,7 @@ its convolutions are left, and what do they look like?
 """
 
 # %%
-# Group lasso by its proximal operator, and a target instead of a factor.
+# A target instead of a factor: group lasso is made stronger until it is met.
 import keras
 from _digits import accuracy, compiled, load
 
@@ -33,8 +33,8 @@ model.save("model.keras")
 ks.plots.filters("model.keras", "conv1")
 
 # %%
-# The second one: a column a filter, a row an input channel. Rows of dead
-# channels are left unused.
+# The second one: a column a filter, a row an input channel. White rows read
+# nothing: most of these are channels that died in the first convolution.
 ks.plots.filters("model.keras", "conv2")
 
 # %%
