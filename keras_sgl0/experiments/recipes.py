@@ -180,9 +180,9 @@ def _methods(name, base, gates=None):
         "sparse_group_lasso_coupled": _with_penalty(
             base, "sparse_group_lasso", training="proximal", **_HALF
         ),
-        # A threshold of .03: most weights of these kernels are below the .28
-        # of the paper's ratio of 25, and all of them would die.
-        "sgl0_coupled": _with_penalty(base, "sgl0", beta_ratio=2000.0, **_HALF),
+        # With a factor of 10, beta is 250 / N, and nearly all weights, which
+        # are below the threshold, decay to zero.
+        "sgl0_coupled": _with_penalty(base, "sgl0", **_HALF | {"factor": 1.0}),
     }
     if gates:
         methods["l0"] = adapt(base, **gates, factor=0.001)
