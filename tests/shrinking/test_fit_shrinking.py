@@ -196,7 +196,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in ("momentum", "ema") else slow)
+        pytest.param(name, marks=() if name == "momentum" else slow)
         for name in OPTIMIZERS
     ],
 )
@@ -273,6 +273,7 @@ def coupled(*more):
                 ks.SparsityMonitor(),
             ],
             id="splitting",
+            marks=slow,
         ),
         pytest.param(
             lambda: [
@@ -351,6 +352,7 @@ def test_penalties_of_kernels_keep_their_strength(penalty, callbacks):
     assert kernel.regularizer.group.factor > penalty.group.factor
 
 
+@slow
 def test_zeros_stay():
     """Masks are cut, and are there no longer where no zero is left."""
 

@@ -1,6 +1,7 @@
 """To callbacks, a training on a shrinking network is one `fit`."""
 
 import csv
+import importlib
 import pathlib
 
 import keras
@@ -132,6 +133,19 @@ def test_callbacks_of_keras_see_one_fit(tmp_path):
     assert sparsity[-1] == pytest.approx(1 - sizes[1] / whole)
 
 
+@pytest.mark.slow
+def test_tensorboard_goes_on(tmp_path):
+    board = keras.callbacks.TensorBoard(tmp_path, histogram_freq=1)
+    _, history = train(network(), [board])
+    assert len(history.cuts) == 2
+    reader = importlib.import_module(
+        "tensorboard.backend.event_processing.event_accumulator"
+    ).EventAccumulator(str(tmp_path / "train"), {"tensors": 0})
+    reader.Reload()
+    events = reader.Tensors("epoch_loss")
+    assert [event.step for event in events] == list(range(6))
+
+
 def test_the_result_can_be_trained_on():
     small, _ = train(network())
     steps = int(ops.convert_to_numpy(small.optimizer.iterations))
@@ -182,7 +196,9 @@ def splitting():
     ]
 
 
-@pytest.mark.parametrize("stops", [[1], [2, 5]])
+@pytest.mark.parametrize(
+    "stops", [pytest.param([1], marks=pytest.mark.slow), [2, 5]]
+)
 def test_a_killed_training_goes_on_with_the_smaller_network(stops, tmp_path):
     def run(*more, **settings):
         # Dropout would draw other numbers.
