@@ -65,13 +65,13 @@ def fit_shrinking(
 
     *What is the same.* A cut changes no output of the network. From then on
     the rest is trained as in the whole network if all that was cut is set to
-    zero there, with its state of the optimizer: weights that read or make a
-    dead channel, too, which then count in no penalty. Such zeros have no
-    gradient. So death is final, where a channel of which only the one or the
-    other is zero might come back. What is left has the penalties that it had:
-    the weight `sqrt(|g|)` of a group is that of the original size. Dropout
-    draws other numbers. Of moving averages of the weights, those of dead
-    channels are zero at once.
+    zero there, with its state of the optimizer and of callbacks: weights that
+    read or make a dead channel, too, which then count in no penalty. Such
+    zeros have no gradient. So death is final, where a channel of which only
+    the one or the other is zero might come back. What is left has the
+    penalties that it had: the weight `sqrt(|g|)` of a group is that of the
+    original size. Dropout draws other numbers. Of moving averages of the
+    weights, those of dead channels are zero at once.
 
     *Data.* Each cut begins anew with `x`, so that arrays that are shuffled
     have another order. For data that runs on from epoch to epoch, with

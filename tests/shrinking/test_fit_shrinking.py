@@ -92,9 +92,10 @@ class Watch(keras.callbacks.Callback):
 class Zero(keras.callbacks.Callback):
     """Sets to zero what another training has cut, at the same time."""
 
-    def __init__(self, watch):
+    def __init__(self, watch, others):
         super().__init__()
         self.watch = watch
+        self.others = others
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch in self.watch.done:
@@ -110,6 +111,10 @@ class Zero(keras.callbacks.Callback):
             left = np.zeros(tuple(mine.shape))
             left[np.ix_(*one.places)] = 1
             slots = slots_of(self.model, mine)
+            # V and U of ADMM; splitting computes V in each step.
+            for admm in self.others:
+                if isinstance(admm, ks.ADMM) and mine.path in admm.u:
+                    slots += [admm.v[mine.path], admm.u[mine.path]]
             for variable in (mine, *slots):
                 value = ops.convert_to_numpy(variable)
                 if "variance" not in variable.name:
@@ -147,10 +152,9 @@ def both(make, callbacks=list, every=1, **fit):
         callbacks=[*callbacks(), watch],
         **common,
     )
-    whole = make()
-    logged = whole.fit(
-        x, y, epochs=EPOCHS, callbacks=[*callbacks(), Zero(watch)], **common
-    )
+    whole, others = make(), callbacks()
+    zero = Zero(watch, others)
+    logged = whole.fit(x, y, epochs=EPOCHS, callbacks=[*others, zero], **common)
     total = watch.transfers[-1]
     assert total.model is small
     worst = [0.0, 0.0]
