@@ -19,7 +19,7 @@ from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments.choices import AUGMENTATIONS
 from keras_sgl0.experiments.flags import define_data_dir, start
 from keras_sgl0.experiments.importances import COLUMNS, ROWS, Comparison
-from keras_sgl0.utils.validation import require
+from keras_sgl0.utils.validation import InputError, require
 
 flags.DEFINE_string("model", None, "The .keras file.", required=True)
 flags.DEFINE_string("dataset", None, "Data set.", required=True)
@@ -56,7 +56,11 @@ def main(_):
     )
     for seed in map(int, values.seeds):
         for name in values.rows:
-            row = comparison.run(name, seed)
+            try:
+                row = comparison.run(name, seed)
+            except InputError as problem:  # such as bn_scale without gammas
+                print(f"{name} {seed} left out: {problem}", flush=True)
+                continue
             errors = [row.errors[column] for column in COLUMNS]
             texts = ["-" if e is None else f"{e:.2f}" for e in errors]
             print(name, seed, row.scope, *texts, flush=True)

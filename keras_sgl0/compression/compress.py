@@ -75,7 +75,8 @@ def compress(
        falls to zero along a cosine.
 
     Frozen layers are cut and refit too, but not trained. The model passed in is
-    not changed.
+    not changed. It may have been made under a `tf.distribute` strategy; the
+    smaller one is made and trained on one device.
 
     *Other methods.* What goes can also be found by training, in the first half
     of the epochs, which then takes the place of the first two steps:

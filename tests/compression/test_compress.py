@@ -526,21 +526,34 @@ def wide():
     ],
 )
 def test_half_the_latency(runtime, round_to):
+    """What it aims at: the smaller model takes half the time or less.
+
+    Both are timed in turn, but on a busy machine a single comparison may be
+    far off, so the claim has three tries.
+    """
     model, data = wide()
-    _, report = compress(
-        model,
-        data,
-        latency=0.5,
-        runtime=runtime,
-        round_to=round_to,
-        epochs=1,
-        importance="l2",
-    )
-    # Timed on a busy machine.
-    assert 0.3 < report.predicted <= 0.5
-    assert report.latency.ratio > 1.5
-    assert "of the latency" in str(report)
-    assert report.settings.measure == "latency"
+    for _ in range(3):
+        small, report = compress(
+            model,
+            data,
+            latency=0.5,
+            runtime=runtime,
+            round_to=round_to,
+            epochs=1,
+            importance="l2",
+        )
+        # What the search promises holds whatever the noise.
+        assert 0.05 < report.predicted <= 0.5
+        assert "of the latency" in str(report)
+        assert report.settings.measure == "latency"
+        assert small.count_params() < model.count_params()
+        ratios = [report.latency.ratio]
+        ratios += [
+            timing.compare_on(runtime, model, small).ratio for _ in range(2)
+        ]
+        if report.predicted > 0.3 and np.median(ratios) > 1.5:
+            return
+    raise AssertionError(f"not twice as fast: {ratios}, {report.predicted}")
 
 
 @pytest.mark.parametrize(
