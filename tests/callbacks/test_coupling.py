@@ -526,7 +526,7 @@ def test_joint_steps_that_are_not_known(penalty, readers, message):
 def attention():
     x = inputs = keras.Input((5, 6))
     x = layers.Dense(6)(x)
-    x = layers.MultiHeadAttention(4, 3, value_dim=2, name="mha")(x, x)
+    x = layers.MultiHeadAttention(4, 3, name="mha")(x, x)
     x = layers.GlobalAveragePooling1D()(x)
     return keras.Model(inputs, layers.Dense(2)(x))
 
@@ -551,7 +551,7 @@ def test_joint_steps_for_heads_or_for_their_dimensions(inside):
     for variable in members.variables:
         variable.assign(coupled._joint.prox(variable, variable, 0.5))
     expected = np.maximum(before - 0.5 * 0.2 * np.sqrt(sizes), 0)
-    np.testing.assert_allclose(members.norms(), expected, rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(members.norms()), expected, rtol=1e-5)
     fit(
         model,
         ks.CoupledGroups(ks.GroupLasso(1e3), inside=inside),
