@@ -40,7 +40,8 @@ def data(number=48, dtype="float64"):
 def network(dtype="float64", residual=True):
     """A stem, a residual block and a dense layer; no two shapes alike."""
     keras.utils.set_random_seed(1)
-    inputs = keras.Input((6, 6, 2), dtype=dtype)
+    of_inputs = "float32" if dtype.startswith("mixed") else dtype
+    inputs = keras.Input((6, 6, 2), dtype=of_inputs)
     with_bias = {"padding": "same", "dtype": dtype}
     x = keras.layers.Conv2D(8, 3, **with_bias, name="stem")(inputs)
     x = keras.layers.BatchNormalization(dtype=dtype, name="bn")(x)
@@ -237,8 +238,16 @@ def test_under_a_mirrored_strategy():
     "dtype", ["float32", "mixed_float16", "mixed_bfloat16"]
 )
 def test_in_other_precisions(dtype):
+    keras.config.set_floatx("float32")
+
+    def optimizer():
+        adam = keras.optimizers.Adam(0.003)
+        if dtype != "mixed_float16":
+            return adam
+        return keras.optimizers.LossScaleOptimizer(adam)
+
     _, _, worst = both(
-        lambda: compiled(network(dtype), keras.optimizers.Adam(0.003)),
+        lambda: compiled(network(dtype), optimizer()),
         lambda: [Kill()],
         dtype="float32",
     )
