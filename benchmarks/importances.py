@@ -18,7 +18,8 @@ from absl import flags
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments.choices import AUGMENTATIONS
 from keras_sgl0.experiments.flags import define_data_dir, start
-from keras_sgl0.experiments.importances import COLUMNS, ROWS, Comparison
+from keras_sgl0.experiments.importance_rows import COLUMNS, ROWS
+from keras_sgl0.experiments.importances import Comparison
 from keras_sgl0.utils.validation import InputError, require
 
 flags.DEFINE_string("model", None, "The .keras file.", required=True)

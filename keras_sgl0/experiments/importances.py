@@ -3,9 +3,7 @@
 import dataclasses
 import functools
 import json
-import os
 import pathlib
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -17,92 +15,20 @@ from keras_sgl0.compression.driver import Task
 from keras_sgl0.compression.options import Options, resolve
 from keras_sgl0.compression.prune import SCOPES
 from keras_sgl0.compression.recovery import some_examples
-from keras_sgl0.compression.search import METHODS
 from keras_sgl0.experiments.datasets import Dataset
-from keras_sgl0.experiments.run import percent_wrong
-from keras_sgl0.experiments.versions import versions
-from keras_sgl0.network.layer_table import all_layers
-from keras_sgl0.utils.validation import InputError, require
-
-_SEARCHES = tuple(name for name in METHODS if name != "importance")
-ROWS = (
-    "random",
-    "l1",
-    "l2",
-    "bn_scale",
-    "taylor",
-    "apoz",
-    "fpgm",
-    "dcp",
-    *_SEARCHES,
+from keras_sgl0.experiments.importance_rows import (
+    COLUMNS,
+    ROWS,
+    SEARCHES,
+    Row,
+    read_rows,
 )
-# What is done after the cut, from nothing to the most.
-COLUMNS = {
-    "cut": "one shot",
-    "statistics": "batch norm",
-    "repaired": "repair",
-    "trained": "trained",
-    "distilled": "distilled",
-}
+from keras_sgl0.experiments.run import percent_wrong
+from keras_sgl0.network.layer_table import all_layers
+from keras_sgl0.utils.validation import require
+
 # On how many images scores, repairs and statistics are computed.
 _IMAGES = 1024
-
-
-@dataclasses.dataclass
-class Row:
-    """One row of the comparison, for one seed.
-
-    Attributes:
-        row: A name in `ROWS`.
-        seed: The seed.
-        dataset: The data set.
-        share: The share of the multiply-adds that is kept.
-        epochs: How many epochs the last two columns are trained.
-        validation: The share of the training images that was held out.
-        original: The test error of the original, in percent.
-        scope: What importance is relative to, chosen on the held-out images
-            after the repair; empty for a training.
-        macs: The multiply-adds that are left, as a share.
-        errors: The test errors in percent, by column; `None` where a column
-            does not apply.
-        held_out: The same on the held-out images.
-        versions: The versions of what it was made with.
-    """
-
-    row: str
-    seed: int
-    dataset: str
-    share: float
-    epochs: int
-    validation: float
-    original: float
-    scope: str = ""
-    macs: float = 0.0
-    errors: dict[str, float | None] = dataclasses.field(default_factory=dict)
-    held_out: dict[str, float | None] = dataclasses.field(default_factory=dict)
-    versions: dict[str, str] = dataclasses.field(default_factory=versions)
-
-
-def read_rows(paths: Iterable[str | os.PathLike]) -> list[Row]:
-    """Returns rows from their files.
-
-    Args:
-        paths: JSON files, or folders of them.
-
-    Raises:
-        ValueError: If there is no such file, or it is of something else.
-    """
-    rows = []
-    for path in map(pathlib.Path, paths):
-        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-        for file in files:
-            try:
-                rows.append(Row(**json.loads(file.read_text())))
-            except (OSError, TypeError, ValueError) as problem:
-                raise InputError(
-                    f"The file {file} has no row of the comparison: {problem}"
-                ) from problem
-    return rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +127,7 @@ class _Columns:
         self._of = of
         self._row = row
         self._workdir = workdir / f"{row.row}-{row.seed}"
-        self._is_search = row.row in _SEARCHES
+        self._is_search = row.row in SEARCHES
         self._train = of.parts.epoch_batches(
             of.batch_size, row.seed, of.augment
         )

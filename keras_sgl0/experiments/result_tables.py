@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Callable
 from typing import TypeVar
 
-from keras_sgl0.experiments.importances import COLUMNS as CUTS
-from keras_sgl0.experiments.importances import read_rows
+from keras_sgl0.experiments.importance_rows import COLUMNS as CUTS
+from keras_sgl0.experiments.importance_rows import read_rows
 from keras_sgl0.experiments.results import read_result
 from keras_sgl0.experiments.run_result import GatesResult, RunResult, Ungated
 from keras_sgl0.utils.tables import markdown_row, mean_and_deviation

@@ -11,12 +11,8 @@ from keras import layers
 from keras_sgl0.experiments import plots
 from keras_sgl0.experiments.building import compile_classifier
 from keras_sgl0.experiments.datasets import Dataset
-from keras_sgl0.experiments.importances import (
-    COLUMNS,
-    Comparison,
-    Row,
-    read_rows,
-)
+from keras_sgl0.experiments.importance_rows import COLUMNS, Row, read_rows
+from keras_sgl0.experiments.importances import Comparison
 from keras_sgl0.experiments.result_tables import fill_tables
 
 pytestmark = pytest.mark.tensorflow

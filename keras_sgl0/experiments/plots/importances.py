@@ -3,7 +3,7 @@
 import statistics
 import typing
 
-from keras_sgl0.experiments.importances import COLUMNS, ROWS, read_rows
+from keras_sgl0.experiments.importance_rows import COLUMNS, ROWS, read_rows
 from keras_sgl0.experiments.plots.drawing import (
     GREY,
     Paths,
