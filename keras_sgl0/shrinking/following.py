@@ -12,7 +12,6 @@ from keras_sgl0.network.copying import shared_weights
 from keras_sgl0.network.graph import Node, Tensor
 from keras_sgl0.network.layer_table import all_layers, layouts
 from keras_sgl0.network.loans import without_loan
-from keras_sgl0.network.sparsity import ThresholdedArrays
 from keras_sgl0.network.transfer import Kept, Transfer
 from keras_sgl0.regularizers import Penalty
 from keras_sgl0.shrinking.rewrite import Rebuilt
@@ -20,6 +19,7 @@ from keras_sgl0.structures.families import Measure, Structures, structures
 from keras_sgl0.structures.flat_copy import NotCopied, weight_pairs
 from keras_sgl0.structures.liveness import Cuts, analyse
 from keras_sgl0.structures.slices import variable_of
+from keras_sgl0.structures.values import ThresholdedArrays
 from keras_sgl0.utils.validation import require
 
 

@@ -8,13 +8,14 @@ from keras_sgl0.network.copying import shared_weights
 from keras_sgl0.network.cost import count_parameters, layer_cost
 from keras_sgl0.network.graph import Graph, Node
 from keras_sgl0.network.probing import Difference, compare
-from keras_sgl0.network.sparsity import TOLERANCE, ThresholdedArrays
+from keras_sgl0.network.sparsity import TOLERANCE
 from keras_sgl0.network.unfolding import trace
 from keras_sgl0.shrinking.report import KeptChannels, ShrinkReport, ShrunkLayer
 from keras_sgl0.shrinking.rewrite import Rebuilt
 from keras_sgl0.structures.flat_copy import NotCopied
 from keras_sgl0.structures.liveness import Cuts, analyse
 from keras_sgl0.structures.rules import Opaque
+from keras_sgl0.structures.values import ThresholdedArrays
 from keras_sgl0.utils.validation import boolean, choice, integer
 
 

@@ -11,7 +11,7 @@ import keras_sgl0 as ks
 from keras_sgl0.compression.budget import Budget
 from keras_sgl0.compression.search import gate_search
 from keras_sgl0.compression.state import State
-from keras_sgl0.network.sparsity import ThresholdedArrays
+from keras_sgl0.structures.values import ThresholdedArrays
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(300, 12)).astype("float32")
