@@ -31,7 +31,12 @@ from keras_sgl0.network.penalties import (
     set_penalty,
     with_axis_of,
 )
-from keras_sgl0.network.penalty_report import LayerEntry, RegularizationReport
+from keras_sgl0.network.penalty_report import (
+    NO_KERNEL,
+    NO_KERNEL_OF_ITS_OWN,
+    LayerEntry,
+    RegularizationReport,
+)
 from keras_sgl0.utils.validation import choice, require, require_built
 
 _Penalty: TypeAlias = keras.regularizers.Regularizer
@@ -219,7 +224,7 @@ class _Place:
             known = layouts(self.line, WEIGHTS)
             why = "not among the `weights`" if known else "unknown layout"
             return f"{why}: {', '.join(wide)}"
-        return "no kernel of its own" if inner else "no kernel"
+        return NO_KERNEL_OF_ITS_OWN if inner else NO_KERNEL
 
 
 @dataclasses.dataclass(frozen=True)

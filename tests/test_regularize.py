@@ -285,11 +285,20 @@ def test_the_report_names_every_layer_and_why():
 def test_the_report_in_print_and_as_plain_values():
     report = regularize(nested(), ks.SGL0(0.1))
     text = str(report)
-    for entry in report.entries:
-        assert entry.layer in text
+    rows = [line.split()[0] for line in text.splitlines()[2:-1]]
+    hidden = [e for e in report.entries if e.note.startswith("no kernel")]
+    assert rows == [e.layer for e in report.entries if e not in hidden]
+    assert {"image", "features", "features/norm"} <= {e.layer for e in hidden}
     assert "kernel 3x3x2x4" in text
-    assert "5 kernels with a penalty, " in text
+    alone = len(report.left_alone) - len(hidden)
+    assert text.splitlines()[-1] == (
+        f" 5 kernels with a penalty, {alone} others left alone, "
+        f"{len(hidden)} layers without a kernel"
+    )
     plain = json.loads(json.dumps(report.to_dict()))
+    assert [row["layer"] for row in plain["layers"]] == [
+        entry.layer for entry in report.entries
+    ]
     assert plain["regularized"] == 5
     assert plain["regularized"] + plain["left_alone"] == len(plain["layers"])
     assert {

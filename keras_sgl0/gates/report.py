@@ -103,7 +103,7 @@ class GateReport(Report):
                 f"{g.group_size:,}",
                 f"{g.density:.2%}",
             )
-        lines = [as_text(table, width=100)]
+        lines = [as_text(table, width=100, drop=("parameters each",))]
         if self.macs is not None:
             lines.append(
                 f" expected multiply-adds {self.macs_density:.2%} of "

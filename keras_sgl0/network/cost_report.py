@@ -71,4 +71,4 @@ class CostReport(Report):
                 )
         table.add_section()
         table.add_row("total", "", f"{self.parameters:,}", f"{self.macs:,}", "")
-        return as_text(table, width=120)
+        return as_text(table, width=120, drop=("type",))

@@ -4,6 +4,10 @@ import dataclasses
 
 from keras_sgl0.utils.tables import Report, as_text, counted, new_table
 
+# Notes on layers of which a table says nothing else.
+NO_KERNEL = "no kernel"
+NO_KERNEL_OF_ITS_OWN = "no kernel of its own"
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerEntry:
@@ -32,7 +36,8 @@ class LayerEntry:
 class RegularizationReport(Report):
     """What carries a penalty in a model after `regularize`, and what does not.
 
-    `print(report)` shows a table, `to_dict()` gives plain values.
+    `print(report)` shows a table and counts the layers without a kernel,
+    `to_dict()` gives plain values, those of these layers too.
 
     Attributes:
         entries: One entry a kernel, and one a layer without kernel, for every
@@ -66,7 +71,12 @@ class RegularizationReport(Report):
         table = new_table()
         for header in ("layer", "type", "kernel", "axis", "penalty", "note"):
             table.add_column(header, overflow="fold", no_wrap=header != "note")
-        for e in self.entries:
+        shown = [
+            e
+            for e in self.entries
+            if e.note not in (NO_KERNEL, NO_KERNEL_OF_ITS_OWN)
+        ]
+        for e in shown:
             table.add_row(
                 e.layer,
                 e.type,
@@ -75,7 +85,11 @@ class RegularizationReport(Report):
                 e.penalty,
                 e.note,
             )
-        alone = counted(len(self.left_alone), "other")
         kernels = counted(len(self.regularized), "kernel")
-        summary = f" {kernels} with a penalty, {alone} left alone"
-        return f"{as_text(table, width=160)}\n{summary}"
+        alone = counted(len(shown) - len(self.regularized), "other")
+        hidden = counted(len(self.entries) - len(shown), "layer")
+        return (
+            f"{as_text(table, width=160, drop=('type', 'axis', 'kernel'))}\n"
+            f" {kernels} with a penalty, {alone} left alone, "
+            f"{hidden} without a kernel"
+        )

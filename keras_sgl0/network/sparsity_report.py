@@ -4,6 +4,8 @@ import dataclasses
 
 from keras_sgl0.utils.tables import Report, as_text, new_table, out_of
 
+_DROP = ("shape", "weights")  # in narrow terminals
+
 
 @dataclasses.dataclass(frozen=True)
 class KernelSparsity:
@@ -166,7 +168,7 @@ class SparsityReport(Report):
             f"(kernels alone {self.weight_sparsity_kernels:.2%}), "
             f"neuron sparsity {self.neuron_sparsity:.2%}"
         )
-        return f"{as_text(table, width=100)}\n{summary}"
+        return f"{as_text(table, width=100, drop=_DROP)}\n{summary}"
 
 
 def _share_dead(alive: int, total: int) -> float:

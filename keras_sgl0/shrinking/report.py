@@ -146,7 +146,8 @@ class ShrinkReport(Report):
             change(self.macs, self.macs_after),
             "",
         )
-        lines = [as_text(table, width=140)]
+        drop = ("type", "parameters", "macs")
+        lines = [as_text(table, width=140, drop=drop)]
         for k in self.kept:
             number = len(k.channels)
             what = "channel stays" if number == 1 else "channels stay"

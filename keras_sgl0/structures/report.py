@@ -102,7 +102,8 @@ class StructureReport(Report):
                 "?" if family.macs is None else f"{family.macs:,}",
                 f"{family.share:.1%}",
             )
-        lines = [as_text(table, width=120), *self._summary()]
+        drop = ("through", "parameters", "read by", "macs")
+        lines = [as_text(table, width=120, drop=drop), *self._summary()]
         if self.fixed:
             fixed = new_table()
             for header in ("layer", "channels", "cannot be cut, since"):

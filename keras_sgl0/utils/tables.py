@@ -2,19 +2,35 @@
 
 import html
 import io
+import shutil
 import statistics
+import sys
 from collections.abc import Sequence
 
 import rich.box
+import rich.cells
 import rich.console
+import rich.highlighter
 import rich.table
+import rich.text
+
+# These columns hold sentences, which may be broken into lines this wide.
+_SENTENCES = ("note", "cannot be cut, since")
+_SENTENCE = 16
 
 
 class Report:
-    """Base of the reports: what `print` shows, a notebook shows as well."""
+    """Base of the reports: what `print` shows, a notebook shows as well.
+
+    `print` writes plain text, `rich.print` the same with colours. In a terminal
+    that is too narrow for a table, its least important columns are left out.
+    """
 
     def _repr_html_(self) -> str:
         return f'<pre style="white-space: pre">{html.escape(str(self))}</pre>'
+
+    def __rich__(self) -> rich.text.Text:
+        return rich.highlighter.ReprHighlighter()(rich.text.Text(str(self)))
 
 
 def new_table() -> rich.table.Table:
@@ -78,18 +94,63 @@ def markdown_row(cells: list[str]) -> str:
     return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
 
 
-def as_text(table: rich.table.Table, width: int) -> str:
+def as_text(
+    table: rich.table.Table, width: int, drop: Sequence[str] = ()
+) -> str:
     """Returns a table as lines of text, without columns that are empty.
+
+    Where the standard output is a terminal, the table fits it: columns are left
+    out, and a line below names them, before a cell other than a note is broken.
 
     Args:
         table: The table.
-        width: The most characters a line may have.
+        width: The most characters a line may have where there is no terminal,
+            unless a cell other than a note had to be broken.
+        drop: The headers of columns that may be left out, the least important
+            first.
     """
     table.columns = [c for c in table.columns if any(c.cells)]
+    terminal = _terminal_width()
+    dropped = []
+    if terminal is not None:
+        width = terminal
+        for header in drop:
+            if _least_width(table) <= width:
+                break
+            if any(c.header == header for c in table.columns):
+                dropped.append(header)
+            table.columns = [c for c in table.columns if c.header != header]
+    else:
+        width = max(width, _least_width(table))
+    fits = _least_width(table) <= width
+    for column in table.columns:
+        column.no_wrap = fits and column.header not in _SENTENCES
+        column.overflow = "fold"
     out = io.StringIO()
     rich.console.Console(file=out, width=width, markup=False).print(table)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    if dropped:
+        lines.append(f" no room for: {', '.join(dropped)}")
     return "\n".join(filter(None, lines))
+
+
+def _terminal_width() -> int | None:
+    """Returns the columns of the terminal, `None` where there is none."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def _least_width(table: rich.table.Table) -> int:
+    """Returns how wide a table is if nothing but sentences is broken."""
+    width = 1
+    for column in table.columns:
+        cells = [str(column.header), *map(str, column.cells)]
+        own = max(map(rich.cells.cell_len, cells))
+        if column.header in _SENTENCES:
+            own = min(own, max(_SENTENCE, len(str(column.header))))
+        width += own + 3  # what stands between two columns
+    return width
 
 
 def short_list(names: Sequence[str]) -> str:
