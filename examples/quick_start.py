@@ -37,7 +37,7 @@ print(
 
 # %%
 # Files, read back and compared, and how long a call takes.
-comparison, files = ks.deployment.compare(model, small, "files", rounds=100)
+comparison, files = ks.compare(model, small, "files", rounds=100)
 print(comparison)
 print(*files, sep="\n")
 

@@ -33,6 +33,7 @@ from keras_sgl0.compression import (
     prune,
     reestimate_batch_norm,
 )
+from keras_sgl0.deployment.comparison import compare
 from keras_sgl0.deployment.export import export
 from keras_sgl0.deployment.report import Comparison, ExportReport
 from keras_sgl0.factor_max import factor_max
@@ -150,6 +151,7 @@ __all__ = [
     "apply_threshold",
     "callbacks",
     "check_rule",
+    "compare",
     "compress",
     "compression",
     "count_macs",

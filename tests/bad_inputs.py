@@ -602,7 +602,7 @@ CALLS = [
     _call(ks.Structures, _model, **SIZED),
     # Deployment.
     _call(
-        deployment.compare,
+        ks.compare,
         {
             "before": Model(network),
             "after": Model(network),

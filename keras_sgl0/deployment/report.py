@@ -131,7 +131,14 @@ class Comparison(Report):
                 _figure(c.after, c.unit),
                 "" if c.ratio is None else f"{c.ratio:.2f}",
             )
-        return as_text(table, width=100)
+        text = as_text(table, width=100)
+        if any(c.unit == "ms" and c.ratio for c in self.changes):
+            # Else a reader would divide the medians, which drift apart.
+            text += (
+                "\n ms are medians; their ratio is the median of the ratios of "
+                "paired turns"
+            )
+        return text
 
 
 def _figure(value: float | None, unit: str) -> str:

@@ -151,6 +151,8 @@ def test_a_comparison_prints_as_a_table():
         Change("tensorflow, batch 1", 1.23456, 0.1, "ms", 12.25),
     )
     lines = str(Comparison(changes)).splitlines()
+    assert lines.pop().startswith(" ms are medians; their ratio is the median")
+    assert "medians" not in str(Comparison(changes[:3]))
     assert [line.split() for line in lines[:1] + lines[2:]] == [
         ["before", "after", "ratio"],
         ["parameters", "431,080", "43,108", "10.00"],
