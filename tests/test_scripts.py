@@ -72,6 +72,8 @@ OVERRIDES = {
     "digits": {
         "factor": 0.2,
         "groups": "coupled",
+        "group_weight": "macs",
+        "shrink_every": 1,
         "epsilon": 1e-7,
         "model": "wide_resnet",
         "depth": 10,

@@ -76,7 +76,7 @@ class Sum(LentPenalty):
 class ToBiases(LendingCallback):
     """Lends biases a penalty, and notes what it is asked."""
 
-    def survey(self):
+    def survey(self, transfer=None):
         self.asked, self.prepared = [], []
 
     def lend(self, variable, original):

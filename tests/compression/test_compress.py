@@ -522,7 +522,9 @@ def wide():
     [
         ("keras", None),
         # To find the multiple would take a file for each of many models.
-        pytest.param("litert", 8, marks=pytest.mark.tensorflow),
+        pytest.param(
+            "litert", 8, marks=[pytest.mark.tensorflow, pytest.mark.slow]
+        ),
     ],
 )
 def test_half_the_latency(runtime, round_to):

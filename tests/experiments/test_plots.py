@@ -495,7 +495,11 @@ def test_the_script_draws(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["weights"], "Expected one of against, pareto, epochs and folders"),
+        (
+            ["weights"],
+            "Expected one of against, pareto, front, epochs, importances and "
+            "folders of runs",
+        ),
         (["weights", "a.keras", "--output=b"], "plot.py: Invalid value for"),
     ],
     ids=["usage", "file"],

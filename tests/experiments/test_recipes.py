@@ -560,6 +560,15 @@ USES = [
         [(NONE, "without a penalty")],
     ),
     (
+        "shrink_every",
+        5,
+        [{}, COUPLED, PLAIN],
+        [
+            (NONE, "without a penalty"),
+            (GATES, "with the penalty 'l0_gates'"),
+        ],
+    ),
+    (
         "group_weight",
         "macs",
         [COUPLED],

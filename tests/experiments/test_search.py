@@ -258,6 +258,7 @@ def test_few_trials_make_no_trial_hopeless(tmp_path):
     stop.on_epoch_end(5, {"val_error": 1.0, "neuron_sparsity": 0.0})
 
 
+@pytest.mark.slow
 def test_a_search_stops_hopeless_trials(tmp_path, feign):
     report = search_in(tmp_path, 14, ["validation_error"])
     pruned = [t for t in report.trials if t.state == "pruned"]

@@ -303,17 +303,16 @@ def test_every_channel_has_its_gate(name):
     assert sorted(kept.tolist()) == sorted(-(-n // 2) for n in counts)
 
 
-def test_what_counts_its_channels_keeps_them():
+def test_what_counts_its_channels_is_given_zeros():
     def network(x):
         x = conv(x, 6, 3)
         pair = [ops.mean(x, -1, keepdims=True), ops.max(x, -1, keepdims=True)]
         return conv(x * conv(layers.Concatenate()(pair), 1, 3), 4)
 
     found, small, report = cut_half(built(network, IMAGE))
-    assert found.counts.tolist() == [4]
-    assert small.layers[1].filters == 6
-    assert [entry.type for entry in report.whole] == ["Mean", "Max"]
-    assert "it is over channels" in found.fixed[0].reason
+    assert found.counts.tolist() == [6, 4]
+    assert small.layers[1].filters == 3
+    assert not report.whole
 
 
 def test_a_constant_that_is_summed_stays():
