@@ -17,6 +17,7 @@ with name_extra():
 
     from keras_sgl0.experiments import plots
     from keras_sgl0.experiments.flags import (
+        LIST,
         define_callbacks,
         define_data_flags,
         define_recipe_flags,
@@ -25,6 +26,7 @@ with name_extra():
     )
     from keras_sgl0.experiments.objectives import OBJECTIVES
     from keras_sgl0.experiments.recipe_changes import adapt
+    from keras_sgl0.experiments.recipe_list import recipe_list
     from keras_sgl0.experiments.search import MARKDOWN, search
     from keras_sgl0.experiments.search_space import space_from_text
     from keras_sgl0.experiments.trackers import callback_factories
@@ -55,6 +57,9 @@ define_callbacks()
 
 def main(_):
     values = flags.FLAGS
+    if values.recipe == LIST:
+        print(recipe_list())
+        return
     recipe, name = recipe_from_flags(values)
     # It warns that functions are traced again: each trial has a new model.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

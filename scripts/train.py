@@ -1,6 +1,7 @@
 """Trains a recipe and reports the sparse network.
 
 python scripts/train.py                                  # digits, a minute
+python scripts/train.py --recipe=list                    # what there is
 python scripts/train.py --recipe=mnist_sgl0 --data_dir=~/tensorflow_datasets
 """
 
@@ -14,12 +15,14 @@ with name_extra():
 
     from keras_sgl0.experiments.devices import STRATEGIES
     from keras_sgl0.experiments.flags import (
+        LIST,
         define_callbacks,
         define_data_flags,
         define_recipe_flags,
         recipe_from_flags,
         start,
     )
+    from keras_sgl0.experiments.recipe_list import recipe_list
     from keras_sgl0.experiments.run import run
     from keras_sgl0.experiments.run_folder import MODEL
     from keras_sgl0.experiments.trackers import callback_factories
@@ -44,6 +47,9 @@ flags.DEFINE_enum(
 
 def main(_):
     values = flags.FLAGS
+    if values.recipe == LIST:
+        print(recipe_list())
+        return
     data = {"data_dir": values.data_dir, "download": values.download}
     recipe, name = recipe_from_flags(values)
     workdir = os.path.expanduser(values.workdir or os.path.join("runs", name))

@@ -13,6 +13,8 @@ import pytest
 
 import keras_sgl0
 from keras_sgl0.deployment.report import Change, Comparison
+from keras_sgl0.experiments.recipe_list import MINUTES
+from keras_sgl0.experiments.recipes import RECIPES
 
 if keras.backend.backend() == "tensorflow":
     MODULES = [
@@ -130,6 +132,15 @@ def test_the_run_times_are_those_of_the_runs(run, epochs, minutes):
     assert result["epochs"] == int(epochs)
     digits = 1 if "." in minutes else 0
     assert round(result["seconds"] / 60, digits) == float(minutes)
+
+
+def test_the_list_of_recipes_has_the_run_times():
+    listed = {}
+    for run, epochs, minutes in RUN_TIMES:
+        name = run.removeprefix("results/").removesuffix("-0")
+        if name in RECIPES and RECIPES[name].epochs == int(epochs):
+            listed[name] = float(minutes)
+    assert listed == MINUTES
 
 
 @pytest.mark.parametrize("run", ["mnist_sgl0-0", "mnist_group_lasso_macs-0"])

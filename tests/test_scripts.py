@@ -231,6 +231,21 @@ def test_help_explains_every_field(tmp_path):
         assert name in output
 
 
+def test_the_recipes_are_listed(tmp_path):
+    process = run_script(tmp_path, "train.py", "--recipe=list")
+    assert process.returncode == 0, process.stderr
+    rows = [line.split() for line in process.stdout.splitlines()]
+    rows = {row[0]: row[1:] for row in rows if row and row[0] in RECIPES}
+    assert rows.keys() == RECIPES.keys()
+    assert rows["mnist_sgl0"] == (
+        ["mnist", "lenet5_caffe", "sgl0", "splitting", "200", "29"]
+    )
+    assert rows["cifar10_wrn_16_1_plain"] == (
+        ["cifar10", "wide_resnet", "16-1", "none", "200"]
+    )
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [

@@ -19,6 +19,8 @@ with name_extra():
 # module, and its --help lists them.
 flags.disclaim_key_flags()
 
+# In place of a recipe's name it asks for the table of `recipe_list`.
+LIST = "list"
 # The function for the type of a field; all other types are given as text.
 _DEFINE: dict[object, Callable] = {
     int: flags.DEFINE_integer,
@@ -87,11 +89,13 @@ def define_recipe_flags() -> None:
     flags.DEFINE_string(
         "recipe",
         "digits",
-        "Recipe to start from; the flags of its settings override it. One of: "
-        f"{', '.join(RECIPES)}.",
+        "Recipe to start from; the flags of its settings override it. "
+        f"--recipe={LIST} prints a table of all. One of: {', '.join(RECIPES)}.",
     )
     flags.register_validator(
-        "recipe", RECIPES.__contains__, f"expected one of: {', '.join(RECIPES)}"
+        "recipe",
+        [LIST, *RECIPES].__contains__,
+        f"expected {LIST}, or one of: {', '.join(RECIPES)}",
     )
     types = typing.get_type_hints(Recipe)
     for field in dataclasses.fields(Recipe):
