@@ -27,8 +27,7 @@ print(ks.sparsity_report(model))
 print(f"test accuracy {accuracy(model, test):.3f}")
 
 # %%
-# The first convolution. White is zero, and filters that are all zero are left
-# out.
+# The first convolution. White is zero, and filters that are all zero are grey.
 model.save("model.keras")
 ks.plots.filters("model.keras", "conv1")
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_scripts import run_script
 
-from keras_sgl0 import SGL0, count_macs, structures
+from keras_sgl0 import SGL0, count_macs, prune, structures
 from keras_sgl0 import path as ks_path
 from keras_sgl0.experiments import plots
 from keras_sgl0.experiments.plots.methods import _front
@@ -224,6 +224,32 @@ def test_epochs_shows_a_panel_for_what_there_is(tmp_path):
     assert density.get_ydata().tolist() == [90, 50]
 
 
+def test_epochs_shows_the_loss_and_the_learning_rate(tmp_path):
+    text = HISTORY.format("loss,learning_rate", "3,.1", "2,.01")
+    write_run(tmp_path / "run", "digits", history=text)
+    panels = {
+        axis.get_title(): axis.get_lines()[0].get_ydata().tolist()
+        for axis in plots.epochs([tmp_path]).axes
+    }
+    assert panels["training loss"] == [3, 2]
+    assert panels["learning rate"] == [0.1, 0.01]
+
+
+def test_ticks_are_percentages_and_of_errors_there_are_several(tmp_path):
+    columns = "neuron_sparsity"
+    for name, errors in {"near": (0.0064, 0.0066), "far": (0.9, 0.01)}.items():
+        first, last = errors
+        text = f"epoch,val_error,weight_sparsity,{columns}\n"
+        text += f"0,{first},0,0\n1,{last},1,0\n"
+        folder = write_run(tmp_path / name, "digits", history=text)
+        weights, neurons, error = plots.epochs([folder]).axes
+        for axis in (weights, neurons):
+            assert all(0 <= tick <= 100 for tick in axis.get_yticks())
+            assert len(axis.get_yticks()) >= 2
+        low, high = error.get_ylim()
+        assert sum(low <= tick <= high for tick in error.get_yticks()) >= 3
+
+
 def test_epochs_shows_the_targets_of_layers(tmp_path):
     columns = "density_fc1,density_fc2,multiplier_fc1,multiplier_fc2"
     text = HISTORY.format(columns, ".9,.8,0,1", ".5,.4,1,2")
@@ -258,7 +284,7 @@ def picture(figure):
     return np.ma.filled(figure.axes[0].get_images()[0].get_array(), np.nan)
 
 
-def test_filters_of_one_channel_fill_a_square(run):
+def test_filters_of_one_channel_fill_a_square_and_dead_ones_are_grey(run):
     figure = plots.filters(run)
     title = "conv1: 18 of 20 filters are left"
     assert figure.axes[0].get_title() == title
@@ -266,10 +292,12 @@ def test_filters_of_one_channel_fill_a_square(run):
     assert shown.shape == (4 * 6 - 1, 5 * 6 - 1)
     model = keras.saving.load_model(run / "model.keras")
     kernel = keras.ops.convert_to_numpy(model.get_layer("conv1").kernel)
-    np.testing.assert_array_equal(shown[:5, :5], kernel[:, :, 0, 1])
-    np.testing.assert_array_equal(shown[:5, 6:11], kernel[:, :, 0, 3])
+    np.testing.assert_array_equal(shown[:5, 6:11], kernel[:, :, 0, 1])
+    np.testing.assert_array_equal(shown[:5, 18:23], kernel[:, :, 0, 3])
+    np.testing.assert_array_equal(shown[18:, 24:], kernel[:, :, 0, 19])
     assert np.isnan(shown[5]).all()
-    assert np.isnan(shown[18:, 18:]).all()
+    assert np.isnan(shown[:5, :5]).all()
+    assert np.isnan(shown[:5, 12:17]).all()
     assert np.count_nonzero(~np.isnan(shown)) == 18 * 25
 
 
@@ -279,10 +307,16 @@ def test_filters_of_several_channels_are_columns(run):
     labels = [text.get_text() for text in axis.get_xticklabels()]
     assert labels == [str(i) for i in range(40, 50)]
     shown = picture(axis.figure)
-    assert shown.shape == (20 * 6 - 1, 10 * 6 - 1)
+    assert shown.shape == (20 * 6 - 1, 50 * 6 - 1)
+    assert np.isnan(shown[:, : 40 * 6]).all()
     model = keras.saving.load_model(run / "model.keras")
     kernel = keras.ops.convert_to_numpy(model.get_layer("conv2").kernel)
-    np.testing.assert_array_equal(shown[12:17, 6:11], kernel[:, :, 2, 41])
+    place = 41 * 6
+    np.testing.assert_array_equal(
+        shown[12:17, place : place + 5], kernel[:, :, 2, 41]
+    )
+    ticks = axis.get_xticks()
+    assert (ticks > 40 * 6).all() and ticks[1] == place + 2
 
 
 def test_weights_are_counted_without_zeros(run):
@@ -357,6 +391,24 @@ def test_before_and_after_shows_each_layer_with_a_kernel():
         for name, bar in widths.items():
             kernel = model.get_layer(name).kernel
             assert bar.get_width() == kernel.shape[-1]
+
+
+def test_a_report_is_drawn_as_its_models_are():
+    model = ResNet(depth=8)
+    small, report = prune(model, macs=0.5, importance="l2")
+    wanted = plots.before_and_after(model, small)
+    for own in (report, report.shrunk):
+        figure = plots.shrunk(own)
+        for axis, other in zip(figure.axes, wanted.axes, strict=True):
+            assert axis.get_title() == other.get_title()
+            assert [bar.get_width() for bar in axis.patches] == [
+                bar.get_width() for bar in other.patches
+            ]
+    macs = figure.axes[1]
+    shares = [float(text.get_text().rstrip("%")) for text in macs.texts]
+    assert sum(shares) == pytest.approx(100, abs=len(shares) / 2)
+    with pytest.raises(ValueError, match=r"`report`. Expected the report of"):
+        plots.shrunk(model)
 
 
 def test_before_and_after_without_sizes_shows_channels_alone():
@@ -471,7 +523,7 @@ def empty_model(folder):
 )
 def test_what_cannot_be_drawn(tmp_path, draw, message):
     write_run(tmp_path / "plain", "mnist_plain")
-    write_run(tmp_path / "other", "digits", history="epoch,loss\n0,1\n")
+    write_run(tmp_path / "other", "digits", history="epoch,seconds\n0,1\n")
     empty_model(tmp_path)
     with pytest.raises(ValueError, match=message):
         draw(tmp_path)

@@ -4,7 +4,7 @@ Each function returns a `matplotlib.figure.Figure`, which notebooks show and
 `save` writes.
 """
 
-from keras_sgl0.experiments.plots.changes import before_and_after
+from keras_sgl0.experiments.plots.changes import before_and_after, shrunk
 from keras_sgl0.experiments.plots.drawing import save
 from keras_sgl0.experiments.plots.fronts import front
 from keras_sgl0.experiments.plots.histories import epochs
@@ -23,6 +23,7 @@ __all__ = [
     "pareto",
     "path",
     "save",
+    "shrunk",
     "structures",
     "weights",
 ]

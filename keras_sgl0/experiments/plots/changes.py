@@ -4,6 +4,7 @@ import typing
 
 import keras
 
+from keras_sgl0.compression.report import CompressReport, PruneReport
 from keras_sgl0.experiments.plots.drawing import (
     COLORS,
     PALE,
@@ -13,6 +14,8 @@ from keras_sgl0.experiments.plots.drawing import (
 )
 from keras_sgl0.network.cost import layer_cost
 from keras_sgl0.network.unfolding import trace
+from keras_sgl0.shrinking.report import ShrinkReport
+from keras_sgl0.utils.tables import short_list
 from keras_sgl0.utils.validation import require
 
 if typing.TYPE_CHECKING:
@@ -25,7 +28,8 @@ def before_and_after(before: keras.Model, after: keras.Model) -> "Figure":
 
     One panel shows the output channels of each layer with a kernel, the other
     its multiply-adds for one example, where the sizes of the inputs are known.
-    A layer that the smaller model does not have has no bar of it.
+    A percentage is the layer's share of the multiply-adds before. A layer that
+    the smaller model does not have has no bar of it.
 
     Args:
         before: A built model.
@@ -41,6 +45,49 @@ def before_and_after(before: keras.Model, after: keras.Model) -> "Figure":
     """
     old, new = _layers(before), _layers(after)
     require(old, "before", "a model with a layer that has a kernel", before)
+    return _bars(old, new)
+
+
+@drawing
+def shrunk(report: ShrinkReport | PruneReport | CompressReport) -> "Figure":
+    """Draws the layers before and after, as a report has them.
+
+    The panels are those of `before_and_after`. What `compress` reports has the
+    channels of each family of layers alone.
+
+    Args:
+        report: What `shrink`, `delete_channels`, `prune` or `compress`
+            reports.
+
+    Raises:
+        ValueError: If it is something else, or has nothing to draw.
+
+    Example:
+        >>> small, report = shrink(model)
+        >>> save(shrunk(report), "plots/shrunk")
+    """
+    kinds = ShrinkReport | PruneReport | CompressReport
+    expected = "the report of shrink, prune or compress"
+    require(isinstance(report, kinds), "report", expected, report)
+    old: dict[str, tuple[int, int | None]]
+    new: dict[str, tuple[int, int | None]]
+    if isinstance(report, CompressReport):
+        families = {short_list(own.made_by): own for own in report.families}
+        old = {name: (own.structures, None) for name, own in families.items()}
+        new = {
+            name: (own.structures_after, None) for name, own in families.items()
+        }
+    else:
+        layers = report.shrunk if isinstance(report, PruneReport) else report
+        rows = [e for e in layers.layers if e.macs != 0 and e.parameters]
+        old = {e.layer: (e.channels, e.macs) for e in rows}
+        new = {e.layer: (e.channels_after, e.macs_after) for e in rows}
+    require(old, "report", "one with a layer that has a kernel", report)
+    return _bars(old, new)
+
+
+def _bars(old, new):
+    """Draws channels and multiply-adds of layers, before and after."""
     panels = {"output channels": 0}
     if all(macs is not None for _, macs in [*old.values(), *new.values()]):
         panels["multiply-adds"] = 1
@@ -52,7 +99,13 @@ def before_and_after(before: keras.Model, after: keras.Model) -> "Figure":
         ):
             widths = [layers.get(path, (0, 0))[column] for path in old]
             height = 0.8 if layers is old else 0.45
-            axis.barh(range(len(old)), widths, height, color=color, label=name)
+            bars = axis.barh(
+                range(len(old)), widths, height, color=color, label=name
+            )
+            whole = sum(layer[column] for layer in old.values())
+            if column and layers is old and whole:
+                shares = [f"{width / whole:.0%}" for width in widths]
+                axis.bar_label(bars, shares, padding=2, fontsize=5.5)
         of_old = sum(layer[column] for layer in old.values())
         of_new = sum(layer[column] for layer in new.values())
         axis.set_title(f"{title}: {of_old:,} before, {of_new:,} after")

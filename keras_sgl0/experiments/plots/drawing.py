@@ -161,6 +161,20 @@ def looks(first: int = 0) -> Iterator[dict]:
         yield {"color": color, "marker": marker, "linestyle": dashes}
 
 
+def set_percent_ticks(axis, *names: str) -> None:
+    """Leaves out the ticks of a percentage below 0 and above 100.
+
+    Args:
+        axis: A panel, drawn.
+        names: Which of its axes, `"x"` or `"y"`.
+    """
+    for name in names:
+        low, high = getattr(axis, f"get_{name}lim")()
+        ticks = getattr(axis, f"get_{name}ticks")()
+        inside = [t for t in ticks if max(low, 0) <= t <= min(high, 100)]
+        getattr(axis, f"set_{name}ticks")(inside)
+
+
 def texts(folders: Paths) -> list[str]:
     """Returns paths as an error message shows them.
 

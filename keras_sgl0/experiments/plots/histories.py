@@ -17,6 +17,7 @@ from keras_sgl0.experiments.plots.drawing import (
     drawing,
     looks,
     new_figure,
+    set_percent_ticks,
     texts,
 )
 from keras_sgl0.experiments.results import read_history, read_results
@@ -30,23 +31,25 @@ _PANELS = {
     WEIGHTS: (TITLES[WEIGHTS], 100),
     NEURONS: (TITLES[NEURONS], 100),
     "val_error": (TITLES[ERROR], 100),
+    "loss": ("training loss", 1),
+    "learning_rate": ("learning rate", 1),
     "threshold": ("threshold", 1),
     "beta": ("beta", 1),
     "density": ("density of the target, %", 100),
     "strength": ("strength of the penalty", 1),
     "multiplier": ("multiplier", 1),
 }
-_STEPS = ("threshold", "beta")
+_STEPS = ("learning_rate", "threshold", "beta")
 
 
 @drawing
 def epochs(folders: Paths) -> "Figure":
     """Draws the histories of runs, epoch by epoch.
 
-    There are panels for both sparsities and the test error and, where a run
-    has them, for the threshold, beta, the density that has a target, and the
-    strength or the multiplier of the penalty. Where each layer has a target of
-    its own, it has lines of its own.
+    There are panels for both sparsities, the test error, the training loss and
+    the learning rate and, where a run has them, for the threshold, beta, the
+    density that has a target, and the strength or the multiplier of the
+    penalty. Where each layer has a target of its own, it has lines of its own.
 
     Args:
         folders: The folders of runs, or of several.
@@ -80,6 +83,8 @@ def epochs(folders: Paths) -> "Figure":
                 axis.legend(fontsize=6.5, handlelength=3)
         if panel == "val_error":
             _set_log_scale(axis)
+        elif panel in (WEIGHTS, NEURONS):
+            set_percent_ticks(axis, "y")
         axis.set_title(title)
         axis.set_xlabel("epoch")
     add_legend(figure, axes[0])
@@ -99,6 +104,13 @@ def _set_log_scale(axis):
     from matplotlib import ticker
 
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_ylim()
+    locator: ticker.Locator
+    if high < 4 * low:  # a decade's 1, 2 and 5 would leave one tick or none
+        locator = ticker.MaxNLocator(5)
+    else:
+        digits = (1, 2, 3, 5, 7) if high < 20 * low else (1, 2, 5)
+        locator = ticker.LogLocator(subs=digits)
+    axis.yaxis.set_major_locator(locator)
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter(ticker.NullFormatter())

@@ -18,6 +18,7 @@ from keras_sgl0.experiments.plots.drawing import (
     drawing,
     looks,
     new_figure,
+    set_percent_ticks,
     texts,
 )
 from keras_sgl0.experiments.recipe import Recipe
@@ -81,6 +82,8 @@ def against(
             points = sorted(points, key=lambda p: _number(p[0], setting))
             x = [_number(point[0], setting) / unit for point in points]
             axis.errorbar(x, *_means(points, name), label=label, **look)
+        if name in (WEIGHTS, NEURONS):
+            set_percent_ticks(axis, "y")
         axis.set_title(title)
         axis.set_xlabel(below)
         _set_ticks(axis, sorted({_number(r, setting) / unit for r in used}))
@@ -125,6 +128,7 @@ def pareto(folders: Paths) -> "Figure":
         pale = {"color": PALE, "linewidth": 4, "zorder": 0}
         axis.step(*steps, where="pre", label="Pareto front", **pale)
         _add_error_without_penalty(axis, results)
+        set_percent_ticks(axis, "x")
         axis.set_xlabel(TITLES[name])
         axis.set_ylabel(TITLES[ERROR])
     add_legend(figure, axes[0])

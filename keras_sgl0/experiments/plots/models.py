@@ -31,10 +31,11 @@ if typing.TYPE_CHECKING:
 
 @drawing
 def filters(path: str | os.PathLike, layer: str | None = None) -> "Figure":
-    """Draws the filters of a convolution that are not all zero.
+    """Draws the filters of a convolution.
 
     Those of one input channel fill a square. Those of several are columns, and
-    each row is an input channel. White is zero.
+    each row is an input channel. White is zero, and filters that are all zero
+    are grey. The numbers are those of the others.
 
     Args:
         path: A run's folder, or a `.keras` file.
@@ -60,11 +61,12 @@ def filters(path: str | os.PathLike, layer: str | None = None) -> "Figure":
     import matplotlib
 
     number, channels, *sides = kernel.shape
-    tiles = kernel[alive]
+    tiles = np.full_like(kernel, np.nan)
+    tiles[alive] = kernel[alive]
     if channels > 1:
-        tiles, columns = tiles.swapaxes(0, 1), len(alive)
+        tiles, columns = tiles.swapaxes(0, 1), number
     else:
-        columns = math.ceil(len(alive) ** 0.5)
+        columns = math.ceil(number**0.5)
     picture = _mosaic(tiles.reshape(-1, *sides), columns)
     inches = min(0.06, 6.3 / picture.shape[1])  # a weight
     height, width = np.multiply(picture.shape, inches)
@@ -82,7 +84,7 @@ def filters(path: str | os.PathLike, layer: str | None = None) -> "Figure":
         axis.set_ylabel(f"{channels} input channels")
         axis.set_xlabel("filters")
         if len(alive) <= 50:
-            middles = (np.arange(len(alive)) + 0.5) * (sides[1] + 1) - 1
+            middles = (alive + 0.5) * (sides[1] + 1) - 1
             axis.set_xticks(middles, alive, fontsize=5.5)
             axis.tick_params(length=0)
     axis.set_title(f"{layer}: {len(alive)} of {number} filters are left")
