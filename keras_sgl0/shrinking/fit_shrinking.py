@@ -97,7 +97,9 @@ def fit_shrinking(
         **fit_arguments: All else that `fit` takes, such as `epochs`.
 
     Returns:
-        The trained model, compiled; the one passed in if nothing was cut. And
+        The trained model, compiled; the one passed in if nothing was cut. What
+        died after the last cut, or saves less than `least`, is still in it:
+        `shrink` cuts it. And
         the `History`, which also has `cuts`: pairs of the number of epochs
         before a cut and the number of parameters after it, and `transfer`:
         the way from the model passed in to the one returned, `None` if
@@ -120,6 +122,7 @@ def fit_shrinking(
         ... )
         >>> history.cuts
         [(5, 101320), (10, 40102)]
+        >>> small, report = ks.shrink(small)  # what died since
     """
     require_built(model)
     require(model.compiled, "model", "a compiled model", model)
