@@ -19,6 +19,7 @@ import numbers
 import keras
 from keras import ops
 
+from keras_sgl0.utils.gradients import with_gradient
 from keras_sgl0.utils.validation import require, sizes
 
 Axis = int | str
@@ -160,7 +161,28 @@ def safe_norm(x, axis=None):
     Returns:
         The norms, in at least float32.
     """
-    return safe_sqrt(ops.sum(ops.square(upcast(x)), axis=axis))
+    return safe_sqrt(sum_of_squares(upcast(x), axis))
+
+
+def sum_of_squares(x, axis=None):
+    """Returns sums of squares whose gradient costs one pass over `x`.
+
+    Args:
+        x: Tensor of a floating dtype, no variable.
+        axis: The axes to reduce over; default all.
+    """
+
+    def function(x):
+        def chain(upstream):
+            # Doubled while it is small.
+            twice = 2 * upstream
+            if axis is not None:
+                twice = ops.expand_dims(twice, axis)
+            return x * twice
+
+        return ops.sum(ops.square(x), axis=axis), chain
+
+    return with_gradient(function, x)
 
 
 def safe_sqrt(squared):

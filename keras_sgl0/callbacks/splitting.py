@@ -17,6 +17,7 @@ from keras_sgl0.groups import upcast, wide_dtype
 from keras_sgl0.network.compilation import compiled, scope_of
 from keras_sgl0.network.loans import retrace
 from keras_sgl0.regularizers import ElementwisePenalty, Penalty
+from keras_sgl0.utils.gradients import with_gradient
 from keras_sgl0.utils.validation import (
     InputError,
     choice,
@@ -66,14 +67,20 @@ class SplitPenalty(LentPenalty):
 
     def value(self, w):
         """Returns the penalty of `w` as a scalar in at least float32."""
-        w = upcast(w)
-        v = self.v_step(w) if self.held is None else self.held
-        v = ops.stop_gradient(ops.convert_to_tensor(v))
-        gap = w - v if self.dual is None else w - v + self.dual
-        penalty = self.element(v) + 0.5 * self.beta * ops.sum(ops.square(gap))
+        penalty = with_gradient(self._split, upcast(w))
         if self.original.group is not None:
             penalty += self.original.group(w)
         return penalty
+
+    def _split(self, w):
+        """Returns `element(V) + beta/2 * ||w - V + U||^2` and its gradient."""
+        beta = ops.convert_to_tensor(self.beta)
+        if self.held is None:
+            return self.element.envelope(w, 1.0 / beta)
+        v = ops.convert_to_tensor(self.held)
+        gap = w - v if self.dual is None else w - v + self.dual
+        value = self.element(v) + 0.5 * beta * ops.sum(ops.square(gap))
+        return value, lambda upstream: (upstream * beta) * gap
 
 
 class Splitting(LendingCallback):

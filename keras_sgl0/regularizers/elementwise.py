@@ -67,6 +67,21 @@ class ElementwisePenalty(Penalty):
             step: A number or scalar tensor greater than 0.
         """
 
+    def envelope(self, w, step) -> tuple:
+        """Returns `min_v r(v) + ||v - w||^2 / (2 * step)` and its gradient.
+
+        It is the Moreau envelope. With `v = prox(w, step)` the gradient is
+        `(w - v) / step`, given as a function of what to multiply it by.
+
+        Args:
+            w: Tensor in at least float32.
+            step: A scalar tensor greater than 0.
+        """
+        v = self.prox(w, step)
+        gap = w - v
+        value = self(v) + 0.5 / step * ops.sum(ops.square(gap))
+        return value, lambda upstream: (upstream / step) * gap
+
     def joint_prox(self, group: GroupLasso) -> Callable | None:
         """Returns the proximal operator of `group + self`, `None` if unknown.
 
@@ -152,6 +167,19 @@ class L0(ElementwisePenalty):
         step = ops.convert_to_tensor(step, wide_dtype(w))
         dead = ops.abs(upcast(w)) <= self.threshold(step)
         return ops.where(dead, ops.zeros_like(w), w)
+
+    def envelope(self, w, step):
+        """Returns `sum_i min(factor, w_i^2 / (2 * step))` and its gradient."""
+        if not keeps_methods(self, L0, "__call__", "prox", "threshold"):
+            return super().envelope(w, step)
+        most = 2.0 * self.factor * step
+        value = ops.sum(ops.minimum(ops.square(w), most)) * (0.5 / step)
+
+        def gradient(upstream):
+            dead = ops.cast(ops.abs(w) <= self.threshold(step), w.dtype)
+            return (w * dead) * (upstream / step)
+
+        return value, gradient
 
     @property
     def ranks_with_groups(self) -> bool:

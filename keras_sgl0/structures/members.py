@@ -7,7 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.groups import other_axes, per_weight, safe_sqrt
+from keras_sgl0.groups import (
+    other_axes,
+    per_weight,
+    safe_sqrt,
+    sum_of_squares,
+)
 from keras_sgl0.network.transfer import Transfer
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.slices import Role
@@ -53,7 +58,7 @@ class Part(NamedTuple):
     def squares(self, w, dtype):
         """Returns the sum of squares of each slice of a value of it."""
         wide = ops.cast(w, dtype)
-        return ops.sum(ops.square(wide), axis=other_axes(w.shape, self.axis))
+        return sum_of_squares(wide, other_axes(w.shape, self.axis))
 
     def rows(self, w, family):
         """Returns the members of a family as rows, one a structure."""

@@ -33,6 +33,33 @@ def test_nan_stays_nan(name):
 
 
 @every_element
+def test_the_envelope_is_the_value_at_v_and_its_gradient(penalty, reference):
+    step = 0.7
+    w = np.random.default_rng(1).normal(size=(6, 4)).astype("float32") * 2
+    w[0] = 0
+    v = to_numpy(penalty.prox(ops.convert_to_tensor(w), step))
+    value, slope = penalty.envelope(
+        ops.convert_to_tensor(w), ops.convert_to_tensor(step)
+    )
+    expected = reference(v) + ((w - v) ** 2).sum() / (2 * step)
+    np.testing.assert_allclose(to_numpy(value), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        to_numpy(slope(3.0)), 3 * (w - v) / step, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_the_envelope_of_a_subclass_of_l0_is_its_own():
+    class Soft(ks.regularizers.L0):
+        def prox(self, w, step):
+            return w / 2
+
+    w = ops.convert_to_tensor([2.0, -4.0])
+    value, slope = Soft(1.0).envelope(w, ops.convert_to_tensor(1.0))
+    assert float(value) == 2 + (1 + 4) / 2
+    np.testing.assert_array_equal(to_numpy(slope(1.0)), [1, -2])
+
+
+@every_element
 @settings(deadline=None, max_examples=40)
 @given(y=st.floats(-8, 8, width=32), step=st.floats(1e-3, 10))
 def test_prox_is_the_minimiser(penalty, reference, y, step):
