@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_sgl0.network.configs import config_of
 from keras_sgl0.network.graph import Graph, Node, Tensor
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.probing import random_inputs
@@ -42,7 +43,7 @@ def from_config(
         raise ValueError("Its state is not in its config.")
     if not _is_trusted(operation) and not _is_given_back(node):
         raise ValueError("Its config gives another layer.")
-    return type(operation).from_config(change(operation.get_config()))
+    return type(operation).from_config(change(config_of(operation)))
 
 
 def with_config(layer: keras.layers.Layer, changes: dict) -> dict:
@@ -158,7 +159,7 @@ def _is_known(function) -> bool:
 def _is_given_back(node) -> bool:
     """Returns whether a copy by the config has the same outputs."""
     operation = node.operation
-    copy = type(operation).from_config(operation.get_config())
+    copy = type(operation).from_config(config_of(operation))
     # Strides may leave nothing of short inputs, a table be at an end of long.
     for size in _SIZES:
         arguments = _random_arguments(node, size)

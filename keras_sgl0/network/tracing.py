@@ -13,6 +13,7 @@ import keras
 from keras import tree
 
 from keras_sgl0.network.agreement import Agreement, Call, Recording
+from keras_sgl0.network.configs import has_config, has_own_config
 from keras_sgl0.network.guards import (
     NotTraced,
     Watch,
@@ -189,19 +190,6 @@ def _is_told_by_call(operation) -> bool:
     return False
 
 
-def has_config(layer: keras.layers.Layer) -> bool:
-    """Returns whether a layer can be saved as a part of a Functional model.
-
-    Args:
-        layer: The layer.
-    """
-    try:
-        layer.get_config()
-    except Exception:  # it is the user's
-        return False
-    return True
-
-
 def is_identity(operation: keras.Operation) -> bool:
     """Returns whether an operation does nothing.
 
@@ -273,7 +261,7 @@ def _record(layer, args, kwargs, training) -> Recording:
     given = _given(args, kwargs)
     known = {id(x) for x in given}
     own = {id(part) for part in all_layers(layer)}
-    saved = has_config(layer)
+    saved = has_own_config(layer)
     calls: list[Call] = []
     errors: list[Exception] = []
 

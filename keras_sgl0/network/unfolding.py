@@ -6,12 +6,12 @@ import itertools
 import keras
 from keras import tree
 
+from keras_sgl0.network.configs import has_own_config
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
 from keras_sgl0.network.guards import NotTraced, unchanged, uncounted_names
 from keras_sgl0.network.input_shapes import given_shapes
 from keras_sgl0.network.tracing import (
     calls_behind,
-    has_config,
     is_identity,
     is_unfolded,
     mask_of,
@@ -145,7 +145,7 @@ class _Walk:
         if inner is not None and _fits(inner, args, kwargs):
             flat = tree.flatten(args[0])
             return self.through(inner, flat, path + "/", mode)
-        if is_identity(operation) and not has_config(operation):
+        if is_identity(operation) and not has_own_config(operation):
             return args[0]  # it could not be saved, and is not needed
         reason = ""
         if is_unfolded(operation):

@@ -55,6 +55,18 @@ def maker_name(x: keras.KerasTensor) -> str:
     return x._keras_history.operation.name  # Private: there is no other way.
 
 
+def mark_as_dense(x: keras.KerasTensor):
+    """Has a symbolic tensor count as one that is not sparse.
+
+    Keras takes a product with a constant for sparse. A layer whose `call` has
+    to tell the shape of its output may not know such tensors.
+
+    Args:
+        x: The symbolic tensor.
+    """
+    x._sparse = False  # Private: its property has no setter.
+
+
 def called_on_inputs(
     model: keras.Model,
     name: str,

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_sgl0.network.copying import from_config, refresh, shared_weights
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
-from keras_sgl0.network.views import maker_name
+from keras_sgl0.network.views import maker_name, mark_as_dense
 from keras_sgl0.structures.slices import Rewrite, Zeros, variable_of
 
 
@@ -73,6 +73,9 @@ class FlatCopy:
         for node in graph.nodes:
             results = keras.tree.flatten(self._call(node, made))
             made.update(zip(node.outputs, results, strict=True))
+            for y in node.outputs:
+                if not y.spec.sparse:
+                    mark_as_dense(made[y])
         self.model = keras.Model(
             fill(graph.inputs, made), self._outputs(graph, made), name=name
         )

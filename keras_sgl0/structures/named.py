@@ -1,7 +1,7 @@
 """The rules of layers that are known by package and name.
 
-The package of `package>Layer` is the first part of the module that defines the
-layer. So nothing is imported that may not be installed.
+The package of `package>Layer` is the beginning of the name of the module that
+defines the layer, to any dot. So nothing is imported that may not be installed.
 """
 
 import numpy as np
@@ -75,7 +75,15 @@ class PositionTable(Channelwise):
         return Rewrite({}, {"position_embeddings": table})
 
 
-@rule("keras_hub>LlamaLayerNorm", "keras_hub>MistralLayerNormalization")
+@rule(
+    "keras_hub>LlamaLayerNorm",
+    "keras_hub>MistralLayerNormalization",
+    "keras_hub>MixtralLayerNormalization",
+    "keras_hub>Phi3LayerNorm",
+    "keras_hub>QwenLayerNorm",
+    "keras_hub>GptOssLayerNormalization",
+    "keras_hub.src.models.gemma4>RMSNormalization",
+)
 class HubRMSNorm(RMSNorm):
     """RMS normalization of the last axis."""
 
@@ -84,3 +92,20 @@ class HubRMSNorm(RMSNorm):
     def refusal(self):
         # It has no `axis` that could be another one.
         return Channelwise.refusal(self)
+
+
+@rule(
+    "keras_hub.src.models.gemma>RMSNormalization",
+    "keras_hub.src.models.gemma3>RMSNormalization",
+)
+class GemmaRMSNorm(HubRMSNorm):
+    """RMS normalization that adds one to its scale."""
+
+    def vector(self, name, default):
+        """Returns what the layer multiplies by, one more than the scale."""
+        return 1 + super().vector(name, default - 1)
+
+    def rewrite(self, kept_inputs, kept_outputs, input_constants):
+        """Returns the layer with the mean over the channels that stay."""
+        change = super().rewrite(kept_inputs, kept_outputs, input_constants)
+        return Rewrite(change.config, {"scale": change.weights["scale"] - 1})

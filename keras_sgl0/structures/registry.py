@@ -1,5 +1,6 @@
 """Which rule is that of a call."""
 
+import re
 from collections.abc import Callable
 
 import keras
@@ -22,8 +23,8 @@ def rule(*classes: type | str) -> Callable:
 
     Args:
         *classes: Layer classes; class names of operations of `keras.ops`, such
-            as `"Cumsum"`; or layers by the package that defines them and their
-            name, such as `"keras_hub>PositionEmbedding"`.
+            as `"Cumsum"`; or layers by the package or module that defines them
+            and their name, such as `"keras_hub>PositionEmbedding"`.
 
     Raises:
         ValueError: If there is no class, one is no layer class and no name, or
@@ -37,7 +38,7 @@ def rule(*classes: type | str) -> Callable:
         >>> print(ks.check_rule(ChannelScale(), (8, 8, 6)))
     """
     known = [
-        isinstance(c, str) and all(part.isidentifier() for part in c.split(">"))
+        isinstance(c, str) and all(map(str.isidentifier, re.split("[.>]", c)))
         if not isinstance(c, type)
         else issubclass(c, keras.Operation)
         for c in classes
@@ -116,7 +117,8 @@ def find(operation: keras.Operation) -> type[Rule] | None:
         return _RULES.get(type(operation).__name__)
     line = type(operation).__mro__
     for i, known in enumerate(line):
-        found = _RULES.get(known) or _RULES.get(_name_of(known))
+        names = [known, *_names_of(known)]
+        found = next((_RULES[name] for name in names if name in _RULES), None)
         if found:
             own = {name for c in line[:i] for name in vars(c)}
             altered = own & (set(dir(known)) - _HARMLESS)
@@ -124,6 +126,8 @@ def find(operation: keras.Operation) -> type[Rule] | None:
     return None
 
 
-def _name_of(kind: type) -> str:
-    """Returns the package and the name of a layer class."""
-    return f"{kind.__module__.partition('.')[0]}>{kind.__name__}"
+def _names_of(kind: type) -> list[str]:
+    """Returns the names of a layer class, that of its module before others."""
+    parts = kind.__module__.split(".")
+    ends = range(len(parts), 0, -1)
+    return [f"{'.'.join(parts[:end])}>{kind.__name__}" for end in ends]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import assert_same_outputs
 
+import keras_sgl0 as ks
 from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.flat_copy import FlatCopy
 
@@ -40,3 +41,35 @@ def test_a_decoder_of_unknown_length_stays_whole():
     whole = [node for node in trace(backbone).nodes if node.reason]
     assert [node.type for node in whole] == ["TransformerDecoder"]
     assert "sizes of its inputs are not known" in whole[0].reason
+
+
+def test_gemma_is_cut():
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.GemmaBackbone(
+        vocabulary_size=30,
+        num_layers=1,
+        num_query_heads=4,
+        num_key_value_heads=2,
+        hidden_dim=8,
+        intermediate_dim=16,
+        head_dim=4,
+    )
+    inputs = {
+        key: keras.Input((6,), dtype=x.dtype, name=key)
+        for key, x in backbone.input.items()
+    }
+    y = keras.layers.Dense(3)(backbone(inputs))
+    rng = np.random.default_rng(0)
+    values = {key: rng.integers(0, 2, (2, 6)) for key in inputs}
+    model = keras.Model(inputs, y)
+    for v in model.weights:
+        v.assign(rng.uniform(-0.5, 0.5, v.shape))
+    found = ks.structures(model)
+    dead = np.arange(found.size) % 2 == 0
+    found.zero(dead)
+    small, _ = ks.shrink(model, 0)
+    assert_same_outputs(model, small, inputs=values)
+    assert small.count_params() == found.cost(~dead).parameters
+    assert ks.count_macs(small).macs == found.cost(~dead).macs
+    norm = small.get_layer("final_normalization")
+    assert norm.scale.shape == (4,)

@@ -9,6 +9,7 @@ from keras import layers
 
 import keras_sgl0 as ks
 from keras_sgl0.structures.kernels import Dense
+from keras_sgl0.structures.registry import find
 from keras_sgl0.structures.rules import Channelwise
 
 
@@ -183,6 +184,43 @@ def test_layers_known_by_name():
     scaled = module.CustomScaleLayer(0.2, name="sum")
     found = ks.check_rule(scaled, [(4, 4, 6), (4, 4, 6)])
     assert found.rules == {"sum": "ScaledSum"}
+
+
+class RMSNormalization(layers.Layer):
+    """That of Gemma, which adds one to its scale."""
+
+    def __init__(self, epsilon=1e-2, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, shape):
+        self.scale = self.add_weight((shape[-1],), "zeros", name="scale")
+
+    def call(self, x):
+        mean = keras.ops.mean(keras.ops.square(x), axis=-1, keepdims=True)
+        return x * keras.ops.rsqrt(mean + self.epsilon) * (1 + self.scale)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("keras_hub.src.models.gemma.rms_normalization", "GemmaRMSNorm"),
+        ("keras_hub.src.models.gemma3.gemma3_layers", "GemmaRMSNorm"),
+        ("keras_hub.src.models.gemma4", "HubRMSNorm"),
+        ("keras_hub.src.models.gemma5.layers", None),
+        ("other.src.models.gemma", None),
+    ],
+)
+def test_a_rule_may_be_that_of_one_module(module, name):
+    kind = type("RMSNormalization", (RMSNormalization,), {})
+    kind.__module__ = module
+    if name != "GemmaRMSNorm":
+        kind = find(kind(name="norm"))
+        assert (kind and kind.__name__) == name
+        return
+    # Its policy is an object, as in the blocks of Gemma.
+    layer = kind(dtype=keras.DTypePolicy("float32"), name="norm")
+    assert ks.check_rule(layer, (8, 6)).rules == {"norm": name}
 
 
 def test_layers_of_keras_hub():
