@@ -175,12 +175,16 @@ def _like(a, values):
 
 
 def _common_spec(x, y) -> keras.KerasTensor:
-    """Returns a symbolic tensor, the sizes that differ being left open."""
+    """Returns a symbolic tensor, the size that differs being left open."""
     if x.shape == y.shape:
         return x
-    if len(x.shape) != len(y.shape) or x.shape[1:] != y.shape[1:]:
-        raise NotTraced("it moves the examples off the first axis")
-    return keras.KerasTensor((None, *x.shape[1:]), x.dtype, sparse=x.sparse)
+    if len(x.shape) != len(y.shape):
+        raise NotTraced(_MODE)
+    pairs = zip(x.shape, y.shape, strict=True)
+    shape = tuple(n if n == m else None for n, m in pairs)
+    if shape.count(None) > 1:
+        raise NotTraced("the examples are on several axes")
+    return keras.KerasTensor(shape, x.dtype, sparse=x.sparse)
 
 
 def _common_constant(a, b, name, broadcasts):

@@ -22,6 +22,14 @@ class NotTraced(Exception):  # noqa: N818
     """
 
 
+class CallFailed(NotTraced):
+    """A layer whose `call` raises an error on symbolic tensors.
+
+    Args:
+        reason: The error.
+    """
+
+
 @contextlib.contextmanager
 def uncounted_names() -> Iterator[None]:
     """Lets what is made inside have the names of the first of its kind.

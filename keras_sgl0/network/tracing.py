@@ -5,8 +5,9 @@ user's layer, run on such tensors, gives the layers and operations in it, as
 long as nothing in it depends on the numbers. The layer is as it was afterwards.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from keras import tree
 from keras_sgl0.network.agreement import Agreement, Call, Recording
 from keras_sgl0.network.configs import has_config, has_own_config
 from keras_sgl0.network.guards import (
+    CallFailed,
     NotTraced,
     Watch,
     in_mode,
@@ -22,6 +24,7 @@ from keras_sgl0.network.guards import (
     uncounted_names,
 )
 from keras_sgl0.network.layer_table import all_layers, parts
+from keras_sgl0.network.own_tables import OwnTable
 
 # Whose layers have a meaning of their own, which is more than their calls.
 _KNOWN = ("keras", __name__.partition(".")[0])
@@ -32,6 +35,8 @@ _AROUND = ("Exception encountered", "Could not automatically infer")
 _MODES = (False, True)
 # Large and without a common factor, so that no size is theirs by accident.
 _BATCHES = (83, 89)
+# For a layer whose examples are windows of images: so many in an image.
+_WINDOWS = 2**6 * 3**2 * 5 * 7
 
 
 def keep_whole(*classes: type):
@@ -70,6 +75,7 @@ def record(
     args: tuple,
     kwargs: dict,
     training: bool | None = None,
+    tables: Sequence[OwnTable] = (),
 ) -> Recording:
     """Returns what a layer does when it is called.
 
@@ -81,6 +87,8 @@ def record(
         training: The mode that the call is fixed to, `None` if it has that of
             the model. Then no call in the recording has a `training` that
             changes with the mode.
+        tables: Weights of the layer that count as layers in it. Their `rows`
+            come last in what the recording is given.
 
     Raises:
         NotTraced: If the calls depend on numbers or on the mode, or if the
@@ -94,7 +102,7 @@ def record(
         raise NotTraced("it has an activity regularizer")
     modes = _MODES if training is None else (training, training)
     try:
-        return _in_both(layer, args, kwargs, modes, (None, None))
+        return _in_both(layer, args, kwargs, modes, (None, None), tables)
     except NotTraced as error:
         given = _given(args, kwargs)
         if all(x.shape[:1] != (None,) for x in given) or any(
@@ -104,7 +112,13 @@ def record(
         # It may ask for the batch size, which has to be a number then.
         reason = str(error)
     try:
-        return _in_both(layer, args, kwargs, modes, _BATCHES)
+        try:
+            return _in_both(layer, args, kwargs, modes, _BATCHES, tables)
+        except CallFailed:
+            # There may have to be whole images. What the layer does with other
+            # numbers of examples is not of interest, as it fails.
+            batches = tuple(_WINDOWS * batch for batch in _BATCHES)
+            return _in_both(layer, args, kwargs, modes, batches, tables)
     except NotTraced as error:
         if any(None in x.shape[1:] for x in given):
             reason = f"{reason} (sizes of its inputs are not known)"
@@ -113,17 +127,22 @@ def record(
         raise NotTraced(reason) from error
 
 
-def _in_both(layer, args, kwargs, modes, batches) -> Recording:
+def _in_both(layer, args, kwargs, modes, batches, tables) -> Recording:
     """Returns what a layer does in two modes and with two batch sizes."""
     if modes[0] == modes[1] and batches[0] == batches[1]:
-        return _record(layer, args, kwargs, modes[0])
+        return _record(layer, args, kwargs, modes[0], tables)
     first, second = (
         _record(
-            layer, _with_batch(args, batch), _with_batch(kwargs, batch), mode
+            layer,
+            _with_batch(args, batch),
+            _with_batch(kwargs, batch),
+            mode,
+            tables,
         )
         for mode, batch in zip(modes, batches, strict=True)
     )
-    return Agreement(_given(args, kwargs), first, second).recording
+    given = _given(args, kwargs) + [table.rows for table in tables]
+    return Agreement(given, first, second).recording
 
 
 def _with_batch(arguments, batch):
@@ -256,11 +275,12 @@ def call_of(node) -> Call:
     )
 
 
-def _record(layer, args, kwargs, training) -> Recording:
+def _record(layer, args, kwargs, training, tables) -> Recording:
     """Returns what a layer does in one mode."""
-    given = _given(args, kwargs)
+    given = _given(args, kwargs) + [table.rows for table in tables]
     known = {id(x) for x in given}
     own = {id(part) for part in all_layers(layer)}
+    own |= {id(table.layer) for table in tables}
     saved = has_own_config(layer)
     calls: list[Call] = []
     errors: list[Exception] = []
@@ -289,18 +309,34 @@ def _record(layer, args, kwargs, training) -> Recording:
             told = functools.partial(told, part)
             object.__setattr__(part, "symbolic_call", told)
         object.__setattr__(layer, "symbolic_call", symbolic_call)
-        with Watch() as watch, uncounted_names():
+        with _as_symbols(layer, tables), Watch() as watch, uncounted_names():
             try:
                 outputs = layer(*args, **kwargs)
             except Exception as error:
                 errors.append(error)
-                raise NotTraced(first_line(errors[0])) from error
+                kind = NotTraced
+                if not isinstance(errors[0], NotTraced):
+                    kind = CallFailed
+                raise kind(first_line(errors[0])) from error
     if watch.touched:
         name = watch.touched[0].path
         raise NotTraced(f"it uses its weight `{name}` itself")
     if changes:
         raise NotTraced(f"its call sets `{changes[0]}`")
     return Recording(given, calls, outputs)
+
+
+@contextlib.contextmanager
+def _as_symbols(layer, tables: Sequence[OwnTable]) -> Iterator[None]:
+    """Has a layer hold what its tables return in the place of its weights."""
+    before = {table.name: getattr(layer, table.name) for table in tables}
+    try:
+        for table in tables:
+            object.__setattr__(layer, table.name, table.layer(table.rows))
+        yield
+    finally:
+        for name, variable in before.items():
+            object.__setattr__(layer, name, variable)
 
 
 def _spec_by_symbols(layer, *args, **kwargs):

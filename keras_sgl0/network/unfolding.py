@@ -10,6 +10,7 @@ from keras_sgl0.network.configs import has_own_config
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
 from keras_sgl0.network.guards import NotTraced, unchanged, uncounted_names
 from keras_sgl0.network.input_shapes import given_shapes
+from keras_sgl0.network.own_tables import numbers_of_rows, own_tables
 from keras_sgl0.network.tracing import (
     calls_behind,
     is_identity,
@@ -113,6 +114,8 @@ class _Walk:
         self._owners: dict[str, keras.Operation] = {}
         # Keras takes a product with a constant for sparse.
         self._sparse = any(x.spec.sparse for x in inputs)
+        # Inputs to compute what depends on none from.
+        self._dense = [x for x in inputs if not x.spec.sparse | x.optional]
 
     def through(self, model, inputs, prefix="", training=None):
         """Goes through a Functional model and returns its outputs."""
@@ -191,10 +194,23 @@ class _Walk:
             return made[id(x)]
 
         args, kwargs = tree.map_structure(symbol, (call.args, kwargs))
-        recording = record(call.operation, args, kwargs, training)
+        tables = own_tables(call.operation) if self._dense else []
+        recording = record(call.operation, args, kwargs, training, tables)
+        used = {id(own.operation) for own in recording.calls}
+        for table in tables:
+            if id(table.layer) in used:
+                inner[id(table.rows)] = self._rows(table)
         prefix = "" if call.operation is self._model else path + "/"
         self._follow(recording.calls, inner, prefix, training)
         return tree.map_structure(lambda y: inner[id(y)], recording.outputs)
+
+    def _rows(self, table):
+        """Returns the numbers of the rows of a table."""
+        x = self._dense[0]
+        rows = numbers_of_rows(table, x)
+        known = {id(x.spec): x}
+        self._follow(calls_behind(rows, known), known, "", None)
+        return known[id(rows)]
 
     def _path(self, path, operation):
         """Returns the path of a call; no two operations have the same."""

@@ -73,3 +73,29 @@ def test_gemma_is_cut():
     assert ks.count_macs(small).macs == found.cost(~dead).macs
     norm = small.get_layer("final_normalization")
     assert norm.scale.shape == (4,)
+
+
+def test_swin_is_cut():
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.SwinTransformerBackbone(
+        image_shape=(32, 32, 3),
+        patch_size=4,
+        embed_dim=8,
+        depths=[2, 1],
+        num_heads=[2, 2],
+        window_size=4,
+    )
+    y = keras.layers.Dense(3)(backbone.output)
+    model = keras.Model(backbone.input, y)
+    rng = np.random.default_rng(0)
+    for v in model.trainable_weights:
+        v.assign(rng.uniform(-0.5, 0.5, v.shape))
+    assert not any(
+        node.reason for node in trace(model).nodes if node.type != "DropPath"
+    )
+    found = ks.structures(model)
+    dead = np.arange(found.size) % 2 == 0
+    found.zero(dead)
+    small, _ = ks.shrink(model, 0)
+    assert small.count_params() == found.cost(~dead).parameters
+    assert ks.count_macs(small).macs == found.cost(~dead).macs
