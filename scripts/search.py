@@ -22,6 +22,7 @@ with name_extra():
         define_data_flags,
         define_recipe_flags,
         recipe_from_flags,
+        show,
         start,
     )
     from keras_sgl0.experiments.objectives import OBJECTIVES
@@ -77,7 +78,7 @@ def main(_):
         prune=values.prune,
         callbacks=callback_factories(values.callbacks),
     )
-    print(report)
+    show(report)
     print(f" files in {workdir}, the front in {MARKDOWN}")
     try:
         if report.front:

@@ -21,6 +21,7 @@ with name_extra():
     from keras_sgl0.experiments.flags import (
         define_callbacks,
         define_data_flags,
+        show,
         start,
     )
     from keras_sgl0.experiments.grid import grid_from_text, plan
@@ -106,7 +107,7 @@ def main(_):
         report, failed = sweep(runs, values.workdir, command, executor())
     except KeyboardInterrupt:
         sys.exit("sweep.py: stopped. The same command resumes the sweep.")
-    print(report)
+    show(report)
     print(f" tables in {os.path.join(values.workdir, MARKDOWN)} and beside it")
     if failed:
         lines = "".join(f"\n {name}: {how}" for name, how in failed.items())

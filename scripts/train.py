@@ -20,6 +20,7 @@ with name_extra():
         define_data_flags,
         define_recipe_flags,
         recipe_from_flags,
+        show,
         start,
     )
     from keras_sgl0.experiments.recipe_list import recipe_list
@@ -63,7 +64,7 @@ def main(_):
     if result is None:
         return  # the chief reports
     model = keras.saving.load_model(os.path.join(workdir, MODEL))
-    print(sparsity_report(model, recipe.tolerance, recipe.axis))
+    show(sparsity_report(model, recipe.tolerance, recipe.axis))
     summary = result.summary().replace("\n", "\n ")
     print(f" {summary}; files in {workdir}")
 

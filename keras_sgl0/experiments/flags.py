@@ -6,10 +6,13 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 
+import rich
+
 from keras_sgl0.experiments.overrides import run_name, with_settings
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.utils.extras import name_extra
+from keras_sgl0.utils.tables import Report
 from keras_sgl0.utils.validation import InputError, RunError
 
 with name_extra():
@@ -52,6 +55,16 @@ def start(main: Callable[[list[str]], None], takes_words: bool = True) -> None:
             sys.exit(f"{pathlib.Path(script).name}: {problem}")
 
     app.run(run)
+
+
+def show(report: Report) -> None:
+    """Prints a report, with colours where the terminal has them.
+
+    Args:
+        report: What to print.
+    """
+    # Neither broken nor cut at 80 columns where there is no terminal.
+    rich.get_console().print(report, soft_wrap=True)
 
 
 def define_data_dir() -> None:

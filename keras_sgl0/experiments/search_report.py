@@ -11,7 +11,7 @@ from typing import Any
 from keras_sgl0.experiments.objectives import OBJECTIVES
 from keras_sgl0.experiments.run_folder import RunFolder
 from keras_sgl0.utils.extras import name_extra
-from keras_sgl0.utils.tables import as_text, markdown_row, new_table
+from keras_sgl0.utils.tables import Report, as_text, markdown_row, new_table
 from keras_sgl0.utils.validation import InputError, require
 
 JOURNAL, SETUP, TEST = "journal.log", "search.json", "test.json"
@@ -48,7 +48,7 @@ class Trial:
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchReport:
+class SearchReport(Report):
     """The trials of a search.
 
     `print(report)` shows the front and what the search has cost.

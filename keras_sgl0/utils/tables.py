@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import rich.box
 import rich.cells
 import rich.console
-import rich.highlighter
 import rich.table
 import rich.text
 
 # These columns hold sentences, which may be broken into lines this wide.
 _SENTENCES = ("note", "cannot be cut, since")
 _SENTENCE = 16
+# A number or percentage that is no part of a name.
+_NUMBER = r"(?<![\w.])\d[\d,.]*(e[-+]?\d+)?%?(?!\w)"
 
 
 class Report:
@@ -30,7 +31,9 @@ class Report:
         return f'<pre style="white-space: pre">{html.escape(str(self))}</pre>'
 
     def __rich__(self) -> rich.text.Text:
-        return rich.highlighter.ReprHighlighter()(rich.text.Text(str(self)))
+        text = rich.text.Text(str(self))
+        text.highlight_regex(_NUMBER, "cyan")
+        return text
 
 
 def new_table() -> rich.table.Table:

@@ -584,6 +584,11 @@ def test_path_shows_each_size():
     assert level.get_ydata()[0] == sizes[0].original["mae"]
     names = [axis.get_xlabel() for axis in figure.axes]
     assert names == ["multiply-adds", "parameters", "ms, tensorflow, batch 1"]
+    (axis,) = plots.shrunk(sizes[0]).axes
+    before, after = axis.containers
+    (family,) = sizes[0].families
+    assert [bar.get_width() for bar in before] == [family.structures]
+    assert [bar.get_width() for bar in after] == [family.structures_after]
     with pytest.raises(ValueError, match="`metric`"):
         plots.path(found.report, "accuracy")
     found = ks_path(model, data, macs=[0.8], epochs=0, verbose=0)
