@@ -25,9 +25,13 @@ from keras_sgl0.network.guards import (
 )
 from keras_sgl0.network.layer_table import all_layers, parts
 from keras_sgl0.network.own_tables import OwnTable
+from keras_sgl0.network.specs import (
+    KNOWN,
+    is_told_by_call,
+    output_spec,
+    spec_of,
+)
 
-# Whose layers have a meaning of their own, which is more than their calls.
-_KNOWN = ("keras", __name__.partition(".")[0])
 _INPUT = keras.layers.InputLayer
 _WHOLE: set[type] = set()
 # How what Keras puts around the error of a call begins.
@@ -64,7 +68,7 @@ def is_unfolded(operation: keras.Operation) -> bool:
         if kind in _WHOLE:
             return False
         if "call" in vars(kind):
-            if kind.__module__.partition(".")[0] in _KNOWN:
+            if kind.__module__.partition(".")[0] in KNOWN:
                 return False
             return bool(parts(operation)) or not operation.weights
     return False
@@ -159,54 +163,6 @@ def _with_batch(arguments, batch):
         return made[id(x)]
 
     return tree.map_structure(sized, arguments)
-
-
-def spec_of(
-    x: keras.KerasTensor,
-    name: str | None = None,
-    shape: tuple[int | None, ...] | None = None,
-    sparse: bool | None = None,
-) -> keras.KerasTensor:
-    """Returns a symbolic tensor like another one, that no call has made.
-
-    Args:
-        x: The other one.
-        name: Its name; `None` for one that Keras gives.
-        shape: Its shape, `None` for that of the other one.
-        sparse: Whether it is sparse, `None` for as the other one.
-    """
-    shape = x.shape if shape is None else shape
-    sparse = x.sparse if sparse is None else sparse
-    return keras.KerasTensor(shape, x.dtype, sparse=sparse, name=name)
-
-
-def output_spec(operation: keras.Operation, *args, **kwargs):
-    """Returns what a call returns, as symbolic tensors.
-
-    Args:
-        operation: A layer or another operation.
-        *args: The positional arguments, with symbolic tensors.
-        **kwargs: The keyword arguments likewise.
-    """
-    if _is_told_by_call(operation):
-        return keras.Operation.compute_output_spec(operation, *args, **kwargs)
-    return operation.compute_output_spec(*args, **kwargs)
-
-
-def _is_told_by_call(operation) -> bool:
-    """Returns whether the shape of an output is to be read off the `call`.
-
-    `EinsumDense` forgets sizes that it knows, and a subclass may have another
-    `call` than that which the method for shapes is made for.
-    """
-    if isinstance(operation, keras.layers.EinsumDense):
-        return True
-    for kind in type(operation).__mro__:
-        if {"compute_output_spec", "compute_output_shape"} & vars(kind).keys():
-            return False
-        if "call" in vars(kind):
-            return kind.__module__.partition(".")[0] not in _KNOWN
-    return False
 
 
 def is_identity(operation: keras.Operation) -> bool:
@@ -304,7 +260,7 @@ def _record(layer, args, kwargs, training, tables) -> Recording:
             told: Callable = output_spec
             if is_unfolded(part):
                 told = _spec_by_symbols
-            elif not _is_told_by_call(part):
+            elif not is_told_by_call(part):
                 continue
             told = functools.partial(told, part)
             object.__setattr__(part, "symbolic_call", told)

@@ -11,14 +11,13 @@ from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
 from keras_sgl0.network.guards import NotTraced, unchanged, uncounted_names
 from keras_sgl0.network.input_shapes import given_shapes
 from keras_sgl0.network.own_tables import numbers_of_rows, own_tables
+from keras_sgl0.network.specs import output_spec, spec_of
 from keras_sgl0.network.tracing import (
     calls_behind,
     is_identity,
     is_unfolded,
     mask_of,
-    output_spec,
     record,
-    spec_of,
 )
 from keras_sgl0.network.views import called_on_inputs, calls_of, functional_view
 from keras_sgl0.utils.validation import require, require_built
