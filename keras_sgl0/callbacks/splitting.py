@@ -67,20 +67,33 @@ class SplitPenalty(LentPenalty):
 
     def value(self, w):
         """Returns the penalty of `w` as a scalar in at least float32."""
-        penalty = with_gradient(self._split, upcast(w))
+        penalty = with_gradient(self._split(), upcast(w))
         if self.original.group is not None:
             penalty += self.original.group(w)
         return penalty
 
-    def _split(self, w):
-        """Returns `element(V) + beta/2 * ||w - V + U||^2` and its gradient."""
-        beta = ops.convert_to_tensor(self.beta)
+    def _split(self):
+        """Returns a function of `w`, for `with_gradient`.
+
+        It is `element(V) + beta/2 * ||w - V + U||^2`.
+        """
+
+        # Read out here: TensorFlow allows no trainable variable in there.
+        def read(x):
+            return ops.stop_gradient(ops.convert_to_tensor(x))
+
+        beta = read(self.beta)
         if self.held is None:
-            return self.element.envelope(w, 1.0 / beta)
-        v = ops.convert_to_tensor(self.held)
-        gap = w - v if self.dual is None else w - v + self.dual
-        value = self.element(v) + 0.5 * beta * ops.sum(ops.square(gap))
-        return value, lambda upstream: (upstream * beta) * gap
+            return lambda w: self.element.envelope(w, 1.0 / beta)
+        v = read(self.held)
+        u = None if self.dual is None else read(self.dual)
+
+        def split(w):
+            gap = w - v if u is None else w - v + u
+            value = self.element(v) + 0.5 * beta * ops.sum(ops.square(gap))
+            return value, lambda upstream: (upstream * beta) * gap
+
+        return split
 
 
 class Splitting(LendingCallback):

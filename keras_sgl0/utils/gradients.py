@@ -15,7 +15,8 @@ def with_gradient(function: Callable[..., tuple], x):
     Args:
         function: A function of a tensor that returns `f(x)` and, by the chain
             rule, what the gradient by `f(x)` makes the gradient by `x`: a
-            function of one tensor. Nothing else is differentiated by.
+            function of one tensor. Nothing else is differentiated by, so it
+            must read no trainable variable, which TensorFlow refuses.
         x: Tensor of a floating dtype, no variable.
 
     Example:
