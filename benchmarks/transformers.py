@@ -10,7 +10,7 @@ the multiply-adds; and `coupled`, the whole network under group lasso on its
 structures: heads, sizes of keys and values, hidden units of the feed-forward
 parts and the width of the stream. It is asked for as many multiply-adds as the
 narrower one has. A run that was killed goes on, with other images than an
-uninterrupted one. Its figures are in `result.json` in its folder.
+uninterrupted one. Its figures are in `figures.json` in its folder.
 """
 
 import json
@@ -162,7 +162,7 @@ def main(_):
     )
     callbacks = [
         keras.callbacks.BackupAndRestore(folder / "backup"),
-        keras.callbacks.CSVLogger(folder / "history.csv", append=True),
+        keras.callbacks.CSVLogger(folder / "epochs.csv", append=True),
     ]
     if FLAGS.method == "coupled":
         callbacks[:0] = [
@@ -197,7 +197,7 @@ def main(_):
             "python": platform.python_version(),
         },
     }
-    (folder / "result.json").write_text(json.dumps(result, indent=2))
+    (folder / "figures.json").write_text(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":
