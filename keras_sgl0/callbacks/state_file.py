@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 
+from keras_sgl0.utils.files import write
 from keras_sgl0.utils.validation import InputError
 
 
@@ -37,9 +38,10 @@ class StateFile:
             for i, array in enumerate(one)
         }
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-        with open(f"{self.path}.part", "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(f"{self.path}.part", self.path)
+        write(
+            self.path,
+            lambda file: np.savez(file, allow_pickle=False, **arrays),
+        )
 
     def read(
         self, done: int, shapes: list[tuple[int, ...]]

@@ -7,9 +7,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
-from keras_sgl0.utils.files import write
+from keras_sgl0.utils.files import array_of, read_state, write_state
 from keras_sgl0.utils.validation import InputError
 
 
@@ -69,7 +68,7 @@ class State:
         if self._path is None:
             return
         values: dict[str, Any] = {
-            str(i): _array(v) for i, v in enumerate(_variables(model))
+            str(i): array_of(v) for i, v in enumerate(_variables(model))
         }
         if self.kept is not None:
             values["kept"] = self.kept
@@ -78,29 +77,17 @@ class State:
             "facts": self.facts,
             "history": self.history,
         }
-        write(
-            self._path,
-            lambda file: np.savez(
-                file,
-                json=np.array(json.dumps(content)),
-                **values,
-            ),
-        )
+        write_state(self._path, content, values)
 
     def _load(self, path):
-        try:
-            with np.load(path) as values:
-                content = json.loads(str(values["json"]))
-                number = len(values.files) - 1
-                if "kept" in values:
-                    self.kept = values["kept"]
-                    number -= 1
-                self._values = [values[str(i)] for i in range(number)]
-        except Exception as problem:  # NumPy and zipfile raise many kinds
-            raise InputError(
-                f"The file {path} is damaged ({problem}). Remove it to start "
-                "again."
-            ) from problem
+        content: dict = {}
+
+        def take(facts, values):
+            content.update(facts)
+            self.kept = values.pop("kept", None)
+            self._values = [values[str(i)] for i in range(len(values))]
+
+        read_state(path, take)
         if content["key"] != self._key:
             other = {
                 name: (content["key"].get(name), self._key.get(name))
@@ -123,16 +110,10 @@ def fingerprint(model: keras.Model) -> str:
     """
     crc = 0
     for variable in model.weights:
-        crc = zlib.crc32(_array(variable).tobytes(), crc)
+        crc = zlib.crc32(array_of(variable).tobytes(), crc)
     return f"{crc:08x}"
 
 
 def _variables(model) -> list:
     model.optimizer.build(model.trainable_variables)
     return [*model.variables, *model.optimizer.variables]
-
-
-def _array(variable) -> np.ndarray:
-    value = np.asarray(ops.convert_to_numpy(variable))
-    # NumPy's files have no bfloat16; float32 holds it exactly.
-    return value.astype("float32") if value.dtype.kind == "V" else value

@@ -40,6 +40,7 @@ from keras_sgl0.experiments.search_space import (
 )
 from keras_sgl0.experiments.trackers import CallbackFactory
 from keras_sgl0.utils.extras import name_extra
+from keras_sgl0.utils.files import write_text
 from keras_sgl0.utils.validation import InputError, RunError, integer, require
 
 with name_extra():
@@ -165,7 +166,7 @@ class _Worker:
         }
         path = self.folder / SETUP
         if not path.exists():
-            _write(path, setup)
+            _write_json(path, setup)
         there = read_json(path)
         require(
             there == setup,
@@ -253,10 +254,7 @@ class _Worker:
             (own / PROBLEM).write_text(f"{problem}\n")
         with self._lock:
             self._tell(number, **told)
-            report = search_report(self.folder)
-            (self.folder / f"new.{MARKDOWN}").write_text(report.to_markdown())
-            (self.folder / f"new.{MARKDOWN}").replace(self.folder / MARKDOWN)
-            _write(self.folder / JSON, report.to_dict())
+            self._write_report()
         keras.utils.clear_session()
         gc.collect()
 
@@ -293,10 +291,13 @@ class _Worker:
                 self.folder / best.folder / MODEL, compile=False
             )
             error = percent_wrong(model, data.test_batches())
-            _write(path, tested | {str(best.number): error})
-            report = self.report()
-            (self.folder / MARKDOWN).write_text(report.to_markdown())
-            _write(self.folder / JSON, report.to_dict())
+            _write_json(path, tested | {str(best.number): error})
+            self._write_report()
+
+    def _write_report(self):
+        report = self.report()
+        write_text(self.folder / MARKDOWN, report.to_markdown())
+        _write_json(self.folder / JSON, report.to_dict())
 
     def _trials(self, *states):
         import optuna
@@ -316,7 +317,5 @@ class _Worker:
         return self._locks[number]
 
 
-def _write(path, content):
-    new = path.with_name(f"new.{path.name}")
-    new.write_text(json.dumps(content, indent=2) + "\n")
-    new.replace(path)
+def _write_json(path, content):
+    write_text(path, json.dumps(content, indent=2) + "\n")

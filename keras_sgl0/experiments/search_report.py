@@ -92,7 +92,7 @@ class SearchReport(Report):
             values: One for each objective.
         """
         return [
-            -value if OBJECTIVES[name].maximize else value
+            OBJECTIVES[name].cost(value)
             for name, value in zip(self.objectives, values, strict=True)
         ]
 

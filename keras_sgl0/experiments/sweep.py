@@ -17,6 +17,7 @@ from keras_sgl0.experiments.run_folder import RunFolder, run_lock
 from keras_sgl0.experiments.sweep_report import SweepReport, sweep_report
 from keras_sgl0.experiments.trackers import callback_factories
 from keras_sgl0.utils.extras import name_extra
+from keras_sgl0.utils.files import write_text
 from keras_sgl0.utils.validation import InputError
 
 with name_extra():
@@ -232,16 +233,10 @@ def _write_tables(base):
         base.mkdir(parents=True, exist_ok=True)
         report = sweep_report(base)
         if report.rows:
-            _write(base / MARKDOWN, report.to_markdown())
-            _write(base / CSV, report.to_csv())
+            write_text(base / MARKDOWN, report.to_markdown())
+            write_text(base / CSV, report.to_csv())
     except OSError as problem:
         raise InputError(
             "Invalid value for argument `workdir`. Expected a folder that can "
             f"be written. Received: workdir={str(base)!r} ({problem})"
         ) from problem
-
-
-def _write(path, text):
-    new = path.with_name(f"new.{os.getpid()}.{path.name}")
-    new.write_text(text)
-    new.replace(path)

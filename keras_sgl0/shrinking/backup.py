@@ -1,15 +1,13 @@
 """The state of a training on a shrinking network, in a file."""
 
-import json
 import os
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_sgl0.network.transfer import Transfer
-from keras_sgl0.utils.files import write
+from keras_sgl0.utils.files import array_of, read_state, write_state
 from keras_sgl0.utils.validation import InputError
 
 
@@ -39,7 +37,7 @@ class Backup:
         self.epochs: list[int] = []
         self.cuts: list[tuple[int, int]] = []
         if path is not None and os.path.exists(path):
-            self._load(path)
+            read_state(path, self._take)
 
     @property
     def has_cut(self) -> bool:
@@ -119,7 +117,8 @@ class Backup:
         if self._path is None:
             return
         values: dict[str, Any] = {
-            f"variable/{i}": _array(v) for i, v in enumerate(_variables(model))
+            f"variable/{i}": array_of(v)
+            for i, v in enumerate(_variables(model))
         }
         if transfer is not None:
             for i, variable in enumerate(_own_variables(transfer.original)):
@@ -133,30 +132,21 @@ class Backup:
             if hasattr(callback, "save_own_variables"):
                 callback.save_own_variables(store)
             values |= {f"callback/{i}/{k}": v for k, v in store.items()}
-        content = {
+        facts = {
             "done": done,
             "finished": bool(finished),
             "history": history.history,
             "epochs": history.epoch,
             "cuts": history.cuts,
         }
-        text = np.array(json.dumps(content, default=float))
         os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
-        write(self._path, lambda file: np.savez(file, json=text, **values))
+        write_state(self._path, facts, values)
 
-    def _load(self, path):
-        try:
-            with np.load(path) as file:
-                self._values = {name: file[name] for name in file.files}
-            content = json.loads(str(self._values.pop("json")))
-            self.done, self.finished = content["done"], content["finished"]
-            self.history, self.epochs = content["history"], content["epochs"]
-            self.cuts = [(done, size) for done, size in content["cuts"]]
-        except Exception as problem:  # NumPy and zipfile raise many kinds
-            raise InputError(
-                f"The file {path} is damaged ({problem}). Remove it to start "
-                "again."
-            ) from problem
+    def _take(self, facts, values):
+        self._values = values
+        self.done, self.finished = facts["done"], facts["finished"]
+        self.history, self.epochs = facts["history"], facts["epochs"]
+        self.cuts = [(done, size) for done, size in facts["cuts"]]
 
     def _of_another(self):
         return InputError(
@@ -174,9 +164,3 @@ def _own_variables(model) -> list:
     """Returns the weights and the states of random numbers."""
     metrics = {id(v) for v in model.metrics_variables}
     return [v for v in model.variables if id(v) not in metrics]
-
-
-def _array(variable) -> np.ndarray:
-    value = np.asarray(ops.convert_to_numpy(variable))
-    # NumPy's files have no bfloat16; float32 holds it exactly.
-    return value.astype("float32") if value.dtype.kind == "V" else value

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sgl0.groups import other_axes
 from keras_sgl0.network.copying import shared_weights
-from keras_sgl0.network.graph import Node, Tensor
+from keras_sgl0.network.graph import Node
 from keras_sgl0.network.layer_table import all_layers, layouts
 from keras_sgl0.network.loans import without_loan
 from keras_sgl0.network.transfer import Kept, Transfer
@@ -17,7 +18,7 @@ from keras_sgl0.regularizers import Penalty
 from keras_sgl0.shrinking.rewrite import Rebuilt
 from keras_sgl0.structures.families import Measure, Structures, structures
 from keras_sgl0.structures.flat_copy import NotCopied, weight_pairs
-from keras_sgl0.structures.liveness import Cuts, analyse
+from keras_sgl0.structures.liveness import analyse
 from keras_sgl0.structures.slices import variable_of
 from keras_sgl0.structures.values import ThresholdedArrays
 from keras_sgl0.utils.validation import require
@@ -91,7 +92,7 @@ def _smaller(model, found, values, limits) -> Transfer | None:
     """Returns the way to the model without what is dead."""
     graph = found.discovery.graph
     # The analysis makes new tensors for what is inside of calls.
-    made = {node: node.made for node in graph.nodes}
+    inner = {node: node.inner for node in graph.nodes}
     opaque = shared_weights(graph)
     while True:
         cuts = analyse(
@@ -102,7 +103,7 @@ def _smaller(model, found, values, limits) -> Transfer | None:
             opaque=opaque,
             trains=True,
         )
-        saved = _saved(found, cuts, made)
+        saved = _saved(found, found.left(cuts, inner))
         if saved <= 0 or saved < limits.least:
             return None
         try:
@@ -122,21 +123,14 @@ def _dead(arrays, found: Structures, tolerance: float) -> np.ndarray:
             continue
         sizes = np.abs(arrays(entry.variable))
         for one in sliced:
-            others = tuple(i for i in range(sizes.ndim) if i != one.axis)
+            others = other_axes(sizes.shape, one.axis)
             np.maximum.at(largest, one.structures, sizes.max(others))
     return found.removable() & (largest[:-1] <= tolerance)
 
 
-def _saved(
-    found: Structures, cuts: Cuts, made: dict[Node, list[Tensor]]
-) -> float:
+def _saved(found: Structures, kept: np.ndarray) -> float:
     """Returns the share of the cost that is saved."""
-    kept = np.zeros(found.size + 1, bool)
-    for node, tensors in made.items():
-        for x, y in zip(tensors, node.made, strict=True):
-            own = found.discovery.channels[x]
-            kept[own[cuts.kept_channels[y]]] = True
-    before, after = found.cost(), found.cost(kept[:-1])
+    before, after = found.cost(), found.cost(kept)
     measure: Measure = "parameters" if before.macs is None else "macs"
     if not before.of(measure):
         return 0.0

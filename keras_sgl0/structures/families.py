@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from keras_sgl0.groups import other_axes
+from keras_sgl0.network.graph import Node, Tensor
 from keras_sgl0.structures.discovery import discover
-from keras_sgl0.structures.liveness import analyse
+from keras_sgl0.structures.liveness import Cuts, analyse
 from keras_sgl0.structures.report import Family, StructureReport
 from keras_sgl0.structures.rules import Opaque, Values
 from keras_sgl0.structures.slices import Role
@@ -161,20 +162,32 @@ class Structures(Report):
                 as zero.
         """
         found = self.discovery
-        made = {node: node.made for node in found.graph.nodes}
         inner = {node: node.inner for node in found.graph.nodes}
         opaque = {
             node: rule.reason
             for node, rule in found.rules.items()
             if isinstance(rule, Opaque)
         }
-        kept = analyse(found.graph, values, opaque=opaque).kept_channels
+        cuts = analyse(found.graph, values, opaque=opaque)
+        flags = self.left(cuts, inner)
+        for node, known in inner.items():
+            node.inner = known
+        return flags
+
+    def left(self, cuts: Cuts, inner: dict[Node, list[Tensor]]) -> np.ndarray:
+        """Returns which structures an analysis of the model leaves.
+
+        Args:
+            cuts: What stays of every tensor.
+            inner: What was inside each call before the analysis, which makes
+                new tensors for it.
+        """
         flags = np.zeros(self.size + 1, bool)
-        for node, known in made.items():
-            # The analysis has new tensors for what is inside a call.
-            for x, same in zip(known, node.made, strict=True):
-                flags[found.channels[x][kept[same]]] = True
-            node.inner = inner[node]
+        for node, known in inner.items():
+            before = [*node.outputs, *known]
+            for x, same in zip(before, node.made, strict=True):
+                own = self.discovery.channels[x]
+                flags[own[cuts.kept_channels[same]]] = True
         return flags[:-1]
 
     @functools.cached_property
