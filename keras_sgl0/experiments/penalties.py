@@ -1,8 +1,8 @@
 """The penalties that a recipe can name, and how each can be trained."""
 
-import importlib
 import inspect
 
+from keras_sgl0.experiments.by_name import import_by_name
 from keras_sgl0.gates.hard_concrete import ExpectedL0
 from keras_sgl0.groups import Axis
 from keras_sgl0.regularizers import (
@@ -51,14 +51,7 @@ def penalty_class(name: str) -> type[Penalty] | None:
         return PENALTIES[name]
     known = ", ".join(repr(known) for known in PENALTIES)
     expected = f"one of {known}, or package.module:Class"
-    parts = name.split(":") if isinstance(name, str) else ()
-    require(len(parts) == 2 and all(parts), "penalty", expected, name)
-    module, kind = parts
-    try:
-        found = getattr(importlib.import_module(module), kind)
-    except (ImportError, AttributeError) as problem:
-        text = f"{expected} ({problem})"
-        raise invalid("penalty", text, name) from problem
+    found = import_by_name("penalty", name, expected)
     require(
         isinstance(found, type) and issubclass(found, Penalty),
         "penalty",

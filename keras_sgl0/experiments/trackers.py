@@ -1,12 +1,12 @@
 """Callbacks that a command line names, such as those of trackers."""
 
-import importlib
 from collections.abc import Callable, Iterable
 
 import keras
 
+from keras_sgl0.experiments.by_name import import_by_name
 from keras_sgl0.experiments.recipe import Recipe
-from keras_sgl0.utils.validation import invalid, require
+from keras_sgl0.utils.validation import require
 
 # Takes the recipe and the folder of a run.
 CallbackFactory = Callable[[Recipe, str], keras.callbacks.Callback]
@@ -36,13 +36,6 @@ def callback_factories(names: Iterable[str]) -> list[CallbackFactory]:
 
 
 def _factory(name):
-    module, mark, function = name.partition(":")
-    require(module and mark and function, "callbacks", _EXPECTED, name)
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as problem:
-        raise invalid(
-            "callbacks", f"{_EXPECTED} ({problem})", name
-        ) from problem
+    found = import_by_name("callbacks", name, _EXPECTED)
     require(callable(found), "callbacks", f"{_EXPECTED}, a function", name)
     return found

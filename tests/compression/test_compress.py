@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers import to_numpy
 from keras import layers
+from three_classes import TRAIN, VALIDATION, X, Y, draw
 
 import keras_sgl0 as ks
 from keras_sgl0.compression import driver, timing
@@ -21,23 +22,7 @@ from keras_sgl0.compression.recovery import Shuffled
 from keras_sgl0.compression.state import State
 from keras_sgl0.deployment.report import Change
 
-RNG = np.random.default_rng(7)
-X = RNG.normal(size=(300, 12)).astype("float32")
-Y = (X @ RNG.normal(size=(12, 3))).argmax(1)
-TRAIN, VALIDATION = (X[:200], Y[:200]), (X[200:], Y[200:])
-
-
-@pytest.fixture(scope="module")
-def trained():
-    keras.utils.set_random_seed(0)
-    model = networks.mlp()
-    model.compile(
-        keras.optimizers.Adam(0.01),
-        "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
-    model.fit(*TRAIN, epochs=12, verbose=0)
-    return model
+RNG, *_ = draw()
 
 
 def compress(model, *data, **options):

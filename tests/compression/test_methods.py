@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import to_numpy
 from keras import layers
+from three_classes import TRAIN, VALIDATION, draw
 
 import keras_sgl0 as ks
 from keras_sgl0.compression.budget import Budget
@@ -13,28 +14,12 @@ from keras_sgl0.compression.search import gate_search
 from keras_sgl0.compression.state import State
 from keras_sgl0.structures.values import ThresholdedArrays
 
-RNG = np.random.default_rng(7)
-X = RNG.normal(size=(300, 12)).astype("float32")
-Y = (X @ RNG.normal(size=(12, 3))).argmax(1)
-TRAIN, VALIDATION = (X[:200], Y[:200]), (X[200:], Y[200:])
+RNG, *_ = draw()
 PENALTIES = ("group_lasso", "sgl0")
 
 
 def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
-
-
-@pytest.fixture(scope="module")
-def trained():
-    keras.utils.set_random_seed(0)
-    model = networks.mlp()
-    model.compile(
-        keras.optimizers.Adam(0.01),
-        "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
-    model.fit(*TRAIN, epochs=12, verbose=0)
-    return model
 
 
 def compress(model, method, **options):
