@@ -143,6 +143,8 @@ class L0Constraint(LendingCallback):
         sparsity via constrained optimization, NeurIPS 2022.
     """
 
+    adds_to_logs = True
+
     def __init__(
         self,
         density: float | Sequence[float] | Mapping[str, float],

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import keras
 from keras import ops
 
+from keras_sgl0.callbacks.order import warn_of_earlier_loggers
 from keras_sgl0.groups import upcast
 from keras_sgl0.network.compilation import (
     optimizers,
@@ -121,8 +122,12 @@ class LendingCallback(keras.callbacks.Callback):
     and any other `evaluate`, also one inside a callback, see the original. Of
     two such callbacks in one `fit` the later one may stand in for what the
     earlier one lent.
+
+    Attributes:
+        adds_to_logs: Whether loggers are to be listed after it.
     """
 
+    adds_to_logs = False
     _loans: tuple = ()
     # What a copy is to have: the attributes from before the first `fit`.
     _as_new: dict | None = None
@@ -191,6 +196,8 @@ class LendingCallback(keras.callbacks.Callback):
         """Lends."""
         require_built(self.model)
         require_strategy_can_train(self.model)
+        if self.adds_to_logs:
+            warn_of_earlier_loggers(self)
         self._lend()
 
     def on_shrink(self, transfer: Transfer):

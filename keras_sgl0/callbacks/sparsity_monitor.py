@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_sgl0.callbacks.order import warn_of_earlier_loggers
 from keras_sgl0.groups import Axis, validate_axis
 from keras_sgl0.network.sparsity import TOLERANCE, SparsityCounter
 from keras_sgl0.utils.validation import finite_float
@@ -12,7 +13,8 @@ class SparsityMonitor(keras.callbacks.Callback):
 
     Both are shares in [0, 1], counted at each epoch's end as `sparsity_report`
     counts them. `History`, the progress bar and every callback listed after
-    this one (`CSVLogger`, `TensorBoard`, `EarlyStopping`) see them.
+    this one (`CSVLogger`, `TensorBoard`, `EarlyStopping`) see them. A logger
+    listed before it makes it warn.
 
     Args:
         tolerance: Below this a weight counts as zero. At least 0.
@@ -36,6 +38,7 @@ class SparsityMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Compiles the count for the model at hand."""
+        warn_of_earlier_loggers(self)
         self._counter = SparsityCounter(self.model, self.tolerance, self.axis)
         self._sizes = self._counter.sizes
 

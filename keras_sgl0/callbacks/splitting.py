@@ -118,6 +118,8 @@ class Splitting(LendingCallback):
             for the proximal operator of one, or infinite in a later epoch.
     """
 
+    adds_to_logs = True
+
     def __init__(self, beta: float, growth: float, every: int):
         super().__init__()
         self.initial_beta = finite_float("beta", beta, above=0)
@@ -292,9 +294,8 @@ class VariableSplitting(Splitting):
     The forward pass, the evaluation and the saved model use W. Call
     `apply_threshold` on the trained model to get exact zeros.
 
-    At each epoch's end `beta` and `threshold` are put into the logs (one
-    threshold a kernel, `threshold/<path>`, where they differ); list this
-    callback before loggers such as `CSVLogger`.
+    At each epoch's end `beta` and `threshold` are put into the logs (one a
+    kernel, `threshold/<path>`, where they differ): list loggers after it.
 
     Args:
         beta: The coupling of the first epoch. Greater than 0. The paper uses

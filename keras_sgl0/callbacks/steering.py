@@ -79,6 +79,8 @@ class Steering(LendingCallback):
         settled: Whether the penalties are gone for the rest of the run.
     """
 
+    adds_to_logs = True
+
     def __init__(self):
         super().__init__()
         self.strength: Any = None
