@@ -5,6 +5,7 @@ that computes the outputs, so that nothing else is timed along with them. LiteRT
 and ONNX Runtime compute on one thread, Keras on as many as it takes.
 """
 
+import functools
 import os
 import warnings
 from collections.abc import Callable
@@ -39,7 +40,9 @@ def running(model: keras.Model, inputs: object) -> Run:
         return lambda: tree.flatten(model.predict_on_batch(inputs))
     # As an argument, since a small constant would become part of the graph.
     inputs = tree.map_structure(ops.convert_to_tensor, inputs)
-    step = compiled(lambda x: model(x, training=False))
+    # TensorFlow counts the traces of a partial by itself. Those of one function
+    # for many models would make it warn.
+    step = compiled(functools.partial(model, training=False))
     return lambda: [y.numpy() for y in tree.flatten(step(inputs))]
 
 

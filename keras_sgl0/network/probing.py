@@ -1,6 +1,7 @@
 """Calls models on random inputs and compares their outputs."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -164,7 +165,7 @@ def outputs(
     """
     with _fresh_states(model):
         if compile:
-            call = compiled(lambda x: model(x, training=False))
+            call = compiled(functools.partial(model, training=False))
             flat = tree.flatten(call(inputs))
         else:
             flat = run(model, inputs)
