@@ -37,9 +37,7 @@ print(
 
 # %%
 # Files, read back and compared, and how long a call takes.
-comparison, files = ks.compare(model, small, "files", rounds=100)
-print(comparison)
-print(*files, sep="\n")
+print(ks.compare(model, small, "files", inputs=test[0], rounds=100))
 
 # %%
 # The same as a picture.

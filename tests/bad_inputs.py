@@ -607,16 +607,17 @@ CALLS = [
             "before": Model(network),
             "after": Model(network),
             "folder": "{folder}",
-            "formats": ("keras",),
+            "format": "keras",
             "batch_sizes": (1,),
             "rounds": 1,
         },
         before=SIZED["model"],
         after=SIZED["model"],
         folder=lambda rng: [
-            x for x in (*THINGS, *NUMBERS, True) if not isinstance(x, str)
+            x for x in (*without(None), *NUMBERS, True) if type(x) is not str
         ],
-        formats=lambda rng: [*without(NO_LIST), "keras", ["doc"], (1,)],
+        format=lambda rng: [*without(NO_LIST), "doc", ["doc"], (1,)],
+        inputs=arrays((2, 5), (2, 4, 4), (4,)),
         error=optional(function),
         batch_sizes=sizes(0),
         rounds=whole(1),

@@ -104,7 +104,7 @@ def test_a_guide_shows_the_digits_run():
 
 def test_readme_shows_the_quick_start():
     printed = (ROOT / "docs/results/quick_start.txt").read_text()
-    table = re.search(r"^ +before +after.*?(?=files/)", printed, re.M | re.S)
+    table = re.search(r"^ +before +after.*?(?= files/)", printed, re.M | re.S)
     assert table[0].rstrip() in README
     assert "test accuracy 0.981 -> 0.981" in printed
     assert "98.1 % of the test images right, before and after" in README

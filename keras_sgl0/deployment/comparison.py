@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import keras
+import numpy as np
+from keras import ops, tree
 
 from keras_sgl0.deployment.export import export
 from keras_sgl0.deployment.latency import compare_latency
 from keras_sgl0.deployment.report import Change, Comparison, ExportReport
 from keras_sgl0.deployment.runtimes import SUFFIXES, Run, running, running_file
 from keras_sgl0.network.cost import count_macs, has_sizes
-from keras_sgl0.network.probing import random_inputs
+from keras_sgl0.network.probing import probe, random_inputs
 from keras_sgl0.network.unfolding import functional, trace
 from keras_sgl0.utils.validation import (
     choice,
@@ -26,45 +28,48 @@ from keras_sgl0.utils.validation import (
 def compare(
     before: keras.Model,
     after: keras.Model,
-    folder: str | os.PathLike,
-    formats: Sequence[str] = ("keras", "litert"),
+    folder: str | os.PathLike | None = None,
+    format: str | Sequence[str] = ("keras", "litert"),
+    inputs: object = None,
     error: Callable[[keras.Model], float] | None = None,
     batch_sizes: Sequence[int] = (1, 128),
     rounds: int = 500,
-) -> tuple[Comparison, list[ExportReport]]:
+) -> Comparison:
     """Exports a model and its shrunk version and measures both.
 
-    Counts, file sizes and latencies on random inputs: of the models themselves
-    on the backend, and of their LiteRT and ONNX files on one thread.
+    Counts, file sizes and latencies: of the models themselves on the backend,
+    and of their LiteRT and ONNX files on one thread.
 
     Args:
         before: The model before. Its files are not kept.
         after: The model after, with the same inputs.
         folder: Where the files of the model after go, as `shrunk.keras` and
-            so on.
-        formats: What to export to, see `export`.
+            so on. `None` to keep none.
+        format: What to export to, one format of `export` or several.
+        inputs: Examples to run on, structured as the models want them;
+            batches larger than that repeat them. `None` for random ones.
         error: Returns the test error of a model in percent; `None` to leave
             that out.
         batch_sizes: What to measure the latency at.
         rounds: How many turns each model gets.
 
     Returns:
-        A `Comparison`, and a report for each file.
+        A `Comparison`, with a report for each file that is kept.
 
     Raises:
         ValueError: If an argument is something else, or as in `export`.
 
     Example:
         >>> small, report = shrink(model)
-        >>> print(compare(model, small, "files")[0])
+        >>> print(compare(model, small, format="litert", inputs=x_test[:128]))
     """
     functional(before, "before")
     functional(after, "after")
-    folder = file_path("folder", folder)
-    is_list = isinstance(formats, list | tuple)
-    require(is_list, "formats", "a list of formats", formats)
-    for format in formats:
-        choice("formats", format, tuple(SUFFIXES))
+    if folder is not None:
+        folder = file_path("folder", folder)
+    formats = _formats(format)
+    if inputs is not None:
+        probe(before, inputs)  # refuses what does not fit
     require(error is None or callable(error), "error", "a function", error)
     batch_sizes = sizes("batch_sizes", batch_sizes, at_least=0)
     rounds = integer("rounds", rounds, at_least=1)
@@ -78,23 +83,41 @@ def compare(
         changes.append(
             Change("test error", error(before), error(after), unit="%")
         )
-    old = _Exported(before, [])
-    new = _Exported(after, [])
     with tempfile.TemporaryDirectory() as other:
-        for format in formats:
-            name = f"shrunk{SUFFIXES[format]}"
-            one = export(before, os.path.join(other, name), format)
-            two = export(after, os.path.join(folder, name), format)
-            old.files.append(one)
-            new.files.append(two)
+        kept = os.path.join(other, "after") if folder is None else folder
+        old = _Exported.to(other, before, formats, inputs)
+        new = _Exported.to(kept, after, formats, inputs)
+        for one, two in zip(old.files, new.files, strict=True):
             changes.append(
                 Change.between(
-                    f"{format} file", one.bytes, two.bytes, unit="bytes"
+                    f"{one.format} file", one.bytes, two.bytes, unit="bytes"
                 )
             )
         for batch_size in batch_sizes:
-            changes += _latencies(old, new, batch_size, rounds)
-    return Comparison(tuple(changes)), new.files
+            batch = _batch(before, inputs, batch_size)
+            changes += _latencies(old, new, batch, batch_size, rounds)
+    files = () if folder is None else tuple(new.files)
+    return Comparison(tuple(changes), files)
+
+
+def _formats(format) -> tuple[str, ...]:
+    known = tuple(SUFFIXES)
+    several = isinstance(format, list | tuple)
+    for one in format if several else [format]:
+        choice("format", one, known)
+    return tuple(format) if several else (format,)
+
+
+def _batch(model, inputs, batch_size: int):
+    """Returns so many examples, random ones or the given ones over again."""
+    own = functional(model).input
+    if inputs is None:
+        return random_inputs(own, batch_size)
+    size = tree.flatten(own)[0].shape[0] or batch_size
+    return tree.map_structure(
+        lambda x: np.resize(x, (size, *x.shape[1:])),
+        tree.map_structure(ops.convert_to_numpy, inputs),
+    )
 
 
 class _Exported(NamedTuple):
@@ -102,6 +125,25 @@ class _Exported(NamedTuple):
 
     model: keras.Model
     files: list[ExportReport]
+
+    @classmethod
+    def to(
+        cls,
+        folder: str,
+        model: keras.Model,
+        formats: Sequence[str],
+        inputs: object,
+    ) -> "_Exported":
+        """Exports a model to files in a folder."""
+        paths = {
+            format: os.path.join(folder, f"shrunk{SUFFIXES[format]}")
+            for format in formats
+        }
+        files = [
+            export(model, path, format, inputs=inputs)
+            for format, path in paths.items()
+        ]
+        return cls(model, files)
 
     def running(self, inputs) -> dict[str, Run]:
         """Returns what runs the model and its files, by the runtime's name."""
@@ -119,9 +161,12 @@ def _macs(model):
 
 
 def _latencies(
-    before: _Exported, after: _Exported, batch_size: int, rounds: int
+    before: _Exported,
+    after: _Exported,
+    inputs: object,
+    batch_size: int,
+    rounds: int,
 ) -> Iterator[Change]:
-    inputs = random_inputs(functional(before.model).input, batch_size)
     old, new = before.running(inputs), after.running(inputs)
     for runtime in old:
         yield compare_latency(

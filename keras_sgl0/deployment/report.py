@@ -109,14 +109,17 @@ class Comparison(Report):
 
     Attributes:
         changes: One entry a figure.
+        files: One entry a file that was kept.
     """
 
     changes: tuple[Change, ...]
+    files: tuple[ExportReport, ...] = ()
 
     def to_dict(self) -> dict:
         """Returns the comparison as plain values, ready for JSON."""
         return {
-            "changes": [dataclasses.asdict(change) for change in self.changes]
+            "changes": [dataclasses.asdict(change) for change in self.changes],
+            "files": [file.to_dict() for file in self.files],
         }
 
     def __str__(self) -> str:
@@ -138,7 +141,7 @@ class Comparison(Report):
                 "\n ms are medians; their ratio is the median of the ratios of "
                 "paired turns"
             )
-        return text
+        return "\n ".join([text, *map(str, self.files)])
 
 
 def _figure(value: float | None, unit: str) -> str:

@@ -74,11 +74,11 @@ def shrink_file(
         model, tolerance=0, round_to=round_to, on_constant=on_constant
     )
     folder = os.path.expanduser(folder or os.path.dirname(path))
-    comparison, files = compare(
+    comparison = compare(
         model,
         small,
         folder,
-        formats=formats,
+        format=formats,
         error=error,
         batch_sizes=batch_sizes,
         rounds=rounds,
@@ -88,20 +88,17 @@ def shrink_file(
         "cores": os.cpu_count(),
         "versions": versions(),
     }
-    exported = [
-        file.to_dict() | {"path": os.path.basename(file.path)} for file in files
-    ]
-    content = {
-        **comparison.to_dict(),
-        "files": exported,
+    content = comparison.to_dict()
+    for file in content["files"]:
+        file["path"] = os.path.basename(file["path"])
+    content |= {
         "shrink": report.to_dict(),
         **conditions,
     }
     with open(os.path.join(folder, REPORT), "w") as out:
         json.dump(content, out, indent=2)
         out.write("\n")
-    lines = [comparison, *files, _conditions_text(**conditions)]
-    return "\n ".join(map(str, lines))
+    return f"{comparison}\n {_conditions_text(**conditions)}"
 
 
 def _test_error(

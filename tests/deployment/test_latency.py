@@ -2,6 +2,7 @@ import json
 import time
 
 import keras
+import numpy as np
 import pytest
 from helpers import scramble, two_layers
 
@@ -9,6 +10,8 @@ import keras_sgl0 as ks
 from keras_sgl0.deployment.comparison import compare
 from keras_sgl0.deployment.latency import compare_latency, take_turns
 from keras_sgl0.deployment.report import Change, Comparison
+from keras_sgl0.deployment.runtimes import running
+from keras_sgl0.network.probing import random_inputs
 
 
 @pytest.fixture
@@ -81,11 +84,11 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_two_models_side_by_side(tmp_path):
     model = scramble(two_layers(None))
     small, report = ks.shrink(model, 0)
-    comparison, files = compare(
+    comparison = compare(
         model,
         small,
         tmp_path / "new",
-        formats=["keras"],
+        format="keras",
         error=lambda m: 12.5 if m is model else 25,
         batch_sizes=[1, 3],
         rounds=2,
@@ -105,8 +108,11 @@ def test_two_models_side_by_side(tmp_path):
         f"{backend}, batch {n}" for n in (1, 3)
     ]
     assert all(c.before > 0 and c.ratio > 0 for c in latencies)
-    assert [file.format for file in files] == ["keras"]
-    assert json.loads(json.dumps(comparison.to_dict()))["changes"][2] == {
+    (file,) = comparison.files
+    assert str(comparison).endswith(str(file)) and "new/shrunk" in str(file)
+    content = json.loads(json.dumps(comparison.to_dict()))
+    assert content["files"] == [file.to_dict()]
+    assert content["changes"][2] == {
         "name": "test error",
         "before": 12.5,
         "after": 25,
@@ -116,21 +122,50 @@ def test_two_models_side_by_side(tmp_path):
 
 
 @pytest.mark.tensorflow
-def test_exported_files_are_timed_in_their_runtimes(tmp_path):
+def test_exported_files_are_timed_in_their_runtimes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     model = scramble(two_layers(None))
     small, _ = ks.shrink(model, 0)
-    comparison, _ = compare(
-        model,
-        small,
-        tmp_path,
-        formats=["litert"],
-        batch_sizes=[2],
-        rounds=2,
+    comparison = compare(
+        model, small, format="litert", batch_sizes=[2], rounds=2
     )
+    assert comparison.files == () and list(tmp_path.iterdir()) == []
     assert [c.name for c in comparison.changes[-2:]] == [
         "tensorflow, batch 2",
         "litert, batch 2",
     ]
+
+
+@pytest.mark.tensorflow
+def test_many_models_run_without_a_warning_of_tracing(caplog):
+    model = scramble(two_layers(None))
+    with caplog.at_level("WARNING", "tensorflow"):
+        for n in range(1, 7):
+            running(model, random_inputs(model.inputs[0], n))()
+    assert not caplog.records
+
+
+def test_given_inputs_are_repeated_to_a_batch(monkeypatch):
+    inputs = {
+        "table": keras.Input((2,), name="table"),
+        "word": keras.Input((), name="word", dtype="int32"),
+    }
+    words = keras.layers.Embedding(9, 4)(inputs["word"])
+    both = keras.layers.Concatenate()([inputs["table"], words])
+    model = keras.Model(inputs, keras.layers.Dense(1)(both))
+    seen = []
+    monkeypatch.setattr(
+        "keras_sgl0.deployment.comparison.running",
+        lambda model, x: seen.append(x) or list,
+    )
+    given = {"table": np.arange(6.0).reshape(3, 2), "word": np.arange(3)}
+    compare(model, model, None, [], given, batch_sizes=[2, 4], rounds=1)
+    before, _, repeated, _ = seen
+    np.testing.assert_array_equal(before["word"], [0, 1])
+    np.testing.assert_array_equal(repeated["word"], [0, 1, 2, 0])
+    np.testing.assert_array_equal(repeated["table"][[0, 3]], [[0, 1]] * 2)
+    with pytest.raises(ValueError, match="`inputs`"):
+        compare(model, model, inputs=np.ones((2, 2)))
 
 
 def test_sizes_that_are_not_known_cost_no_crash(tmp_path):
@@ -138,7 +173,7 @@ def test_sizes_that_are_not_known_cost_no_crash(tmp_path):
     y = keras.layers.GlobalMaxPooling1D()(keras.layers.Conv1D(4, 3)(x))
     model = scramble(keras.Model(x, y))
     small, _ = ks.shrink(model, 0)
-    comparison, _ = compare(model, small, tmp_path, formats=[], rounds=1)
+    comparison = compare(model, small, tmp_path, format=[], rounds=1)
     assert comparison.changes[1] == Change("multiply-adds", None, None)
     assert "?" in str(comparison)
 
