@@ -72,7 +72,10 @@ def compress(
        the kind of optimizer that the model is compiled with. In the loss a
        share `distillation` draws its outputs to those of the model. The
        learning rate rises to its peak in the first twentieth of the steps and
-       falls to zero along a cosine.
+       falls to zero along a cosine. Then the statistics of batch normalization
+       are measured anew on training data, see `reestimate_batch_norm`, and
+       kept if the loss on others of them is smaller: moving averages lag
+       behind a short training.
 
     Frozen layers are cut and refit too, but not trained. The model passed in is
     not changed. It may have been made under a `tf.distribute` strategy; the

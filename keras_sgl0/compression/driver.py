@@ -16,6 +16,7 @@ from keras_sgl0.compression.features import Lineage
 from keras_sgl0.compression.options import Options, resolve
 from keras_sgl0.compression.prune import Criteria, cut
 from keras_sgl0.compression.recovery import (
+    mean_loss,
     number_of_batches,
     recover,
     some_examples,
@@ -90,7 +91,6 @@ class Task:
             self.verbose,
             lineage,
         )
-        compile_like(small, self.model, renewed(self.model.optimizer))
         # Else a file would be loaded with a warning.
         small.optimizer.build(small.trainable_variables)
         report = self._report(settings, small, pruned, state, history)
@@ -188,7 +188,7 @@ class Task:
             kept, predicted = self._kept(settings, found, scores, own)
             small, pruned = cut(found, kept, settings.importance, some, size)
             compile_like(small, self.model, renewed(self.model.optimizer))
-            loss = _loss(small, others)
+            loss = mean_loss(small, others)
             cuts.append((loss, own.scope, kept, predicted, small, pruned))
         _, scope, kept, predicted, small, pruned = min(cuts, key=lambda c: c[0])
         state.kept = np.asarray(kept)
@@ -316,20 +316,9 @@ class Task:
             predicted=state.facts["predicted"],
             scope=state.facts["scope"],
             round_to=state.facts["round_to"],
+            remeasured=state.facts["remeasured"],
             history=(*state.facts.get("search", ()), *history),
         )
-
-
-def _loss(model: keras.Model, data: list[tuple]) -> float:
-    """Returns the mean loss over some batches; NaN counts as the largest."""
-    total, number = 0.0, 0
-    for batch in data:
-        size = len(keras.tree.flatten(batch[0])[0])
-        values = model.test_on_batch(*batch, return_dict=True)
-        model.reset_metrics()
-        total += size * float(values["loss"])
-        number += size
-    return total / number if np.isfinite(total) else np.inf
 
 
 def lineage_of(task: Task, distill: str) -> Lineage | None:

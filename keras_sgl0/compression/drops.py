@@ -30,7 +30,9 @@ def monitored(
     if higher is None:
         raise invalid(
             "metric",
-            "a metric of which Keras knows whether it should be high or low",
+            "a metric of which Keras knows whether it should be high or low. "
+            'Give one of your own the attribute `_direction = "up"` or '
+            '`"down"`, as those of Keras have it, or pass metric="loss"',
             metric,
         )
     return metric, higher

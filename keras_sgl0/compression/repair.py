@@ -61,11 +61,7 @@ def reestimate_batch_norm(
     calls = _calls(model)
     momenta = {
         id(variable): (variable, layer.momentum ** calls.get(id(layer), 1))
-        for layer in all_layers(model)
-        if isinstance(layer, keras.layers.BatchNormalization)
-        and layer.trainable
-        and layer.momentum < 1  # else its statistics never change
-        for variable in (layer.moving_mean, layer.moving_variance)
+        for layer, variable in _statistics(model)
     }
     require(
         momenta,
@@ -99,6 +95,27 @@ def reestimate_batch_norm(
         variable, momentum = momenta[id(others[i])]
         variable.assign(total / examples / (1 - momentum))
     return model
+
+
+def statistics_of(model: keras.Model) -> list[keras.Variable]:
+    """Returns the statistics that `reestimate_batch_norm` measures.
+
+    Args:
+        model: A built model.
+    """
+    return [variable for _, variable in _statistics(model)]
+
+
+def _statistics(model) -> list[tuple[keras.layers.Layer, keras.Variable]]:
+    """Returns the statistics that change in training, with their layers."""
+    return [
+        (layer, variable)
+        for layer in all_layers(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+        and layer.trainable
+        and layer.momentum < 1
+        for variable in (layer.moving_mean, layer.moving_variance)
+    ]
 
 
 def _calls(model) -> dict[int, int]:

@@ -143,6 +143,8 @@ class CompressReport(Report):
         scope: What importance was compared to in the cut that was kept.
         round_to: Of which number of channels each family that was cut keeps a
             multiple.
+        remeasured: Whether the statistics of batch normalization were measured
+            anew after training, as the loss was smaller with them.
         history: The logs of each epoch.
     """
 
@@ -159,6 +161,7 @@ class CompressReport(Report):
     predicted: float | None
     scope: str
     round_to: int
+    remeasured: bool
     history: tuple[dict[str, float], ...]
 
     def to_dict(self) -> dict:
@@ -190,7 +193,13 @@ class CompressReport(Report):
             + " with a learning rate of "
             f"{own.learning_rate:.3g}, falling to zero, and a share of "
             f"{own.distillation:.0%} of distillation (of {own.distill}) in "
-            "the loss.",
+            "the loss."
+            + (
+                " Then the statistics of batch normalization were measured "
+                "anew."
+                if self.remeasured
+                else ""
+            ),
         ]
         if self.predicted is not None:
             measured = 1 / (self.latency.ratio or 1)

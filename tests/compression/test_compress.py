@@ -69,6 +69,34 @@ def test_the_best_of_several_cuts_is_kept(trained):
     assert best.cut["loss"] < 1.2 * min(losses)
 
 
+@pytest.mark.parametrize("momentum", [0.9999, 0.5])
+def test_statistics_that_lag_are_measured_anew(momentum, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((X.shape[1],)),
+            layers.Dense(16),
+            layers.BatchNormalization(momentum=momentum),
+            layers.ReLU(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    # From inputs like these the means and variances 0 and 1 are far away.
+    x = 5 + 10 * X
+    model.compile("adam", "sparse_categorical_crossentropy")
+    data = (x[:200], Y[:200]), (x[200:], Y[200:])
+    options = {"macs": 0.5, "epochs": 4, "distillation": 0}
+    small, report = compress(model, *data, **options, workdir=tmp_path)
+    assert ("measured anew" in str(report)) == report.remeasured
+    if momentum > 0.99:
+        assert report.remeasured
+        assert report.recovered["loss"] < report.history[-1]["val_loss"] / 2
+    # The same from the folder, where nothing is left to do.
+    again, _ = compress(model, *data, **options, workdir=tmp_path)
+    for a, b in zip(small.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
+
+
 def test_defaults_come_from_the_model(trained):
     _, report = compress(trained, macs=0.9)
     own = report.settings
