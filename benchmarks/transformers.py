@@ -7,9 +7,9 @@ Two tasks: `images`, a vision transformer on CIFAR-10; and `text`, a language
 model on the characters of Python's own standard library. Three methods:
 `whole`; `narrower`, the widest network of the kind with at most `density` of
 the multiply-adds; and `coupled`, the whole network under group lasso on its
-structures: heads, sizes of keys and values, hidden units of the feed-forward
-parts and the width of the stream. It is asked for as many multiply-adds as the
-narrower one has. A run that was killed goes on, with other images than an
+structures: sizes of keys and values (with `--inside=heads` whole heads), hidden
+units of the feed-forward parts and the width of the stream. It is asked for as
+many multiply-adds as the narrower one has. A run that was killed goes on, with other images than an
 uninterrupted one. Its figures are in `figures.json` in its folder.
 """
 
@@ -31,6 +31,18 @@ flags.DEFINE_enum("task", "images", ["images", "text"], "What is learned.")
 flags.DEFINE_enum("method", "coupled", ["whole", "narrower", "coupled"], "How.")
 flags.DEFINE_float("density", 0.5, "The share of the multiply-adds to keep.")
 flags.DEFINE_float("factor", 10.0, "Coefficient of the penalty, times 50,000.")
+flags.DEFINE_enum(
+    "training",
+    "proximal",
+    ["proximal", "subgradient"],
+    "How the penalty acts: by steps of its own, or by its gradient.",
+)
+flags.DEFINE_enum(
+    "inside",
+    "dimensions",
+    ["all", "heads", "dimensions"],
+    "What of attention layers has the penalty.",
+)
 flags.DEFINE_integer("epochs", 20, "Epochs; of 500 steps with text.")
 flags.DEFINE_integer("seed", 0, "Seed.")
 flags.DEFINE_float("held_out", 0.0, "Share of the training images to test on.")
@@ -165,8 +177,11 @@ def main(_):
         keras.callbacks.CSVLogger(folder / "epochs.csv", append=True),
     ]
     if FLAGS.method == "coupled":
+        penalty = ks.GroupLasso(FLAGS.factor / 50_000)
+        step = [ks.ProximalStep()] if FLAGS.training == "proximal" else []
         callbacks[:0] = [
-            ks.CoupledGroups(ks.GroupLasso(FLAGS.factor / 50_000)),
+            ks.CoupledGroups(penalty, inside=FLAGS.inside),
+            *step,
             ks.TargetDensity(density, of="macs"),
         ]
     model.fit(
@@ -183,6 +198,8 @@ def main(_):
     result = {
         "task": FLAGS.task,
         "method": FLAGS.method,
+        "training": FLAGS.training if FLAGS.method == "coupled" else "",
+        "inside": FLAGS.inside if FLAGS.method == "coupled" else "",
         "seed": FLAGS.seed,
         "epochs": FLAGS.epochs,
         "macs_whole": whole,
