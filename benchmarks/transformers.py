@@ -9,8 +9,9 @@ model on the characters of Python's own standard library. Three methods:
 the multiply-adds; and `coupled`, the whole network under group lasso on its
 structures: sizes of keys and values (with `--inside=heads` whole heads), hidden
 units of the feed-forward parts and the width of the stream. It is asked for as
-many multiply-adds as the narrower one has. A run that was killed goes on, with other images than an
-uninterrupted one. Its figures are in `figures.json` in its folder.
+many multiply-adds as the narrower one has. A run that was killed goes on, with
+other images than an uninterrupted one. Its figures are in `figures.json` in its
+folder.
 """
 
 import json

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_sgl0.network.compilation import scope_of
 from keras_sgl0.network.transfer import Transfer
-from keras_sgl0.structures.families import Measure
+from keras_sgl0.structures.costs import Measure
 from keras_sgl0.structures.members import Members
 from keras_sgl0.structures.selection import PRECISION, Floor, select
 from keras_sgl0.structures.values import ThresholdedArrays

@@ -12,7 +12,8 @@ from keras_sgl0.callbacks.steering import Steering
 from keras_sgl0.callbacks.structure_cut import StructureCut
 from keras_sgl0.callbacks.weight_cut import WeightCut
 from keras_sgl0.network.loans import retrace
-from keras_sgl0.structures.families import Measure, structures
+from keras_sgl0.structures.costs import Measure
+from keras_sgl0.structures.families import structures
 from keras_sgl0.structures.members import Members
 from keras_sgl0.utils.validation import (
     InputError,

@@ -4,7 +4,8 @@ from typing import NamedTuple, cast
 
 import keras
 
-from keras_sgl0.structures.families import Measure, Structures
+from keras_sgl0.structures.costs import Measure
+from keras_sgl0.structures.families import Structures
 from keras_sgl0.utils.validation import InputError, finite_float
 
 

@@ -24,7 +24,8 @@ from keras_sgl0.compression.options import (
     resolve,
 )
 from keras_sgl0.compression.report import CompressReport
-from keras_sgl0.structures.families import Measure, structures
+from keras_sgl0.structures.costs import Measure
+from keras_sgl0.structures.families import structures
 from keras_sgl0.utils.validation import RunError, choice, finite_float, integer
 
 # The size of a model as a share of the one before, where the size is searched.

@@ -31,7 +31,8 @@ from keras_sgl0.compression.timing import (
 )
 from keras_sgl0.network.compilation import compile_like
 from keras_sgl0.network.optimizers import renewed
-from keras_sgl0.structures.families import Cost, Measure, Structures, structures
+from keras_sgl0.structures.costs import Cost, Measure
+from keras_sgl0.structures.families import Structures, structures
 from keras_sgl0.structures.values import ThresholdedArrays
 from keras_sgl0.utils.files import write
 from keras_sgl0.utils.validation import choice

@@ -18,7 +18,8 @@ from keras_sgl0.compression.repair import Repair
 from keras_sgl0.compression.report import FamilyCut, PruneReport
 from keras_sgl0.shrinking.deletion import WithZeros
 from keras_sgl0.shrinking.shrink import shrink
-from keras_sgl0.structures.families import Measure, Structures, structures
+from keras_sgl0.structures.costs import Measure
+from keras_sgl0.structures.families import Structures, structures
 from keras_sgl0.structures.selection import PRECISION, Floor, select
 from keras_sgl0.utils.validation import choice, finite_float, integer, require
 

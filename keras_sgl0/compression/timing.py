@@ -15,7 +15,8 @@ from keras_sgl0.deployment.report import Change
 from keras_sgl0.deployment.runtimes import SUFFIXES, running, running_file
 from keras_sgl0.network.probing import random_inputs
 from keras_sgl0.network.unfolding import functional
-from keras_sgl0.structures.families import Measure, Structures
+from keras_sgl0.structures.costs import Measure
+from keras_sgl0.structures.families import Structures
 from keras_sgl0.utils.validation import InputError
 
 MULTIPLES = (1, 2, 4, 8, 16)

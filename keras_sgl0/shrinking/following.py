@@ -16,7 +16,8 @@ from keras_sgl0.network.loans import without_loan
 from keras_sgl0.network.transfer import Kept, Transfer
 from keras_sgl0.regularizers import Penalty
 from keras_sgl0.shrinking.rewrite import Rebuilt
-from keras_sgl0.structures.families import Measure, Structures, structures
+from keras_sgl0.structures.costs import share_saved
+from keras_sgl0.structures.families import Structures, structures
 from keras_sgl0.structures.flat_copy import NotCopied, weight_pairs
 from keras_sgl0.structures.liveness import analyse
 from keras_sgl0.structures.slices import variable_of
@@ -103,7 +104,8 @@ def _smaller(model, found, values, limits) -> Transfer | None:
             opaque=opaque,
             trains=True,
         )
-        saved = _saved(found, found.left(cuts, inner))
+        left = found.cost(found.left(cuts, inner))
+        saved = share_saved(found.cost(), left)
         if saved <= 0 or saved < limits.least:
             return None
         try:
@@ -126,15 +128,6 @@ def _dead(arrays, found: Structures, tolerance: float) -> np.ndarray:
             others = other_axes(sizes.shape, one.axis)
             np.maximum.at(largest, one.structures, sizes.max(others))
     return found.removable() & (largest[:-1] <= tolerance)
-
-
-def _saved(found: Structures, kept: np.ndarray) -> float:
-    """Returns the share of the cost that is saved."""
-    before, after = found.cost(), found.cost(kept)
-    measure: Measure = "parameters" if before.macs is None else "macs"
-    if not before.of(measure):
-        return 0.0
-    return 1 - after.of(measure) / before.of(measure)
 
 
 class _Values:

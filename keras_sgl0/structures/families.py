@@ -1,50 +1,20 @@
 """The structures of a model: what can be cut, and what that saves."""
 
-import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
-from typing import Literal
 
 import keras
 import numpy as np
 
 from keras_sgl0.groups import other_axes
 from keras_sgl0.network.graph import Node, Tensor
+from keras_sgl0.structures.costs import Cost, Costs, Measure, share_saved
 from keras_sgl0.structures.discovery import discover
 from keras_sgl0.structures.liveness import Cuts, analyse
 from keras_sgl0.structures.report import Family, StructureReport
 from keras_sgl0.structures.rules import Opaque, Values
 from keras_sgl0.structures.slices import Role
 from keras_sgl0.utils.tables import Report
-
-Measure = Literal["macs", "parameters", "weights", "channels"]
-MEASURES: tuple[Measure, ...] = ("macs", "parameters", "weights", "channels")
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """What a model costs after a cut.
-
-    Attributes:
-        macs: The multiply-adds of its kernels for one example, `None` where
-            the sizes of its inputs are not known.
-        parameters: Its parameters, statistics included.
-        weights: The weights of its kernels.
-        channels: The output channels of its layers that make channels.
-    """
-
-    macs: int | None
-    parameters: int
-    weights: int
-    channels: int
-
-    def of(self, measure: Measure) -> int:
-        """Returns one of them.
-
-        Args:
-            measure: Its name.
-        """
-        return getattr(self, measure)
 
 
 class Structures(Report):
@@ -86,7 +56,6 @@ class Structures(Report):
         self.size = len(found.families)
         self.fixed = found.fixed
         self.discovery = found
-        self._sized = found.sized
         self.name = model.name
 
     def __len__(self) -> int:
@@ -210,7 +179,7 @@ class Structures(Report):
         whole = self.cost()
         least = self.cost_of(np.minimum(self.counts, 1))
         parameters = self.savings("parameters")
-        macs = self.savings("macs") if self._sized else None
+        macs = self.savings("macs") if self.discovery.sized else None
         entries = []
         for family, count in enumerate(self.counts.tolist()):
             without = self.counts.copy()
@@ -226,7 +195,7 @@ class Structures(Report):
                     structures=count,
                     parameters=int(parameters[family]),
                     macs=None if macs is None else int(macs[family]),
-                    share=_share(whole, gone),
+                    share=share_saved(whole, gone),
                 )
             )
         return StructureReport(
@@ -310,56 +279,17 @@ class Structures(Report):
                 value = value * np.expand_dims(keep[sliced.structures], others)
             yield entry.variable, value
 
-    @functools.cached_property
-    def _factors(self):
-        """For each variable, its rest and the counts along its axes."""
-        number = len(self.counts)
-        factors = []
-        for entry in self.variables:
-            axes = []
-            for sliced in entry.axes:
-                own = sliced.structures[sliced.structures >= 0]
-                own = own[: 0 if sliced.stays else None]
-                slots = np.bincount(self.families[own], minlength=number)
-                fixed = len(sliced.structures) - len(own)
-                # Structures of one family have equally many slots each.
-                axes.append((fixed, slots // np.maximum(self.counts, 1)))
-            factors.append((entry, entry.rest, axes))
-        return factors
-
-    @functools.cached_property
-    def _made(self):
-        """How many channels layers make, a fixed number and one a family."""
-        found = self.discovery
-        fixed, slots = 0, np.zeros(len(self.counts), int)
-        for node, *_ in found.graph.by_operation().values():
-            if found.rules[node].cuts:
-                own = found.channels[node.outputs[0]]
-                fixed += int((own < 0).sum())
-                slots += np.bincount(
-                    self.families[own[own >= 0]], minlength=len(slots)
-                )
-        return fixed, slots // np.maximum(self.counts, 1)
-
     def cost_of(self, counts: np.ndarray) -> Cost:
         """Returns what the model costs with so many structures a family.
 
         Args:
             counts: One number a family.
         """
-        macs = parameters = weights = 0
-        made, slots_made = self._made
-        for entry, rest, axes in self._factors:
-            along = [fixed + int(slots @ counts) for fixed, slots in axes]
-            size = rest * int(np.prod(along, dtype=int))
-            parameters += size
-            if entry.is_kernel:
-                weights += size
-                macs += size * (entry.positions or 0)
-        channels = made + int(slots_made @ counts)
-        return Cost(
-            macs if self._sized else None, parameters, weights, channels
-        )
+        return self._costs.of(counts)
+
+    @functools.cached_property
+    def _costs(self):
+        return Costs(self.discovery, self.counts)
 
     def _layers(
         self,
@@ -398,10 +328,3 @@ def structures(model: keras.Model) -> Structures:
         >>> print(structures(models.LeNet5Caffe()))
     """
     return Structures(model)
-
-
-def _share(whole: Cost, without: Cost) -> float:
-    """Returns the share of the multiply-adds, or else of the parameters."""
-    measure: Measure = "parameters" if whole.macs is None else "macs"
-    total = whole.of(measure)
-    return (total - without.of(measure)) / total if total else 0.0

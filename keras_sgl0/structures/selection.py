@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from keras_sgl0.structures.families import Measure, Structures
+from keras_sgl0.structures.costs import Measure
+from keras_sgl0.structures.families import Structures
 from keras_sgl0.utils.validation import InputError
 
 # How far below its target a cost may end, as a share of it.

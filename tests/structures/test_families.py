@@ -10,7 +10,7 @@ from keras import layers
 from test_members import chain
 
 import keras_sgl0 as ks
-from keras_sgl0.structures.families import MEASURES
+from keras_sgl0.structures.costs import MEASURES
 
 
 def counted(a, b):
