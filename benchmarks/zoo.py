@@ -31,6 +31,7 @@ import numpy as np
 from absl import app, flags
 
 import keras_sgl0 as ks
+from keras_sgl0.experiments.benchmarks.networks import half_dead
 from keras_sgl0.network.graph import tensors
 from keras_sgl0.network.layer_table import all_layers, layouts_of
 from keras_sgl0.network.unfolding import trace
@@ -69,16 +70,6 @@ def _with_rms(model: keras.Model) -> tuple[keras.Model, bool]:
         return ks.to_rms_normalization(model), True
     except ValueError:  # it has others, and stays as it is
         return model, False
-
-
-def half_dead(found: ks.Structures, seed: int) -> np.ndarray:
-    """Returns flags for half of each family, rounded down, at random."""
-    rng = np.random.default_rng(seed)
-    dead = np.zeros(found.size, bool)
-    for family, count in enumerate(found.counts.tolist()):
-        own = np.flatnonzero(found.families == family)
-        dead[rng.choice(own, count // 2, replace=False)] = True
-    return dead
 
 
 def ideal(model: keras.Model) -> float:

@@ -5,6 +5,7 @@ python scripts/plot.py pareto runs/sweep      # error against sparsity
 python scripts/plot.py front runs/search runs/sweep # a search, and other runs
 python scripts/plot.py epochs runs/digits-0   # the history of a run
 python scripts/plot.py importances docs/results/importances/digits
+python scripts/plot.py shrink_costs docs/results/shrink_costs.json
 python scripts/plot.py filters runs/digits-0 --layer=conv2
 python scripts/plot.py weights runs/digits-0/checkpoint.keras
 python scripts/plot.py structures model.keras # what of a model can be cut
@@ -30,7 +31,7 @@ _UNIT = flags.DEFINE_float(
 _LAYER = flags.DEFINE_string(
     "layer", None, "Convolution, default: the first, for filters."
 )
-# Commands that draw the runs in several folders, or one model.
+# Commands that draw the runs in several folders, or one model or file.
 _RUNS = {
     "against": lambda paths: plots.against(paths, _SETTING.value, _UNIT.value),
     "pareto": plots.pareto,
@@ -42,6 +43,7 @@ _MODEL = {
     "filters": lambda path: plots.filters(path, _LAYER.value),
     "weights": plots.weights,
     "structures": plots.structures,
+    "shrink_costs": plots.shrink_costs,
 }
 
 
@@ -54,7 +56,7 @@ def main(words):
     else:
         raise app.UsageError(
             f"Expected one of {', '.join(_RUNS)} and folders of runs, or one "
-            f"of {', '.join(_MODEL)} and one folder or .keras file."
+            f"of {', '.join(_MODEL)} and one folder or file."
         )
     figure = draw(*arguments)
     files = plots.save(figure, _OUTPUT.value or f"plots/{command}")

@@ -4,6 +4,8 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from keras_sgl0.deployment.report import Change
 from keras_sgl0.utils.validation import integer, require
 
@@ -76,7 +78,7 @@ def compare_latency(
     """Returns the milliseconds of a call, medians over all rounds.
 
     The ratio is the median of the rounds' ratios, to which the drift of the
-    machine's speed matters less.
+    machine's speed matters less. Its spread is their quartiles.
 
     Args:
         name: What to call the figure.
@@ -98,10 +100,12 @@ def compare_latency(
     ratios = [
         b / a for b, a in zip(times["before"], times["after"], strict=True)
     ]
+    low, high = np.quantile(ratios, (0.25, 0.75)).tolist()
     return Change(
         name,
         1e3 * statistics.median(times["before"]),
         1e3 * statistics.median(times["after"]),
         unit="ms",
         ratio=statistics.median(ratios),
+        spread=(low, high),
     )

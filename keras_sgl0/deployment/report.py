@@ -62,6 +62,8 @@ class Change:
         unit: `"bytes"`, `"ms"`, `"%"`, or empty for a count.
         ratio: How many times smaller it became. `None` where nobody asks: for
             errors, and where a figure is 0 or not known.
+        spread: The quartiles of the ratio over the turns, `None` where it was
+            not measured in turns.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Change:
     after: float | None
     unit: str = ""
     ratio: float | None = None
+    spread: tuple[float, float] | None = None
 
     @classmethod
     def between(
@@ -125,7 +128,7 @@ class Comparison(Report):
     def __str__(self) -> str:
         table = new_table()
         table.add_column("")
-        for header in ("before", "after", "ratio"):
+        for header in ("before", "after", "ratio", "quartiles"):
             table.add_column(header, justify="right")
         for c in self.changes:
             table.add_row(
@@ -133,6 +136,7 @@ class Comparison(Report):
                 _figure(c.before, c.unit),
                 _figure(c.after, c.unit),
                 "" if c.ratio is None else f"{c.ratio:.2f}",
+                "" if c.spread is None else "{:.2f}-{:.2f}".format(*c.spread),
             )
         text = as_text(table, width=100)
         if any(c.unit == "ms" and c.ratio for c in self.changes):

@@ -56,7 +56,7 @@ def test_latency_is_a_median_and_so_is_its_ratio(clock):
     before = taking(clock, 60, 1, 6, 9, 2)
     after = taking(clock, 60, 1, 1, 3, 2)
     change = compare_latency("it", before, after, rounds=3)
-    assert change == Change("it", 6000, 2000, "ms", 3)
+    assert change == Change("it", 6000, 2000, "ms", 3, (2.0, 4.5))
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,7 @@ def test_two_models_side_by_side(tmp_path):
         "after": 25,
         "unit": "%",
         "ratio": None,
+        "spread": None,
     }
 
 
@@ -184,14 +185,17 @@ def test_a_comparison_prints_as_a_table():
         Change.between("keras file", 1000, 300, "bytes"),
         Change("test error", 0.8125, 0.8, "%"),
         Change("tensorflow, batch 1", 1.23456, 0.1, "ms", 12.25),
+        Change("litert, batch 1", 1.5, 0.5, "ms", 3.0, (2.5, 3.125)),
     )
     lines = str(Comparison(changes)).splitlines()
     assert lines.pop().startswith(" ms are medians; their ratio is the median")
     assert "medians" not in str(Comparison(changes[:3]))
     assert [line.split() for line in lines[:1] + lines[2:]] == [
-        ["before", "after", "ratio"],
+        ["before", "after", "ratio", "quartiles"],
         ["parameters", "431,080", "43,108", "10.00"],
         ["keras", "file,", "bytes", "1,000", "300", "3.33"],
         ["test", "error,", "%", "0.81", "0.80"],
         ["tensorflow,", "batch", "1,", "ms", "1.235", "0.100", "12.25"],
+        ["litert,", "batch", "1,", "ms", "1.500", "0.500", "3.00", "2.50-3.12"],
     ]
+    assert "quartiles" not in str(Comparison(changes[:4]))

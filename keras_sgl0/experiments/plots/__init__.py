@@ -12,6 +12,7 @@ from keras_sgl0.experiments.plots.importances import importances
 from keras_sgl0.experiments.plots.methods import against, pareto
 from keras_sgl0.experiments.plots.models import filters, structures, weights
 from keras_sgl0.experiments.plots.paths import path
+from keras_sgl0.experiments.plots.shrink_costs import shrink_costs
 
 __all__ = [
     "against",
@@ -23,6 +24,7 @@ __all__ = [
     "pareto",
     "path",
     "save",
+    "shrink_costs",
     "shrunk",
     "structures",
     "weights",

@@ -1,0 +1,4 @@
+"""What things cost: variants that take turns in one process.
+
+The modules are imported one by one, as some need TensorFlow.
+"""
