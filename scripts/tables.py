@@ -1,4 +1,4 @@
-"""Updates the tables of runs in Markdown pages from the result files.
+"""Updates tables of runs and figures in Markdown pages from result files.
 
 python scripts/tables.py                          # README.md and docs/
 python scripts/tables.py --check                  # only checks them
@@ -14,7 +14,7 @@ with name_extra():
     from absl import flags
 
     from keras_sgl0.experiments.flags import start
-    from keras_sgl0.experiments.result_tables import fill_tables
+    from keras_sgl0.experiments.result_tables import fill_page
 
 _CHECK = flags.DEFINE_bool(
     "check", False, "Change nothing; fail if a page is out of date."
@@ -29,7 +29,7 @@ PAGES = [
 
 def main(pages):
     texts = {
-        pathlib.Path(page).expanduser(): fill_tables(page)
+        pathlib.Path(page).expanduser(): fill_page(page)
         for page in pages or PAGES
     }
     old = [page for page, text in texts.items() if page.read_text() != text]

@@ -1,4 +1,4 @@
-"""Fills in the tables of runs in Markdown pages from the result files."""
+"""Fills in tables of runs and figures in Markdown pages from result files."""
 
 import os
 import pathlib
@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from keras_sgl0.experiments.importance_rows import COLUMNS as CUTS
 from keras_sgl0.experiments.importance_rows import read_rows
+from keras_sgl0.experiments.result_figures import fill_figures
 from keras_sgl0.experiments.results import read_result
 from keras_sgl0.experiments.run_result import GatesResult, RunResult, Ungated
 from keras_sgl0.utils.tables import markdown_row, mean_and_deviation
@@ -170,25 +171,26 @@ _KINDS: dict[str, tuple[dict, Callable]] = {
 }
 
 
-def fill_tables(page: str | os.PathLike) -> str:
-    """Returns the text of a page with its tables of runs filled in.
+def fill_page(page: str | os.PathLike) -> str:
+    """Returns the text of a page with its tables and figures filled in.
 
     A table of runs is one whose last column is named `run`. If the last cell
     of a row links folders of runs, the columns named in `COLUMNS` are filled
     in from their result files, for several runs with the mean and the sample
     standard deviation. A table whose last column is named `cut` is filled in
     alike, from files of a comparison of importances. Other columns, rows
-    without a link (published figures) and the rest of the page are unchanged.
+    without a link (published figures) and the rest of the page are unchanged,
+    but for figures that are marked, see `fill_figures`.
 
     Args:
         page: The path of a Markdown file. Links are relative to its folder.
 
     Raises:
-        ValueError: If there is no such page, or if a linked run has no result
-            or lacks a figure that a column shows.
+        ValueError: If there is no such page, if a linked run has no result or
+            lacks a figure that a column shows, or a mark cannot be filled in.
 
     Example:
-        >>> text = fill_tables("README.md")
+        >>> text = fill_page("README.md")
     """
     page = pathlib.Path(page).expanduser()
     require(page.is_file(), "page", "a Markdown file that exists", str(page))
@@ -203,7 +205,7 @@ def fill_tables(page: str | os.PathLike) -> str:
                 cells = _row(page.parent, header, cells)
                 line = markdown_row(cells) + "\n"
         lines.append(line)
-    return "".join(lines)
+    return fill_figures("".join(lines), page.parent)
 
 
 def _row(base, header, cells):

@@ -8,7 +8,7 @@ import pytest
 from test_scripts import run_script
 
 from keras_sgl0.experiments.recipes import RECIPES
-from keras_sgl0.experiments.result_tables import COLUMNS, fill_tables
+from keras_sgl0.experiments.result_tables import COLUMNS, fill_page
 from keras_sgl0.experiments.results import (
     group,
     read_history,
@@ -42,7 +42,7 @@ def rows():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_tables_show_what_the_result_files_say(page):
-    assert fill_tables(page) == page.read_text()
+    assert fill_page(page) == page.read_text()
 
 
 def test_every_committed_run_is_shown_somewhere():
@@ -120,7 +120,7 @@ def table(folder, header, row):
     page = folder / "page.md"
     bar = "|" + "---|" * header.count("|")
     page.write_text(f"Text\n\n| {header} |\n{bar}\n{row}\n\nMore | text.\n")
-    before, text = page.read_text(), fill_tables(page)
+    before, text = page.read_text(), fill_page(page)
     assert text.replace(text.splitlines()[4], row) == before
     return text.splitlines()[4]
 
@@ -241,7 +241,7 @@ def test_the_best_error_of_an_older_run_is_in_its_history(folder):
 
 def test_no_page():
     with pytest.raises(ValueError, match=r"`page`. Expected a Markdown file"):
-        fill_tables("nowhere.md")
+        fill_page("nowhere.md")
 
 
 def test_tables_fills_in_a_page_or_only_checks_it(folder):

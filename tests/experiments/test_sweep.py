@@ -19,7 +19,7 @@ from keras_sgl0.experiments import sweep as sweeping
 from keras_sgl0.experiments.executors import LocalExecutor, Task
 from keras_sgl0.experiments.grid import grid_from_text, plan
 from keras_sgl0.experiments.recipes import RECIPES
-from keras_sgl0.experiments.result_tables import fill_tables
+from keras_sgl0.experiments.result_tables import fill_page
 from keras_sgl0.experiments.run_folder import run_lock
 from keras_sgl0.experiments.sweep import sweep, unfinished
 from keras_sgl0.experiments.sweep_report import sweep_report
@@ -223,7 +223,7 @@ def test_its_markdown_is_one_that_is_kept_up_to_date(tmp_path):
     path = tmp_path / "sweep.md"
     text = path.read_text()
     path.write_text(text.replace("80.50", "?"))
-    assert fill_tables(path) == text
+    assert fill_page(path) == text
 
 
 def test_more_seeds_extend_the_table_and_repeat_nothing(tmp_path):
