@@ -13,7 +13,7 @@ from keras_sgl0.experiments.building import compile_classifier
 from keras_sgl0.experiments.datasets import Dataset
 from keras_sgl0.experiments.importance_rows import COLUMNS, Row, read_rows
 from keras_sgl0.experiments.importances import Comparison
-from keras_sgl0.experiments.result_tables import fill_tables
+from keras_sgl0.experiments.result_tables import fill_page
 
 pytestmark = pytest.mark.tensorflow
 
@@ -110,12 +110,12 @@ def test_the_table(tmp_path):
         "| l2 | | | | | [0](l2-0.json) [1](l2-1.json) |\n"
         "| gates | | | ? | | [0](gates-0.json) |\n"
     )
-    lines = fill_tables(page).splitlines()
+    lines = fill_page(page).splitlines()
     assert lines[2].startswith("| l2 | family | 2.00 ± 1.41 | 2.00 ± 1.41 | 2")
     assert lines[3].startswith("| gates | family | 7.50 | | 1 |")
     (tmp_path / "l2-0.json").write_text("{}")
     with pytest.raises(ValueError, match="has no row"):
-        fill_tables(page)
+        fill_page(page)
 
 
 def test_the_figure(tmp_path):

@@ -1,7 +1,6 @@
 """What a smaller network gains in each runtime."""
 
 import dataclasses
-import tempfile
 from collections.abc import Sequence
 
 import keras
@@ -59,13 +58,11 @@ def inference(
         model = by_title(title)
         kill_half(model)
         small, _ = shrink(model, 0)
-        with tempfile.TemporaryDirectory() as folder:
-            comparisons[title], _ = compare(
-                model,
-                small,
-                folder,
-                formats,
-                batch_sizes=batch_sizes,
-                rounds=rounds,
-            )
+        comparisons[title] = compare(
+            model,
+            small,
+            format=formats,
+            batch_sizes=batch_sizes,
+            rounds=rounds,
+        )
     return Inference(comparisons)
