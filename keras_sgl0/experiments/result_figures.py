@@ -9,7 +9,7 @@ from typing import Any
 from keras_sgl0.utils.validation import InputError
 
 _MARKED = re.compile(r"<!--=(.*?)-->(.*?)<!--/-->", re.DOTALL)
-_FIELD = re.compile(r"([A-Za-z_][\w.]*)@([^\s()*+,]*(?:\{[^}]*\})?[^\s()*+,]*)")
+_FIELD = re.compile(r"([A-Za-z_][\w.]*)@((?:[^\s()*+,{}]|\{[^}]*\})+)")
 _BRACES = re.compile(r"(.*)\{([^}]*)\}(.*)")
 _ARITHMETIC = re.compile(r"[\d.\s+\-*/()e]+")
 _NUMBER = re.compile(
