@@ -31,7 +31,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("task", "images", ["images", "text"], "What is learned.")
 flags.DEFINE_enum("method", "coupled", ["whole", "narrower", "coupled"], "How.")
 flags.DEFINE_float("density", 0.5, "The share of the multiply-adds to keep.")
-flags.DEFINE_float("factor", 10.0, "Coefficient of the penalty, times 50,000.")
+flags.DEFINE_float("factor", 300.0, "Coefficient of the penalty, times 50,000.")
 flags.DEFINE_enum(
     "training",
     "proximal",
@@ -201,6 +201,7 @@ def main(_):
         "method": FLAGS.method,
         "training": FLAGS.training if FLAGS.method == "coupled" else "",
         "inside": FLAGS.inside if FLAGS.method == "coupled" else "",
+        "factor": FLAGS.factor if FLAGS.method == "coupled" else 0,
         "seed": FLAGS.seed,
         "epochs": FLAGS.epochs,
         "macs_whole": whole,
