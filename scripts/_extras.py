@@ -22,6 +22,10 @@ def name_extra() -> Iterator[None]:
 
     All other errors pass. What TensorFlow prints for information is left out.
     """
+    # TensorFlow's C++ code: warnings, but no information. The user's own wins.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    if sys.stderr.isatty():
+        sys.stderr.write(" loading TensorFlow ...\n")  # takes seconds
     try:
         with _without_information():
             yield

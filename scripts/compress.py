@@ -13,7 +13,11 @@ with name_extra():
 
     from keras_sgl0.experiments.choices import AUGMENTATIONS
     from keras_sgl0.experiments.compress_file import compress_file
-    from keras_sgl0.experiments.flags import define_data_dir, start
+    from keras_sgl0.experiments.flags import (
+        announce,
+        define_data_dir,
+        start,
+    )
 
 flags.DEFINE_string("model", None, "The .keras file.", required=True)
 flags.DEFINE_string("output", "compressed", "Folder for all files.")
@@ -65,6 +69,7 @@ def main(_):
     values = flags.FLAGS
     names = [*BUDGETS, *OPTIONS, *NUMBERS, *COUNTS]
     given = {name: values[name].value for name in names}
+    announce(f"cutting, then training what is left; files in {values.output}")
     text = compress_file(
         values.model,
         values.output,

@@ -17,17 +17,15 @@ with name_extra():
 
     from keras_sgl0.experiments import plots
     from keras_sgl0.experiments.flags import (
-        LIST,
+        announce,
         define_callbacks,
         define_data_flags,
-        define_recipe_flags,
         recipe_from_flags,
         show,
-        start,
+        start_recipe,
     )
     from keras_sgl0.experiments.objectives import OBJECTIVES
     from keras_sgl0.experiments.recipe_changes import adapt
-    from keras_sgl0.experiments.recipe_list import recipe_list
     from keras_sgl0.experiments.search import MARKDOWN, search
     from keras_sgl0.experiments.search_space import space_from_text
     from keras_sgl0.experiments.trackers import callback_factories
@@ -38,7 +36,6 @@ flags.DEFINE_string(
     None,
     "The settings that vary, such as factor=loguniform(.01,10),"
     "dropout=uniform(0,.5),depth=integer(10,28),augment=choice(none,crop).",
-    required=True,
 )
 flags.DEFINE_list(
     "objectives",
@@ -58,18 +55,20 @@ define_callbacks()
 
 def main(_):
     values = flags.FLAGS
-    if values.recipe == LIST:
-        print(recipe_list())
-        return
     recipe, name = recipe_from_flags(values)
     # It warns that functions are traced again: each trial has a new model.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if not recipe.validation:
         recipe = adapt(recipe, validation=0.2)
     workdir = values.workdir or os.path.join("runs", f"search-{name}")
+    space = space_from_text(values.space or "")
+    announce(
+        f"{values.trials} trials of up to {recipe.epochs} epochs; files in "
+        f"{workdir}"
+    )
     report = search(
         recipe,
-        space_from_text(values.space),
+        space,
         values.objectives,
         workdir,
         values.trials,
@@ -88,5 +87,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    define_recipe_flags()
-    start(main, takes_words=False)
+    start_recipe(main)

@@ -9,7 +9,11 @@ with name_extra():
     from absl import flags
 
     from keras_sgl0.deployment.runtimes import SUFFIXES
-    from keras_sgl0.experiments.flags import define_data_dir, start
+    from keras_sgl0.experiments.flags import (
+        announce,
+        define_data_dir,
+        start,
+    )
     from keras_sgl0.experiments.shrink_file import shrink_file
     from keras_sgl0.network.sparsity import TOLERANCE
 
@@ -48,6 +52,7 @@ flags.DEFINE_integer(
 
 def main(_):
     values = flags.FLAGS
+    announce(f"shrinking, exporting to {', '.join(values.format)}, and timing")
     text = shrink_file(
         values.model,
         values.output,

@@ -19,6 +19,7 @@ with name_extra():
     from keras_sgl0.experiments.cluster import CLUSTERS, SubmititExecutor
     from keras_sgl0.experiments.executors import LocalExecutor
     from keras_sgl0.experiments.flags import (
+        announce,
         define_callbacks,
         define_data_flags,
         show,
@@ -103,7 +104,13 @@ def main(_):
     command = command_of(_TRAIN, *data, values.callbacks)
     try:
         runs = plan(values.recipes, values.seeds, grid_from_text(values.set))
-        require_data(unfinished(runs, values.workdir), *data)
+        left = unfinished(runs, values.workdir)
+        require_data(left, *data)
+        announce(
+            f"{len(left)} of {len(runs)} runs to train, "
+            f"{sum(run.recipe.epochs for run in left):,} epochs in all; files "
+            f"in {values.workdir}"
+        )
         report, failed = sweep(runs, values.workdir, command, executor())
     except KeyboardInterrupt:
         sys.exit("sweep.py: stopped. The same command resumes the sweep.")

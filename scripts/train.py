@@ -15,15 +15,13 @@ with name_extra():
 
     from keras_sgl0.experiments.devices import STRATEGIES
     from keras_sgl0.experiments.flags import (
-        LIST,
+        announce,
         define_callbacks,
         define_data_flags,
-        define_recipe_flags,
         recipe_from_flags,
         show,
-        start,
+        start_recipe,
     )
-    from keras_sgl0.experiments.recipe_list import recipe_list
     from keras_sgl0.experiments.run import run
     from keras_sgl0.experiments.run_folder import MODEL
     from keras_sgl0.experiments.trackers import callback_factories
@@ -48,12 +46,10 @@ flags.DEFINE_enum(
 
 def main(_):
     values = flags.FLAGS
-    if values.recipe == LIST:
-        print(recipe_list())
-        return
     data = {"data_dir": values.data_dir, "download": values.download}
     recipe, name = recipe_from_flags(values)
     workdir = os.path.expanduser(values.workdir or os.path.join("runs", name))
+    announce(f"{recipe.epochs} epochs of {recipe.dataset}; files in {workdir}")
     result = run(
         recipe,
         workdir,
@@ -70,5 +66,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    define_recipe_flags()
-    start(main, takes_words=False)
+    start_recipe(main)

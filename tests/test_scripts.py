@@ -145,6 +145,7 @@ def test_train_needs_no_arguments_but_fewer_epochs(digits):
     folder, process = digits
     assert process.returncode == 0, process.stderr
     workdir = folder / "runs" / "digits-0-epochs=1"
+    assert "1 epochs of digits; files in runs/digits-0-ep" in process.stderr
     assert {path.name for path in workdir.iterdir()} == {
         "recipe.json",
         "checkpoint.keras",
@@ -231,8 +232,9 @@ def test_help_explains_every_field(tmp_path):
         assert name in output
 
 
-def test_the_recipes_are_listed(tmp_path):
-    process = run_script(tmp_path, "train.py", "--recipe=list")
+@pytest.mark.parametrize("script", ["train.py", "search.py"])
+def test_the_recipes_are_listed(tmp_path, script):
+    process = run_script(tmp_path, script, "--recipe=list")
     assert process.returncode == 0, process.stderr
     rows = [line.split() for line in process.stdout.splitlines()]
     rows = {row[0]: row[1:] for row in rows if row and row[0] in RECIPES}
@@ -249,7 +251,9 @@ def test_the_recipes_are_listed(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "messages"),
     [
-        (["--recipe=cifar"], ["--recipe=cifar", "mnist_sgl0"]),
+        (["--recipe=cifar"], ["recipe='cifar'", "'mnist_sgl0'"]),
+        (["--recipe=digit"], ["Expected 'digits' or another. Received"]),
+        (["--factr=1"], ["train.py: Unknown command line flag 'factr'. Did"]),
         (["--beta_ratio=-1"], ["`beta_ratio`", "beta_ratio=-1.0"]),
         (["--strategy=multi_worker"], ["variable TF_CONFIG", "TF_CONFIG=''"]),
         (["digits"], ["Unexpected arguments: ['digits']"]),
@@ -265,6 +269,8 @@ def test_the_recipes_are_listed(tmp_path):
     ],
     ids=[
         "recipe",
+        "nearly",
+        "flag",
         "beta",
         "strategy",
         "positional",
@@ -386,8 +392,9 @@ def test_shrink_prints_one_table(digits, shrunk):
             "file that exists. Received: model='nowhere.keras'",
         ),
         (["--model=x", "y"], "Unexpected arguments: ['y']"),
+        ([], "shrink.py: --model is missing"),
     ],
-    ids=["file", "positional"],
+    ids=["file", "positional", "missing"],
 )
 def test_shrink_refuses(tmp_path, arguments, message):
     process = run_script(tmp_path, "shrink.py", *arguments)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -10,20 +11,25 @@ import rich
 
 from keras_sgl0.experiments.overrides import run_name, with_settings
 from keras_sgl0.experiments.recipe import Recipe
+from keras_sgl0.experiments.recipe_list import recipe_list
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.utils.extras import name_extra
 from keras_sgl0.utils.tables import Report
-from keras_sgl0.utils.validation import InputError, RunError
+from keras_sgl0.utils.validation import InputError, RunError, choice
 
 with name_extra():
-    from absl import app, flags
+    from absl import app, flags, logging
 
 # So the flags count as those of the script that calls a function of this
 # module, and its --help lists them.
 flags.disclaim_key_flags()
 
 # In place of a recipe's name it asks for the table of `recipe_list`.
-LIST = "list"
+_LIST = "list"
+# What absl says of a flag that has to be given.
+_MISSING = re.compile(
+    r"flag --(\w+)=None: Flag --\w+ must have a value other than None\."
+)
 # The function for the type of a field; all other types are given as text.
 _DEFINE: dict[object, Callable] = {
     int: flags.DEFINE_integer,
@@ -44,20 +50,55 @@ def start(main: Callable[[list[str]], None], takes_words: bool = True) -> None:
         >>> if __name__ == "__main__":
         ...     start(main)
     """
+    script = pathlib.Path(sys.argv[0]).name
+    # Of each export TensorFlow says much that is not for users.
+    logging.set_verbosity(logging.WARNING)
+
+    def parse(argv):
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as problem:
+            text = _MISSING.sub(r"--\1 is missing", str(problem).strip())
+            text = text.replace("\n", ", ")
+            sys.exit(f"{script}: {text}\nRun {script} --help for all flags.")
 
     def run(argv):
-        script, *words = argv
+        words = argv[1:]
         if words and not takes_words:
-            raise app.UsageError(f"Unexpected arguments: {words}")
+            sys.exit(
+                f"{script}: Unexpected arguments: {words}. Give flags, as in "
+                "--name=value."
+            )
         try:
             main(words)
         except (InputError, RunError) as problem:
-            sys.exit(f"{pathlib.Path(script).name}: {problem}")
+            sys.exit(f"{script}: {problem}")
 
-    app.run(run)
+    app.run(run, flags_parser=parse)
 
 
-def show(report: Report) -> None:
+def start_recipe(main: Callable[[list[str]], None]) -> None:
+    """Runs a script on a recipe, or prints the list of recipes.
+
+    Args:
+        main: As for `start`. It may use `recipe_from_flags`.
+
+    Example:
+        >>> if __name__ == "__main__":
+        ...     start_recipe(main)
+    """
+    define_recipe_flags()
+
+    def list_or_run(words):
+        if flags.FLAGS.recipe == _LIST:
+            show(recipe_list())
+        else:
+            main(words)
+
+    start(list_or_run, takes_words=False)
+
+
+def show(report: Report | str) -> None:
     """Prints a report, with colours where the terminal has them.
 
     Args:
@@ -65,6 +106,15 @@ def show(report: Report) -> None:
     """
     # Neither broken nor cut at 80 columns where there is no terminal.
     rich.get_console().print(report, soft_wrap=True)
+
+
+def announce(text: str) -> None:
+    """Prints what is about to happen, beside the results.
+
+    Args:
+        text: A line.
+    """
+    sys.stderr.write(f" {text}\n")
 
 
 def define_data_dir() -> None:
@@ -103,12 +153,7 @@ def define_recipe_flags() -> None:
         "recipe",
         "digits",
         "Recipe to start from; the flags of its settings override it. "
-        f"--recipe={LIST} prints a table of all. One of: {', '.join(RECIPES)}.",
-    )
-    flags.register_validator(
-        "recipe",
-        [LIST, *RECIPES].__contains__,
-        f"expected {LIST}, or one of: {', '.join(RECIPES)}",
+        f"--recipe={_LIST} prints a table. One of: {', '.join(RECIPES)}.",
     )
     types = typing.get_type_hints(Recipe)
     for field in dataclasses.fields(Recipe):
@@ -128,9 +173,10 @@ def recipe_from_flags(values: Mapping[str, flags.Flag]) -> tuple[Recipe, str]:
         values: The flags by name, `flags.FLAGS`.
 
     Raises:
-        ValueError: If a setting is out of range or unused.
+        ValueError: If there is no such recipe, or if a setting is out of range
+            or unused.
     """
-    base = str(values["recipe"].value)
+    base = choice("recipe", values["recipe"].value, tuple(RECIPES))
     overrides = {
         field.name: values[field.name].value
         for field in dataclasses.fields(Recipe)

@@ -1,5 +1,6 @@
 """Argument checks, worded the way Keras words them."""
 
+import difflib
 import math
 import numbers
 import os
@@ -8,6 +9,9 @@ from typing import Any
 
 import keras
 import numpy as np
+
+# Of more names than this, a message gives the closest instead of all.
+_MANY = 12
 
 
 class InputError(ValueError):
@@ -271,17 +275,17 @@ def choice(name: str, value: Any, known: tuple[str, ...]) -> str:
         known: The names there are.
 
     Raises:
-        ValueError: If `value` is none of them; the message lists them.
+        ValueError: If `value` is none of them; the message lists them, or of
+            many names the one that is meant.
 
     Example:
         >>> choice("refresh", "step", ("step", "batch"))
         'step'
     """
-    names = ", ".join(repr(k) for k in known)
-    require(
-        isinstance(value, str) and value in known,
-        name,
-        f"one of {names}",
-        value,
-    )
+    is_known = isinstance(value, str) and value in known
+    expected = f"one of {', '.join(repr(k) for k in known)}"
+    if isinstance(value, str) and len(known) > _MANY:
+        close = difflib.get_close_matches(value, known, 1)
+        expected = f"{close[0]!r} or another" if close else expected
+    require(is_known, name, expected, value)
     return value
