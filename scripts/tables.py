@@ -23,7 +23,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [
     _ROOT / "README.md",
     _ROOT / "docs" / "results.md",
-    _ROOT / "docs" / "guides" / "which_method.md",
+    *sorted((_ROOT / "docs" / "guides").glob("*.md")),
 ]
 
 

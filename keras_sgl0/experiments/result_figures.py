@@ -4,12 +4,24 @@ import json
 import pathlib
 import re
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 from keras_sgl0.utils.validation import InputError
 
 _MARKED = re.compile(r"<!--=(.*?)-->(.*?)<!--/-->", re.DOTALL)
-_FIELD = re.compile(r"([A-Za-z_][\w.]*)@((?:[^\s()*+,{}]|\{[^}]*\})+)")
+# A field of a file or several, by itself or in the parentheses of a function.
+_FIELD = re.compile(
+    r"(?:\b(?P<of>max|min|stdev)\(\s*)?"
+    r"(?P<field>[A-Za-z_][\w.]*)@(?P<path>(?:[^\s()*+,{}]|\{[^}]*\})+)"
+    r"(?(of)\s*\))"
+)
+_FUNCTIONS: dict[str | None, Callable[[list[float]], float]] = {
+    None: statistics.fmean,
+    "max": max,
+    "min": min,
+    "stdev": statistics.stdev,
+}
 _BRACES = re.compile(r"(.*)\{([^}]*)\}(.*)")
 _ARITHMETIC = re.compile(r"[\d.\s+\-*/()e]+")
 _NUMBER = re.compile(
@@ -24,9 +36,10 @@ def fill_figures(text: str, folder: pathlib.Path) -> str:
     it: `<!--= test_error@results/plain-0/ -->11.84<!--/-->`. It names a field
     of a JSON file: `test_error` of `result.json` in this folder. Fields in
     fields have dots, `shrunk.macs`; entries of a list their number. Of several
-    files, `plain-{0,1,2}/`, it is the mean. Marks may reckon with numbers,
-    `+`, `-`, `*`, `/` and parentheses. The figure keeps its number of decimals
-    and its commas, and a leading zero if it has one.
+    files, `plain-{0,1,2}/`, it is the mean; `max(...)`, `min(...)` and
+    `stdev(...)` of such a field are what they say. Marks may reckon with
+    numbers, `+`, `-`, `*`, `/` and parentheses. The figure keeps its number of
+    decimals and its commas, and a leading zero if it has one.
 
     Args:
         text: The text.
@@ -51,7 +64,7 @@ def fill_figures(text: str, folder: pathlib.Path) -> str:
 def _value(mark: str, folder: pathlib.Path) -> float:
     """Returns what a mark stands for."""
     numbers = _FIELD.sub(
-        lambda found: f"({_mean(found[1], found[2], folder, mark)!r})", mark
+        lambda found: f"({_measured(found, folder, mark)!r})", mark
     )
     if _FIELD.search(mark) and _ARITHMETIC.fullmatch(numbers):
         try:
@@ -66,13 +79,31 @@ def _value(mark: str, folder: pathlib.Path) -> float:
     )
 
 
-def _mean(field: str, path: str, folder: pathlib.Path, mark: str) -> float:
-    """Returns a field of a file, or its mean over several."""
-    paths = [path]
-    if braces := _BRACES.fullmatch(path):
-        before, each, after = braces.groups()
-        paths = [f"{before}{one}{after}" for one in each.split(",")]
-    return statistics.fmean(_read(field, folder / one, mark) for one in paths)
+def _measured(found: re.Match, folder: pathlib.Path, mark: str) -> float:
+    """Returns a field of a file, or a mean or the like over several."""
+    values = [
+        _read(found["field"], folder / path, mark)
+        for path in _paths(found["path"])
+    ]
+    try:
+        return _FUNCTIONS[found["of"]](values)
+    except statistics.StatisticsError as problem:
+        raise InputError(
+            f"The figure {mark!r} cannot be filled in: {problem}."
+        ) from problem
+
+
+def _paths(path: str) -> list[str]:
+    """Returns the paths that one with braces stands for."""
+    braces = _BRACES.fullmatch(path)
+    if braces is None:
+        return [path]
+    before, each, after = braces.groups()
+    return [
+        one
+        for choice in each.split(",")
+        for one in _paths(f"{before}{choice}{after}")
+    ]
 
 
 def _read(field: str, path: pathlib.Path, mark: str) -> float:

@@ -24,7 +24,7 @@ RESULTS = ROOT / "docs" / "results"
 PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "results.md",
-    ROOT / "docs" / "guides" / "which_method.md",
+    *sorted((ROOT / "docs" / "guides").glob("*.md")),
 ]
 LINK = re.compile(r"\]\(((?:docs/|\.\./)?results/[^)]+)/\) ?")
 
