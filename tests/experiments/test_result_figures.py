@@ -23,7 +23,7 @@ def folder(tmp_path):
         ("test_error@run-{0,1}/", "9.9", "11.2"),
         ("test_error@{run,run}-{0,1}/", "9.99", "11.25"),
         ("stdev(test_error@run-{0,1}/)", ".99", "1.77"),
-        ("100 * max(test_error@run-{0,1}/)", "9", "1250"),
+        ("100 * max(test_error@run-{0,1}/)", "9", "1,250"),
         ("1 + min( test_error@run-{0,1}/ )\n", "9", "11"),
         ("test_error@run-1/ - test_error@run-0/", ".1", "2.5"),
         ("test_error@run-0/ - test_error@run-1/", "+.1", "-2.5"),
