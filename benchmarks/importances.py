@@ -17,7 +17,7 @@ from absl import flags
 
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments.choices import AUGMENTATIONS
-from keras_sgl0.experiments.flags import define_data_dir, start
+from keras_sgl0.experiments.flags import define_data_dir, define_pixels, start
 from keras_sgl0.experiments.importance_rows import COLUMNS, ROWS
 from keras_sgl0.experiments.importances import Comparison
 from keras_sgl0.utils.validation import InputError, require
@@ -25,7 +25,7 @@ from keras_sgl0.utils.validation import InputError, require
 flags.DEFINE_string("model", None, "The .keras file.", required=True)
 flags.DEFINE_string("dataset", None, "Data set.", required=True)
 define_data_dir()
-flags.DEFINE_bool("normalize", False, "Normalize it, as in training.")
+define_pixels()
 flags.DEFINE_enum("augment", "none", AUGMENTATIONS, "How to augment it.")
 flags.DEFINE_float("validation", 0.1, "Share of the images to hold out.")
 flags.DEFINE_float("macs", 0.5, "Share of the multiply-adds to keep.")
@@ -46,7 +46,7 @@ def main(_):
     data = datasets.load(values.dataset, values.data_dir)
     comparison = Comparison(
         model,
-        data.normalized() if values.normalize else data,
+        data.with_pixels(values.pixels),
         values.macs,
         values.epochs,
         values.validation,

@@ -16,6 +16,7 @@ with name_extra():
     from keras_sgl0.experiments.flags import (
         announce,
         define_data_dir,
+        define_pixels,
         start,
     )
 
@@ -28,7 +29,7 @@ flags.DEFINE_string(
     required=True,
 )
 define_data_dir()
-flags.DEFINE_bool("normalize", False, "Normalize it, as in training.")
+define_pixels()
 flags.DEFINE_enum("augment", "none", AUGMENTATIONS, "How to augment it.")
 flags.DEFINE_float("validation", 0.1, "Share of the images to hold out.")
 BUDGETS = {
@@ -75,7 +76,7 @@ def main(_):
         values.output,
         values.dataset,
         data_dir=values.data_dir,
-        normalize=values.normalize,
+        pixels=values.pixels,
         augment=values.augment,
         validation=values.validation,
         verbose=1 if sys.stdout.isatty() else 2,

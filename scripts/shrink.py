@@ -12,6 +12,7 @@ with name_extra():
     from keras_sgl0.experiments.flags import (
         announce,
         define_data_dir,
+        define_pixels,
         start,
     )
     from keras_sgl0.experiments.shrink_file import shrink_file
@@ -40,7 +41,7 @@ flags.DEFINE_string(
     None,
     "Data set of the test error: a name, or a folder with one folder a class.",
 )
-flags.DEFINE_bool("normalize", False, "Normalize it, as in training.")
+define_pixels()
 define_data_dir()
 flags.DEFINE_multi_integer(
     "batch_size", [1, 128], "Batch sizes to time.", lower_bound=1
@@ -62,7 +63,7 @@ def main(_):
         formats=values.format,
         dataset=values.dataset,
         data_dir=values.data_dir,
-        normalize=values.normalize,
+        pixels=values.pixels,
         batch_sizes=values.batch_size,
         rounds=values.rounds,
     )

@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 from processes import run_program
 
@@ -425,8 +427,33 @@ def test_compress_meets_its_budget(digits):
     assert report["macs_after"] <= 0.3 * report["macs"]
     assert report["settings"]["importance"] == "l2"
     assert content["dataset"] == "digits"
+    assert content["pixels"] == "unit"
     after = f"{content['test_error_after']:.2f} % after"
     assert after in process.stdout
+
+
+def test_compress_refuses_pixels_that_a_model_cannot_have_seen(tmp_path):
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.Dense(10)
+    model = keras.Sequential(
+        [keras.Input((28, 28, 1)), keras.layers.Flatten(), layer]
+    )
+    kernel = np.zeros((784, 10), "float32")
+    layer.set_weights([kernel, np.arange(10.0)])  # always a nine
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.save(tmp_path / "model.keras")
+    process = run_script(
+        tmp_path,
+        "compress.py",
+        "--model=model.keras",
+        "--dataset=digits",
+        "--macs=.5",
+        "--pixels=bytes",
+    )
+    assert process.returncode != 0
+    assert "argument `pixels`" in process.stderr
+    assert "no better than always the most frequent class" in process.stderr
+    assert not (tmp_path / "compressed").exists()
 
 
 @pytest.mark.parametrize(

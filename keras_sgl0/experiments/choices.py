@@ -1,4 +1,4 @@
-"""The names of data sets and augmentations.
+"""The names of data sets, augmentations and ranges of pixels.
 
 They are not in `datasets`, which needs TensorFlow; recipes do not.
 """
@@ -17,6 +17,8 @@ DATASETS = (
     "tiny_imagenet",
 )
 AUGMENTATIONS = ("none", "crop", "crop_flip")
+# What a model takes for a pixel, see `Dataset.with_pixels`.
+PIXELS = ("unit", "symmetric", "bytes", "normalized")
 
 
 def data_set(name: str, value: object) -> str:

@@ -5,9 +5,11 @@ import json
 import os
 
 import keras
+import numpy as np
 
 from keras_sgl0.compression import compress
 from keras_sgl0.experiments import datasets
+from keras_sgl0.experiments.choices import PIXELS
 from keras_sgl0.experiments.run import percent_wrong
 from keras_sgl0.experiments.versions import versions
 from keras_sgl0.utils.validation import require
@@ -24,6 +26,7 @@ class CompressResult:
         test_error: The test error of the original in percent.
         test_error_after: That of the smaller model.
         dataset: The data set.
+        pixels: What the model takes, as for `Dataset.with_pixels`.
         validation: The share of the training images that was held out.
         augment: How training images were augmented.
         versions: The versions of what it was made with.
@@ -33,6 +36,7 @@ class CompressResult:
     test_error: float
     test_error_after: float
     dataset: str
+    pixels: str
     validation: float
     augment: str
     versions: dict
@@ -48,7 +52,7 @@ def compress_file(
     dataset: str,
     *,
     data_dir: str | None = None,
-    normalize: bool = False,
+    pixels: str = "unit",
     augment: str = "none",
     validation: float = 0.1,
     batch_size: int = 128,
@@ -70,7 +74,7 @@ def compress_file(
         dataset: The data set: a name, or a folder with one folder a class, as
             for `datasets.load`.
         data_dir: The folder of the data set, as for `datasets.load`.
-        normalize: Whether the model was trained on normalized images.
+        pixels: What the model takes, as for `Dataset.with_pixels`.
         augment: How to augment the training images, as in `train_batches`.
         validation: The share of the training images to hold out.
         batch_size: The number of images in a batch.
@@ -81,7 +85,9 @@ def compress_file(
         The report as text.
 
     Raises:
-        ValueError: If there is no such file or data set, and as in `compress`.
+        ValueError: If there is no such file or data set, if the model is no
+            better than chance, so that it was trained on other pixels or
+            another data set, and as in `compress`.
 
     Example:
         >>> text = compress_file(
@@ -100,10 +106,9 @@ def compress_file(
     require(model.compiled, "model", "a file with a compiled model", path)
     # Keras knows of the accuracy that it should be high.
     model.compile(model.optimizer, model.loss, metrics=["accuracy"])
-    data = datasets.load(dataset, data_dir)
-    if normalize:
-        data = data.normalized()
+    data = datasets.load(dataset, data_dir).with_pixels(pixels)
     held_out = data.held_out(validation)
+    _require_better_than_chance(model, held_out, pixels)
     small, report = compress(
         model,
         held_out.epoch_batches(batch_size, seed, augment),
@@ -119,6 +124,7 @@ def compress_file(
         test_error=percent_wrong(model, test),
         test_error_after=percent_wrong(small, test),
         dataset=dataset,
+        pixels=pixels,
         validation=validation,
         augment=augment,
         versions=versions(),
@@ -129,4 +135,18 @@ def compress_file(
     return (
         f"{report}\nTest error: {result.test_error:.2f} % before, "
         f"{result.test_error_after:.2f} % after. Files in {folder}."
+    )
+
+
+def _require_better_than_chance(model, data, pixels):
+    """Raises where a model cannot have been trained on such data."""
+    error = percent_wrong(model, data.test_batches())
+    most_frequent = np.bincount(data.test[1]).max() / len(data.test[1])
+    require(
+        error < 100 * (1 - most_frequent),
+        "pixels",
+        f"one of {', '.join(PIXELS)} on which the model was trained. On held-"
+        f"out images {error:.1f} % of its answers are wrong, which is no "
+        "better than always the most frequent class",
+        pixels,
     )

@@ -10,6 +10,7 @@ from keras_sgl0.experiments.augmentation import draw_moves, moved
 from keras_sgl0.experiments.choices import (
     AUGMENTATIONS,
     DATASETS,
+    PIXELS,
     data_set,
 )
 from keras_sgl0.utils.extras import name_extra
@@ -23,6 +24,9 @@ from keras_sgl0.utils.validation import (
 
 with name_extra():
     import tensorflow as tf
+
+# The mean and the deviation with which pixels in [0, 1] get a range.
+_RANGES = {"unit": (0.0, 1.0), "symmetric": (0.5, 0.5), "bytes": (0.0, 1 / 255)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +71,22 @@ class Dataset:
             mean=tuple(mean.tolist()),
             stddev=tuple(np.sqrt(variance).tolist()),
         )
+
+    def with_pixels(self, pixels: str) -> "Dataset":
+        """Returns the data set with pixels as a model wants them.
+
+        Args:
+            pixels: `"unit"` for values from 0 to 1, `"symmetric"` from -1 to
+                1, `"bytes"` from 0 to 255, and `"normalized"` as by
+                `normalized`.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        if choice("pixels", pixels, PIXELS) == "normalized":
+            return self.normalized()
+        mean, stddev = _RANGES[pixels]
+        return dataclasses.replace(self, mean=(mean,), stddev=(stddev,))
 
     def held_out(self, share: float) -> "Dataset":
         """Returns the data set with held-out training images as test set.
@@ -157,7 +177,7 @@ class Dataset:
 
         Returns:
             Batches of float32 images and labels. Images are in [0, 1] unless
-            the data set is normalized.
+            the data set is normalized or has other pixels.
 
         Raises:
             ValueError: If `batch_size` is not positive or `augment` unknown.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 import rich
 
+from keras_sgl0.experiments.choices import PIXELS
 from keras_sgl0.experiments.overrides import run_name, with_settings
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_list import recipe_list
@@ -124,6 +125,18 @@ def define_data_dir() -> None:
         None,
         "Folder of tensorflow-datasets (default: its own default), or of Tiny "
         "ImageNet.",
+    )
+
+
+def define_pixels() -> None:
+    """Defines `--pixels`."""
+    flags.DEFINE_enum(
+        "pixels",
+        PIXELS[0],
+        PIXELS,
+        "What the model takes for a pixel: a value from 0 to 1 (unit), -1 to 1 "
+        "(symmetric) or 0 to 255 (bytes), or normalized as by train.py "
+        "--normalize.",
     )
 
 

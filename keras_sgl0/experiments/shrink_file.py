@@ -26,7 +26,7 @@ def shrink_file(
     formats: Sequence[str] = ("keras", "litert"),
     dataset: str | None = None,
     data_dir: str | None = None,
-    normalize: bool = False,
+    pixels: str = "unit",
     batch_sizes: Sequence[int] = (1, 128),
     rounds: int = 500,
 ) -> str:
@@ -46,7 +46,7 @@ def shrink_file(
             as for `datasets.load`; `None` for none. It needs the extra
             `experiments`.
         data_dir: The folder of the data set, as for `datasets.load`.
-        normalize: Whether the model was trained on normalized images.
+        pixels: What the model takes, as for `Dataset.with_pixels`.
         batch_sizes: The batch sizes to measure the latency at.
         rounds: How often each model is timed.
 
@@ -67,7 +67,7 @@ def shrink_file(
         "a .keras file that exists",
         path,
     )
-    error = _test_error(dataset, data_dir, normalize) if dataset else None
+    error = _test_error(dataset, data_dir, pixels) if dataset else None
     model = keras.saving.load_model(path, compile=False)
     apply_threshold(model, tolerance)
     small, report = shrink(
@@ -102,15 +102,13 @@ def shrink_file(
 
 
 def _test_error(
-    name: str, data_dir: str | None, normalize: bool
+    name: str, data_dir: str | None, pixels: str
 ) -> Callable[[keras.Model], float]:
     # Here, since these need TensorFlow and the rest does not.
     from keras_sgl0.experiments import datasets
     from keras_sgl0.experiments.run import percent_wrong
 
-    dataset = datasets.load(name, data_dir)
-    if normalize:
-        dataset = dataset.normalized()
+    dataset = datasets.load(name, data_dir).with_pixels(pixels)
     return functools.partial(percent_wrong, batches=dataset.test_batches())
 
 

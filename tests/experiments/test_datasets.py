@@ -200,6 +200,30 @@ def test_normalized_images_have_mean_0_and_stddev_1(digits):
     assert (digits.mean, digits.stddev) == ((0.0,), (1.0,))
 
 
+@pytest.mark.parametrize(
+    "pixels, low, high",
+    [("unit", 0, 1), ("symmetric", -1, 1), ("bytes", 0, 255)],
+)
+def test_pixels_have_the_range_that_a_model_wants(digits, pixels, low, high):
+    found = digits.normalized().with_pixels(pixels)
+    ((images, _),) = found.test_batches(1000).as_numpy_iterator()
+    raw = digits.test[0]
+    assert images.dtype == "float32"
+    np.testing.assert_allclose(
+        images, low + (high - low) * (raw / 255), atol=1e-4
+    )
+    moved, _ = next(
+        found.train_batches(8, 1, 0, augment="crop").as_numpy_iterator()
+    )
+    assert moved.min() == pytest.approx(low)
+
+
+def test_pixels_may_be_normalized(digits):
+    assert digits.with_pixels("normalized").mean == digits.normalized().mean
+    with pytest.raises(ValueError, match="pixels"):
+        digits.with_pixels("float")
+
+
 def test_test_images_are_normalized_as_the_training_images(digits):
     normalized = digits.normalized()
     ((images, _),) = normalized.test_batches(1000).as_numpy_iterator()
