@@ -1,5 +1,6 @@
 """Fills in tables of runs and figures in Markdown pages from result files."""
 
+import json
 import os
 import pathlib
 import re
@@ -20,9 +21,9 @@ _T = TypeVar("_T")
 _BAR = re.compile(r"(?<!\\)\|")
 _LINK = re.compile(r"\[[^]]+\]\(([^)]+)\)")
 _LINKS = re.compile(rf"{_LINK.pattern}( {_LINK.pattern})*")
-# The headers of the column with the links, the last one: of a table of runs,
-# and of a comparison of importances.
-LINKS, CUT_LINKS = "run", "cut"
+# The headers of the column with the links, the last one: of a table of runs, of
+# a comparison of importances, and of files of other figures.
+LINKS, CUT_LINKS, FILE_LINKS = "run", "cut", "files"
 
 
 def _measured(numbers):
@@ -157,6 +158,49 @@ CUT_COLUMNS = {
 }
 
 
+def _number(key, digits=0):
+    """Returns a column of the field of a file, or of a field in a field."""
+
+    def number(file):
+        for part in key.split("."):
+            file = file[part]
+        return file
+
+    def cell(files):
+        numbers = list(map(number, files))
+        if not digits:
+            return f"{statistics.mean(numbers):,.0f}"
+        return mean_and_deviation(numbers, digits)
+
+    return cell
+
+
+def _channels(files):
+    """Returns the channels of each layer that are left, for one network."""
+    (file,) = files
+    left = file.get("channels") or [
+        family["structures_after"] for family in file["report"]["families"]
+    ]
+    return "-".join(map(str, left))
+
+
+# The same for other files: of `benchmarks/transformers.py` and `frontier.py`,
+# and of `scripts/compress.py`.
+FILE_COLUMNS = {
+    "multiply-adds": _number("macs"),
+    "parameters": _number("parameters"),
+    "weights": _number("weights"),
+    "error": _number("error", digits=2),
+    "loss, nats a character": _number("loss", digits=3),
+    "accuracy": _number("accuracy", digits=3),
+    "multiply-adds left": _number("report.macs_after"),
+    "parameters left": _number("report.parameters_after"),
+    "channels": _channels,
+    "test error before": _number("test_error", digits=2),
+    "after": _number("test_error_after", digits=2),
+}
+
+
 def _results(base: pathlib.Path, folders: list[str]) -> list:
     return [read_result(base / folder) for folder in folders]
 
@@ -165,9 +209,19 @@ def _rows(base: pathlib.Path, files: list[str]) -> list:
     return read_rows(base / file for file in files)
 
 
+def _files(base: pathlib.Path, files: list[str]) -> list:
+    try:
+        return [json.loads((base / file).read_text()) for file in files]
+    except (OSError, ValueError) as problem:
+        raise InputError(
+            f"A linked file cannot be read as JSON: {problem}"
+        ) from problem
+
+
 _KINDS: dict[str, tuple[dict, Callable]] = {
     LINKS: (COLUMNS, _results),
     CUT_LINKS: (CUT_COLUMNS, _rows),
+    FILE_LINKS: (FILE_COLUMNS, _files),
 }
 
 
@@ -178,7 +232,8 @@ def fill_page(page: str | os.PathLike) -> str:
     of a row links folders of runs, the columns named in `COLUMNS` are filled
     in from their result files, for several runs with the mean and the sample
     standard deviation. A table whose last column is named `cut` is filled in
-    alike, from files of a comparison of importances. Other columns, rows
+    alike, from files of a comparison of importances, and one named `files` from
+    JSON files of benchmarks and of `compress`. Other columns, rows
     without a link (published figures) and the rest of the page are unchanged,
     but for figures that are marked, see `fill_figures`.
 

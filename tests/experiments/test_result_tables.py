@@ -8,7 +8,14 @@ import pytest
 from test_scripts import run_script
 
 from keras_sgl0.experiments.recipes import RECIPES
-from keras_sgl0.experiments.result_tables import COLUMNS, fill_page
+from keras_sgl0.experiments.result_tables import (
+    COLUMNS,
+    CUT_LINKS,
+    FILE_COLUMNS,
+    FILE_LINKS,
+    LINKS,
+    fill_page,
+)
 from keras_sgl0.experiments.results import (
     group,
     read_history,
@@ -43,6 +50,57 @@ def rows():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_tables_show_what_the_result_files_say(page):
     assert fill_page(page) == page.read_text()
+
+
+SECTION = re.compile(r"^## (.+)\n((?:(?!^## ).*\n)+)", re.MULTILINE)
+CODE = re.compile(r"^```.*?^```$|`[^`]*`", re.MULTILINE | re.DOTALL)
+MARKED = re.compile(r"<!--=.*?<!--/-->", re.DOTALL)
+# Four digits or more: fewer are often a setting as well.
+FIGURE = re.compile(
+    r"(?<![\w.,])(\d{1,3}(?:,\d{3})+|\d{2,}\.\d{2,})(?![\w,.]*\d)"
+)
+
+
+def sections():
+    text = (ROOT / "docs" / "results.md").read_text()
+    return [
+        pytest.param(*found, id=found[0]) for found in SECTION.findall(text)
+    ]
+
+
+@pytest.mark.parametrize(("title", "text"), sections())
+def test_a_section_takes_its_figures_from_files(title, text):
+    if "](results/" in text:
+        filled = any(
+            line.startswith("|") and f"| {kind} |" in line
+            for line in text.splitlines()
+            for kind in (LINKS, CUT_LINKS, FILE_LINKS)
+        )
+        assert filled or MARKED.search(text), f"{title}: nothing is filled in"
+
+
+@pytest.mark.parametrize(("title", "text"), sections())
+def test_text_that_repeats_a_figure_of_a_table_marks_it(title, text):
+    text = CODE.sub("", text)
+    lines = text.splitlines()
+    ours = {
+        figure
+        for line in lines
+        if line.startswith("|") and "](results/" in line
+        for figure in FIGURE.findall(line)
+    }
+    prose = "\n".join(line for line in lines if not line.startswith("|"))
+    bare = set(FIGURE.findall(MARKED.sub("", prose)))
+    assert not ours & bare, "see `fill_figures` for how a figure is marked"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_line_of_a_mark_ends_its_paragraph(page):
+    """A line that begins with a comment or a bullet starts a new block."""
+    text = page.read_text()
+    assert not re.findall(r"^ *<!--[=/].*", text, re.MULTILINE)
+    for mark in MARKED.findall(text):
+        assert not re.findall(r"^ *[-+*] .*", mark, re.MULTILINE)
 
 
 def test_every_committed_run_is_shown_somewhere():
@@ -161,6 +219,83 @@ def test_a_cell_of_one_run_and_of_three(folder, column, one, three):
 def test_expected_densities(folder, run, cell):
     shown = table(folder, "expected density | run", f"| | [r]({run}/) |")
     assert shown == f"| {cell} | [r]({run}/) |"
+
+
+@pytest.fixture
+def files(tmp_path):
+    for seed, loss in enumerate((1.25, 1.75)):
+        families = [{"structures_after": 4}, {"structures_after": 50 + seed}]
+        content = {
+            "macs": 26_198_016,
+            "parameters": 1000 + seed,
+            "weights": 900,
+            "error": 0.654,
+            "loss": loss,
+            "accuracy": 0.675,
+            "test_error": 2.0,
+            "test_error_after": 1.5,
+            "report": {
+                "macs_after": 308_364,
+                "parameters_after": 42_725,
+                "families": families,
+            },
+        }
+        (tmp_path / f"{seed}.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+OF_FILES = {
+    "multiply-adds": "26,198,016",
+    "parameters": "1,000",
+    "weights": "900",
+    "error": "0.65",
+    "loss, nats a character": "1.250",
+    "accuracy": "0.675",
+    "multiply-adds left": "308,364",
+    "parameters left": "42,725",
+    "channels": "4-50",
+    "test error before": "2.00",
+    "after": "1.50",
+}
+
+
+def test_a_row_of_a_file(files):
+    assert OF_FILES.keys() == FILE_COLUMNS.keys()
+    header = " | ".join(OF_FILES)
+    shown = table(
+        files, f"{header} | files", f"{'| ? ' * len(OF_FILES)}| [0](0.json) |"
+    )
+    assert shown == f"| {' | '.join(OF_FILES.values())} | [0](0.json) |"
+
+
+def test_channels_of_a_benchmark(files):
+    (files / "c.json").write_text('{"channels": [3, 4, 50]}')
+    shown = table(files, "channels | files", "| ? | [c](c.json) |")
+    assert shown == "| 3-4-50 | [c](c.json) |"
+
+
+def test_a_row_of_two_files(files):
+    header = "accuracy | loss, nats a character | parameters | files"
+    links = "[0](0.json) [1](1.json)"
+    shown = table(files, header, f"| ? | ? | ? | {links} |")
+    assert shown == f"| .675 ± .000 | 1.500 ± .354 | 1,000 | {links} |"
+
+
+@pytest.mark.parametrize(
+    ("column", "link", "words"),
+    [
+        ("loss, nats a character", "[2](2.json)", "cannot be read as JSON"),
+        ("loss, nats a character", "[a](a.json)", "cannot be read as JSON"),
+        ("multiply-adds", "[b](b.json)", "cannot be filled in"),
+        ("channels", "[0](0.json) [1](1.json)", "cannot be filled in"),
+    ],
+    ids=["no file", "no JSON", "no figure", "two networks"],
+)
+def test_files_that_cannot_be_shown(files, column, link, words):
+    (files / "a.json").write_text("{")
+    (files / "b.json").write_text("{}")
+    with pytest.raises(ValueError, match=words):
+        table(files, f"{column} | files", f"| ? | {link} |")
 
 
 def test_validation_errors_are_no_test_errors(folder):
