@@ -123,7 +123,7 @@ def _ends(graph, forward: bool) -> set:
         near, far = node.inputs, node.outputs
         if not forward:
             near, far = far, near
-        if not touched.intersection(near):
+        if not touched.intersection(near) or node.type == "ZerosLike":
             continue
         # A mask is no channel: it is made of inputs, and is no float.
         far = [x for x in far if keras.backend.is_float_dtype(x.spec.dtype)]

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from helpers import layers_of
 from keras import layers, ops
+from random_blocks import KINDS, KINDS_OF_STEPS, OwnWeights
 from random_views import RandomViews
 
 ACTIVATIONS = (None, "relu", "tanh", "sigmoid", "gelu", "softsign", "elu")
@@ -126,6 +127,7 @@ class RandomGraph:
         kinds += [self._merge] * 2 + [self._concatenate, self._residual]
         kinds += [self._shared, self._inner, self._excite, self._rare]
         kinds += [RandomViews(self.rng, self.axis, self.kernel)] * 2
+        kinds.append(self._own_weights)
         if self.rank in (3, 4) and not self.first:
             kinds += [self._recurrent, self._attention, self._einsum]
         if self.rank == 3 and not self.first:
@@ -262,6 +264,14 @@ class RandomGraph:
             self.pool = [inputs, y]
         self.pool = outer
         return keras.Model(inputs, y)
+
+    def _own_weights(self, x):
+        """Returns what a block with a weight of its own makes of a tensor."""
+        steps = self.rank == 3 and not self.first and x.shape[1] is not None
+        kind = self._one(KINDS + KINDS_OF_STEPS * steps)
+        if kind == "places" and None in x.shape[1:]:
+            kind = "scalar"
+        return OwnWeights(self.kernel(x), kind, self.axis)(x)
 
     def _excite(self, x):
         if self.rank == 2:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sgl0.network.calls import Call, calls_behind
 from keras_sgl0.network.guards import NotTraced
 
 # Calls of them may have a constant with one row for all examples.
@@ -18,22 +19,8 @@ _BROADCASTING = (
     "Add And Divide Equal Greater GreaterEqual Less LessEqual LogicalAnd "
     "LogicalOr Maximum Minimum Multiply NotEqual Subtract TrueDivide Where"
 ).split()
-
-
-class Call(NamedTuple):
-    """One call of a layer or operation.
-
-    Args:
-        operation: The layer or operation.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        outputs: The symbolic tensors it returns, a flat list.
-    """
-
-    operation: keras.Operation
-    args: tuple
-    kwargs: dict
-    outputs: list[keras.KerasTensor]
+# Calls of them may repeat a row for each example.
+_REPEATING = {"Tile", "Repeat", "BroadcastTo"}
 
 
 class Recording(NamedTuple):
@@ -76,16 +63,69 @@ class Agreement:
     ):
         self._common: dict[int, keras.KerasTensor] = {}
         self._pair(first.given, second.given, given)
+        every = zip(given, first.given, second.given, strict=True)
+        # Given tensors with examples, and how many there are in both.
+        self._examples = [
+            (x, y.shape[0], z.shape[0])
+            for x, y, z in every
+            if x.shape[:1] == (None,) and not x.sparse
+        ]
         if len(first.calls) != len(second.calls):
             raise NotTraced(_MODE)
         pairs = zip(first.calls, second.calls, strict=True)
-        calls = [self._call(a, b) for a, b in pairs]
+        calls = [call for a, b in pairs for call in self._calls(a, b)]
         outputs = self._both(first.outputs, second.outputs, _MODE)
         self.recording = Recording(given, calls, outputs)
 
     def _pair(self, first, second, common):
         for x, y, z in zip(first, second, common, strict=True):
             self._common[id(x)] = self._common[id(y)] = z
+
+    def _calls(self, a: Call, b: Call) -> list[Call]:
+        """Returns the call that stands for two, or those that do."""
+        kinds = {type(call.operation).__name__ for call in (a, b)}
+        if len(kinds) == 1 and kinds <= _REPEATING:
+            repeated = self._repeated(a, b)
+            if repeated is not None:
+                return repeated
+        return [self._call(a, b)]
+
+    def _repeated(self, a: Call, b: Call) -> list[Call] | None:
+        """Returns calls that give one row to each example.
+
+        A zero for each example is taken off it, as the number of examples
+        stands in no call then.
+
+        Returns:
+            `None` if the calls do something else.
+        """
+        y, z = a.outputs[0], b.outputs[0]
+        like = self._with_examples(y.shape[0], z.shape[0])
+        if like is None or len(a.args) != 1:
+            return None
+        common = self._both(a.args[0], b.args[0], a.operation.name)
+        outer = len(y.shape) - len(common.shape)
+        if y.shape[1:] != z.shape[1:] or not (outer or common.shape[0] == 1):
+            return None
+        row, shape = common, (1, *y.shape[1:])
+        if row.shape != shape:
+            row = ops.reshape(row, (1,) * outer + row.shape)
+            repeats = [n // m for n, m in zip(shape, row.shape, strict=True)]
+            row = ops.tile(row, repeats) if set(repeats) > {1} else row
+        found = like_examples(row, like)
+        self._pair([y], [z], [found])
+        return calls_behind(found, {id(common), id(like)})
+
+    def _with_examples(self, first: int | None, second: int | None):
+        """Returns a given tensor of as many examples, `None` if none is."""
+        return next(
+            (
+                x
+                for x, *sizes in self._examples
+                if sizes == [first, second] and first != second
+            ),
+            None,
+        )
 
     def _call(self, a: Call, b: Call) -> Call:
         kwargs, others = a.kwargs, b.kwargs
@@ -161,6 +201,23 @@ class Agreement:
 
 
 _MODE = "what it does depends on `training` or on the batch size"
+
+
+def like_examples(row: keras.KerasTensor, x: keras.KerasTensor):
+    """Returns a row for each example.
+
+    Args:
+        row: The row, with a first axis of size 1.
+        x: A tensor of as many examples.
+    """
+    dtype = "int32" if row.dtype == "bool" else row.dtype
+    zero = ops.zeros_like(x, dtype=dtype)
+    if len(x.shape) > 1:
+        zero = ops.sum(zero, tuple(range(1, len(x.shape))), keepdims=True)
+    zero = ops.reshape(zero, (-1,) + (1,) * (len(row.shape) - 1))
+    # Keras on TensorFlow may take a sum with `(batch, 1, 1)` for a bias.
+    y = ops.subtract(row, zero)
+    return y if y.dtype == row.dtype else ops.cast(y, row.dtype)
 
 
 def _zip(a, b):

@@ -20,12 +20,15 @@ class Tensor:
             axes are counted with the last one running fastest.
         optional: Whether it is an input that may be left out.
         label: What its channels are if they are inside a call, such as heads.
+        unbatched: Whether it is the same for all examples, as a weight is, so
+            that its first axis is none of examples.
     """
 
     spec: keras.KerasTensor
     axes: tuple[int, ...] = (-1,)
     optional: bool = False
     label: str = ""
+    unbatched: bool = False
 
     def __post_init__(self):
         self.axes = tuple(sorted(a % max(self.rank, 1) for a in self.axes))
@@ -48,9 +51,16 @@ class Tensor:
     @property
     def sizes(self) -> tuple[int, ...]:
         """The sizes of its channel axes; 1 where it is unknown or no axis."""
-        return tuple(
-            (self.shape[a] or 1) if self.rank > 1 else 1 for a in self.axes
-        )
+        if self.rank < 2 - self.unbatched:
+            return (1,)
+        return tuple(self.shape[a] or 1 for a in self.axes)
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether it has channels, and it is known how many."""
+        if self.rank < 2:
+            return self.unbatched
+        return None not in [self.shape[axis] for axis in self.axes]
 
     @property
     def channels(self) -> int:
@@ -63,6 +73,8 @@ class Tensor:
         Args:
             values: The array.
         """
+        if self.rank == 0:
+            return np.reshape(values, (1, 1))
         places = range(-len(self.axes), 0)
         moved = np.moveaxis(np.asarray(values), self.axes, tuple(places))
         return moved.reshape(-1, self.channels)

@@ -47,6 +47,11 @@ class Watch(keras.StatelessScope):
         super().__init__(initialize_variables=False)
         self.touched: list[keras.Variable] = []
 
+    @property
+    def is_innermost(self) -> bool:
+        """Whether no shape is being found by a call of its own inside it."""
+        return global_state.get_global_attribute("stateless_scope") is self
+
     def get_current_value(self, variable):
         """Remembers a variable that is read; it has the value it has.
 

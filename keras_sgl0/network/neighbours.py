@@ -3,11 +3,10 @@
 import keras
 from keras import tree
 
-from keras_sgl0.network.agreement import Call
+from keras_sgl0.network.calls import Call, call_of
 from keras_sgl0.network.graph import Node, Tensor
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.specs import spec_of
-from keras_sgl0.network.tracing import call_of
 
 
 def readers(layer: keras.layers.Layer) -> list[keras.Operation]:

@@ -7,13 +7,13 @@ long as nothing in it depends on the numbers. The layer is as it was afterwards.
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import keras
 from keras import tree
 
-from keras_sgl0.network.agreement import Agreement, Call, Recording
+from keras_sgl0.network.agreement import Agreement, Recording
+from keras_sgl0.network.calls import Call, calls_behind
 from keras_sgl0.network.configs import has_config, has_own_config
 from keras_sgl0.network.guards import (
     CallFailed,
@@ -24,7 +24,7 @@ from keras_sgl0.network.guards import (
     uncounted_names,
 )
 from keras_sgl0.network.layer_table import all_layers, parts
-from keras_sgl0.network.own_tables import OwnTable
+from keras_sgl0.network.own_weights import OwnWeights, is_array
 from keras_sgl0.network.specs import (
     KNOWN,
     is_told_by_call,
@@ -32,7 +32,6 @@ from keras_sgl0.network.specs import (
     spec_of,
 )
 
-_INPUT = keras.layers.InputLayer
 _WHOLE: set[type] = set()
 # How what Keras puts around the error of a call begins.
 _AROUND = ("Exception encountered", "Could not automatically infer")
@@ -79,7 +78,7 @@ def record(
     args: tuple,
     kwargs: dict,
     training: bool | None = None,
-    tables: Sequence[OwnTable] = (),
+    weights: OwnWeights | None = None,
 ) -> Recording:
     """Returns what a layer does when it is called.
 
@@ -91,8 +90,9 @@ def record(
         training: The mode that the call is fixed to, `None` if it has that of
             the model. Then no call in the recording has a `training` that
             changes with the mode.
-        tables: Weights of the layer that count as layers in it. Their `rows`
-            come last in what the recording is given.
+        weights: The weights of the layer that count as layers in it. Their
+            `zero` comes last in what the recording is given. Without, the
+            layer may have none of its own.
 
     Raises:
         NotTraced: If the calls depend on numbers or on the mode, or if the
@@ -106,7 +106,18 @@ def record(
         raise NotTraced("it has an activity regularizer")
     modes = _MODES if training is None else (training, training)
     try:
-        return _in_both(layer, args, kwargs, modes, (None, None), tables)
+        return _recorded(layer, args, kwargs, modes, weights)
+    except CallFailed:
+        if weights is None or not weights.layers:
+            raise
+        # It may do with a weight what can be done with no tensor.
+        return _recorded(layer, args, kwargs, modes, None)
+
+
+def _recorded(layer, args, kwargs, modes, weights) -> Recording:
+    """Returns what a layer does, with any batch size or with some."""
+    try:
+        return _in_both(layer, args, kwargs, modes, (None, None), weights)
     except NotTraced as error:
         given = _given(args, kwargs)
         if all(x.shape[:1] != (None,) for x in given) or any(
@@ -117,35 +128,35 @@ def record(
         reason = str(error)
     try:
         try:
-            return _in_both(layer, args, kwargs, modes, _BATCHES, tables)
+            return _in_both(layer, args, kwargs, modes, _BATCHES, weights)
         except CallFailed:
             # There may have to be whole images. What the layer does with other
             # numbers of examples is not of interest, as it fails.
             batches = tuple(_WINDOWS * batch for batch in _BATCHES)
-            return _in_both(layer, args, kwargs, modes, batches, tables)
+            return _in_both(layer, args, kwargs, modes, batches, weights)
     except NotTraced as error:
         if any(None in x.shape[1:] for x in given):
             reason = f"{reason} (sizes of its inputs are not known)"
         else:
             reason = str(error)
-        raise NotTraced(reason) from error
+        raise type(error)(reason) from error
 
 
-def _in_both(layer, args, kwargs, modes, batches, tables) -> Recording:
+def _in_both(layer, args, kwargs, modes, batches, weights) -> Recording:
     """Returns what a layer does in two modes and with two batch sizes."""
     if modes[0] == modes[1] and batches[0] == batches[1]:
-        return _record(layer, args, kwargs, modes[0], tables)
+        return _record(layer, args, kwargs, modes[0], weights)
     first, second = (
         _record(
             layer,
             _with_batch(args, batch),
             _with_batch(kwargs, batch),
             mode,
-            tables,
+            weights,
         )
         for mode, batch in zip(modes, batches, strict=True)
     )
-    given = _given(args, kwargs) + [table.rows for table in tables]
+    given = _given(args, kwargs, weights)
     return Agreement(given, first, second).recording
 
 
@@ -183,60 +194,12 @@ def mask_of(x: keras.KerasTensor) -> keras.KerasTensor | None:
     return getattr(x, "_keras_mask", None)
 
 
-def calls_behind(
-    outputs: object,
-    known: Collection[int],
-    own: Collection[int] | None = None,
-) -> list[Call]:
-    """Returns the calls that lead from known tensors to others.
-
-    Args:
-        outputs: Symbolic tensors in any structure.
-        known: The known tensors, by their `id`.
-        own: The layers that may be called, by their `id`; `None` for any.
-
-    Raises:
-        NotTraced: If there is a call that is not known all about.
-    """
-    found: dict[int, Any] = {}
-    stack = [(_node(y, known), False) for y in reversed(tree.flatten(outputs))]
-    while stack:
-        node, is_complete = stack.pop()
-        if node is None or id(node) in found:
-            continue
-        if is_complete:
-            found[id(node)] = node
-            continue
-        operation = node.operation
-        is_layer = isinstance(operation, keras.layers.Layer)
-        if is_layer and own is not None and id(operation) not in own:
-            # One without weights may be made in the call itself.
-            if operation.variables or isinstance(operation, _INPUT):
-                raise NotTraced(f"it uses `{operation.name}`, not in it")
-        stack.append((node, True))
-        before = [_node(x, known) for x in node.input_tensors]
-        stack += [(parent, False) for parent in reversed(before)]
-    return [call_of(node) for node in found.values()]
-
-
-def call_of(node) -> Call:
-    """Returns a call that Keras has recorded.
-
-    Args:
-        node: Keras's own node.
-    """
-    arguments = node.arguments
-    return Call(
-        node.operation, arguments.args, dict(arguments.kwargs), node.outputs
-    )
-
-
-def _record(layer, args, kwargs, training, tables) -> Recording:
+def _record(layer, args, kwargs, training, weights) -> Recording:
     """Returns what a layer does in one mode."""
-    given = _given(args, kwargs) + [table.rows for table in tables]
+    given = _given(args, kwargs, weights)
     known = {id(x) for x in given}
     own = {id(part) for part in all_layers(layer)}
-    own |= {id(table.layer) for table in tables}
+    own |= {id(x) for x in (weights.layers if weights else ())}
     saved = has_own_config(layer)
     calls: list[Call] = []
     errors: list[Exception] = []
@@ -245,8 +208,10 @@ def _record(layer, args, kwargs, training, tables) -> Recording:
         # Keras makes the layer the author of what this returns, so its calls
         # are looked up before that. All that Keras does around a call is done:
         # casts, masks, the mode.
+        symbols = weights.as_symbols if weights else contextlib.nullcontext
         try:
-            outputs = layer.call(*args, **kwargs)
+            with symbols():
+                outputs = layer.call(*args, **kwargs)
             calls.extend(calls_behind(outputs, known, own))
             for call in calls:
                 _require_plain(call, saved)
@@ -255,8 +220,11 @@ def _record(layer, args, kwargs, training, tables) -> Recording:
             raise
         return outputs
 
+    watch = Watch()
     with unchanged(layer) as changes, in_mode(training):
         for part in all_layers(layer):
+            if weights is not None and part is not layer and part.variables:
+                _call_on_symbols(part, weights, watch)
             told: Callable = output_spec
             if is_unfolded(part):
                 told = _spec_by_symbols
@@ -265,7 +233,7 @@ def _record(layer, args, kwargs, training, tables) -> Recording:
             told = functools.partial(told, part)
             object.__setattr__(part, "symbolic_call", told)
         object.__setattr__(layer, "symbolic_call", symbolic_call)
-        with _as_symbols(layer, tables), Watch() as watch, uncounted_names():
+        with watch, uncounted_names():
             try:
                 outputs = layer(*args, **kwargs)
             except Exception as error:
@@ -282,17 +250,20 @@ def _record(layer, args, kwargs, training, tables) -> Recording:
     return Recording(given, calls, outputs)
 
 
-@contextlib.contextmanager
-def _as_symbols(layer, tables: Sequence[OwnTable]) -> Iterator[None]:
-    """Has a layer hold what its tables return in the place of its weights."""
-    before = {table.name: getattr(layer, table.name) for table in tables}
-    try:
-        for table in tables:
-            object.__setattr__(layer, table.name, table.layer(table.rows))
-        yield
-    finally:
-        for name, variable in before.items():
-            object.__setattr__(layer, name, variable)
+def _call_on_symbols(part, weights: OwnWeights, watch: Watch):
+    """Has a layer that is called on arrays alone called on symbols for them."""
+    call = part.call
+
+    def on_symbols(*args, **kwargs):
+        given = tree.flatten((args, kwargs))
+        if not watch.is_innermost or not any(map(is_array, given)):
+            return call(*args, **kwargs)
+        if any(isinstance(x, keras.KerasTensor) for x in given):
+            return call(*args, **kwargs)
+        symbols = tree.map_structure(weights.of_array, (args, kwargs))
+        return part(*symbols[0], **symbols[1])
+
+    object.__setattr__(part, "call", on_symbols)
 
 
 def _spec_by_symbols(layer, *args, **kwargs):
@@ -308,24 +279,16 @@ def _spec_by_symbols(layer, *args, **kwargs):
         return output_spec(layer, *args, **kwargs)
 
 
-def _given(args, kwargs) -> list[keras.KerasTensor]:
-    """Returns the symbolic tensors that a layer is given, with their masks."""
+def _given(args, kwargs, weights=None) -> list[keras.KerasTensor]:
+    """Returns the symbolic tensors that a layer is given, with their masks.
+
+    The zero of its weights comes last.
+    """
     found = tree.flatten((args, kwargs))
     found = [x for x in found if isinstance(x, keras.KerasTensor)]
     masks = [mask_of(x) for x in found]
-    return found + [mask for mask in masks if mask is not None]
-
-
-def _node(x, known):
-    """Returns which call has made a tensor, `None` for a known tensor."""
-    if not isinstance(x, keras.KerasTensor):
-        raise NotTraced("it returns what is no tensor")
-    if id(x) in known:
-        return None
-    history = getattr(x, "_keras_history", None)
-    if history is None or history.operation is None:
-        raise NotTraced("it uses a tensor of another call")
-    return history.operation._inbound_nodes[history.node_index]
+    found += [mask for mask in masks if mask is not None]
+    return found if weights is None else [*found, weights.zero]
 
 
 def _require_plain(call: Call, saved: bool):

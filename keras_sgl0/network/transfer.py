@@ -1,6 +1,7 @@
 """What of a model's variables is left in a smaller model."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -14,7 +15,8 @@ class Kept(NamedTuple):
     Args:
         variable: The variable.
         smaller: That of the smaller model.
-        places: For each axis the indices that are left.
+        places: For each axis of the smaller variable the indices that are
+            left. A weight of a block itself becomes one of two axes.
     """
 
     variable: keras.Variable
@@ -106,8 +108,10 @@ class Transfer:
             value: Of the shape of the variable.
         """
         array = np.asarray(ops.convert_to_numpy(value))
+        places = self.places(variable)
+        array = array.reshape(shape_with(len(places), array.shape))
         # A copy: on JAX training gives the memory of an array away.
-        return np.array(array[np.ix_(*self.places(variable))])
+        return np.array(array[np.ix_(*places)])
 
     def spread(self, variable, value) -> np.ndarray:
         """Returns a value for a variable: zeros for what was cut.
@@ -117,9 +121,10 @@ class Transfer:
             value: Of the shape of the variable of the smaller model.
         """
         array = np.asarray(ops.convert_to_numpy(value))
-        whole = np.zeros(tuple(variable.shape), array.dtype)
-        whole[np.ix_(*self.places(variable))] = array
-        return whole
+        places, shape = self.places(variable), tuple(variable.shape)
+        whole = np.zeros(shape_with(len(places), shape), array.dtype)
+        whole[np.ix_(*places)] = array
+        return whole.reshape(shape)
 
     def then(self, later: "Transfer") -> "Transfer":
         """Returns the transfer from this model to one that is smaller still.
@@ -134,3 +139,16 @@ class Transfer:
                 places = tuple(first[second] for first, second in pairs)
                 kept.append(Kept(one.variable, later.of(one.smaller), places))
         return Transfer(self.original, later.model, kept)
+
+
+def shape_with(number: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns a shape as one of so many axes: itself, or `(rows, columns)`.
+
+    Args:
+        number: The number of axes, 2 where it is another than there are.
+        shape: The sizes of the axes.
+    """
+    if len(shape) == number:
+        return tuple(shape)
+    last = shape[-1] if len(shape) else 1
+    return math.prod(shape[:-1]), last

@@ -6,14 +6,14 @@ import itertools
 import keras
 from keras import tree
 
+from keras_sgl0.network.calls import calls_behind
 from keras_sgl0.network.configs import has_own_config
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
 from keras_sgl0.network.guards import NotTraced, unchanged, uncounted_names
 from keras_sgl0.network.input_shapes import given_shapes
-from keras_sgl0.network.own_tables import numbers_of_rows, own_tables
+from keras_sgl0.network.own_weights import OwnWeights, zero_of
 from keras_sgl0.network.specs import output_spec, spec_of
 from keras_sgl0.network.tracing import (
-    calls_behind,
     is_identity,
     is_unfolded,
     mask_of,
@@ -157,12 +157,18 @@ class _Walk:
                 reason = str(error)
         if training is not None and own is None and has_mode(operation):
             kwargs = {**kwargs, "training": training}
-        specs = {x: x.spec for x in tensors((args, kwargs))}
+        read = tensors((args, kwargs))
+        unbatched = bool(read) and all(x.unbatched for x in read)
+        specs = {x: x.spec for x in read}
         spec_args, spec_kwargs = fill((args, kwargs), specs)
         with unchanged(operation):
             spec = output_spec(operation, *spec_args, **spec_kwargs)
         results = tree.map_structure(
-            lambda s: Tensor(spec_of(s, sparse=s.sparse and self._sparse)), spec
+            lambda s: Tensor(
+                spec_of(s, sparse=s.sparse and self._sparse),
+                unbatched=unbatched,
+            ),
+            spec,
         )
         given = tree.flatten((call.args, call.kwargs))
         masked = any(mask_of(x) is not None for x in given)
@@ -193,23 +199,24 @@ class _Walk:
             return made[id(x)]
 
         args, kwargs = tree.map_structure(symbol, (call.args, kwargs))
-        tables = own_tables(call.operation) if self._dense else []
-        recording = record(call.operation, args, kwargs, training, tables)
-        used = {id(own.operation) for own in recording.calls}
-        for table in tables:
-            if id(table.layer) in used:
-                inner[id(table.rows)] = self._rows(table)
+        weights = OwnWeights(call.operation) if self._dense else None
+        recording = record(call.operation, args, kwargs, training, weights)
+        if weights is not None:
+            read = (tree.flatten((c.args, c.kwargs)) for c in recording.calls)
+            if any(x is weights.zero for own in read for x in own):
+                inner[id(weights.zero)] = self._zero()
         prefix = "" if call.operation is self._model else path + "/"
         self._follow(recording.calls, inner, prefix, training)
         return tree.map_structure(lambda y: inner[id(y)], recording.outputs)
 
-    def _rows(self, table):
-        """Returns the numbers of the rows of a table."""
+    def _zero(self):
+        """Returns a zero, computed from an input of the model."""
         x = self._dense[0]
-        rows = numbers_of_rows(table, x)
+        zero = zero_of(x.spec)
         known = {id(x.spec): x}
-        self._follow(calls_behind(rows, known), known, "", None)
-        return known[id(rows)]
+        self._follow(calls_behind(zero, known), known, "", None)
+        known[id(zero)].unbatched = True
+        return known[id(zero)]
 
     def _path(self, path, operation):
         """Returns the path of a call; no two operations have the same."""

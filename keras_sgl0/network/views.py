@@ -5,13 +5,9 @@ from collections.abc import Callable
 import keras
 from keras import tree
 
+from keras_sgl0.network.calls import Call, call_of
 from keras_sgl0.network.guards import uncounted_names
-from keras_sgl0.network.tracing import (
-    Call,
-    call_of,
-    first_line,
-    is_unfolded,
-)
+from keras_sgl0.network.tracing import first_line, is_unfolded
 from keras_sgl0.utils.validation import InputError, require
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_sgl0.network.transfer import Transfer
+from keras_sgl0.network.transfer import Transfer, shape_with
 from keras_sgl0.utils.files import array_of, read_state, write_state
 from keras_sgl0.utils.validation import InputError
 
@@ -124,8 +124,12 @@ class Backup:
             for i, variable in enumerate(_own_variables(transfer.original)):
                 if not transfer.has(variable):
                     continue
-                for axis, own in enumerate(transfer.places(variable)):
-                    if len(own) < variable.shape[axis]:
+                places = transfer.places(variable)
+                sizes = shape_with(len(places), variable.shape)
+                for axis, own in enumerate(places):
+                    if len(own) < sizes[axis]:
+                        # From the last, which is that of a table of rows too.
+                        axis += len(variable.shape) - len(places)
                         values[f"places/{i}/{axis}"] = own
         for i, callback in enumerate(callbacks):
             store: dict[str, np.ndarray] = {}

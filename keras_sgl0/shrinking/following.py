@@ -13,7 +13,7 @@ from keras_sgl0.network.copying import shared_weights
 from keras_sgl0.network.graph import Node
 from keras_sgl0.network.layer_table import all_layers, layouts
 from keras_sgl0.network.loans import without_loan
-from keras_sgl0.network.transfer import Kept, Transfer
+from keras_sgl0.network.transfer import Kept, Transfer, shape_with
 from keras_sgl0.regularizers import Penalty
 from keras_sgl0.shrinking.rewrite import Rebuilt
 from keras_sgl0.structures.costs import share_saved
@@ -75,9 +75,7 @@ def follow_again(
     limits = dataclasses.replace(limits, least=0.0)
     found = _smaller(model, structures(model), _Left(places), limits)
     same = found is not None and all(
-        np.array_equal(a, b)
-        for one in found.kept
-        for a, b in zip(one.places, places[id(one.variable)], strict=True)
+        _are_same(one.places, places[id(one.variable)]) for one in found.kept
     )
     require(
         same,
@@ -87,6 +85,13 @@ def follow_again(
         model,
     )
     return cast(Transfer, found)
+
+
+def _are_same(first, second) -> bool:
+    """Returns whether the same indices are left of a variable."""
+    if len(first) != len(second):  # what is cut of it is of the last axis
+        first, second = first[-1:], second[-1:]
+    return all(map(np.array_equal, first, second))
 
 
 def _smaller(model, found, values, limits) -> Transfer | None:
@@ -188,10 +193,13 @@ class _Codes:
         """
         whole = codes.astype("int64")
         for variable, first in self._first.values():
-            flat, shape = whole - first, tuple(variable.shape)
-            if not 0 <= flat.flat[0] < np.prod(shape):
+            flat, size = whole - first, int(np.prod(variable.shape))
+            if not 0 <= flat.flat[0] < size:
                 continue
-            if flat.ndim != len(shape) or flat.max() >= np.prod(shape):
+            if flat.max() >= size:
+                return None
+            shape = shape_with(flat.ndim, variable.shape)
+            if flat.ndim != len(shape):
                 return None
             places = tuple(
                 np.unravel_index(_edge(flat, axis), shape)[axis]
@@ -237,7 +245,7 @@ class _Followed(Rebuilt):
         _copy_states(old, new)
         if change is None:
             for a, b in weight_pairs(old, new):
-                self._keep(a, b, _whole(a))
+                self._keep(a, b, _whole(b))
             return
         rule = self._cuts.rules[node]
         values, rule.values = rule.values, self._codes

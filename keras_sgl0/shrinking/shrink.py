@@ -49,10 +49,11 @@ def shrink(
 
     The smaller model is Functional and not compiled. Models in it are
     unfolded, and so are layers that you have made of other layers: their
-    `call` is run on symbolic tensors. One whose `call` depends on the values,
-    or uses weights of its own, stays whole. The layers are made from the
-    configs of the model's layers, without the penalties and constraints of this
-    package; others stay. The model passed in is not changed.
+    `call` is run on symbolic tensors. One whose `call` depends on the values
+    stays whole. A weight of its own becomes an `Embedding`. The layers are
+    made from the configs of the model's layers, without the penalties and
+    constraints of this package; others stay. The model passed in is not
+    changed.
 
     Args:
         model: A built model of any kind.

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sgl0.network.tracing import calls_behind
+from keras_sgl0.network.calls import calls_behind
 from keras_sgl0.structures.registry import find
 
 _ELEMENTWISE = (

@@ -46,6 +46,7 @@ class Elementwise(Channelwise):
     """A function of each entry, or of the same entry of several tensors.
 
     An input with one channel is broadcast over those of the others and stays.
+    One that is the same for all examples may have fewer axes.
     """
 
     is_entrywise = True
@@ -66,12 +67,26 @@ class Elementwise(Channelwise):
         layer, inputs = self.layer, self.node.inputs
         if not is_elementwise(getattr(layer, "activation", ops.relu)):
             return "its activation is not known to be elementwise"
-        if len({(x.rank, x.axes) for x in inputs}) > 1:
+        rank = max(x.rank for x in inputs)
+        if any(x.rank < rank and not x.unbatched for x in inputs):
+            return "its inputs have their channels at different axes"
+        # From the last one, as broadcasting has it.
+        places = {
+            tuple(axis - x.rank for axis in x.axes)
+            for x in inputs
+            if x.rank == rank or x.channels > 1
+        }
+        if len(places) > 1:
             return "its inputs have their channels at different axes"
         limits = [getattr(layer, name, 0) for name in ("x_min", "x_max")]
         narrow = {x.channels for x in inputs} - {self.channels}
-        spread = self.node.outputs[0].rank != inputs[0].rank
-        if spread or narrow - {1} or any(np.size(x) != 1 for x in limits):
+        spread = self.node.outputs[0].rank != rank
+        if (
+            spread
+            or narrow - {1}
+            or self._lies_across()
+            or any(np.size(x) != 1 for x in limits)
+        ):
             return "it broadcasts an array"
         every = keras.tree.flatten((self.node.args, self.node.kwargs))
         if any(isinstance(x, keras.Variable) for x in every):
@@ -88,6 +103,10 @@ class Elementwise(Channelwise):
         if any(self._is_wider(x) for x in self._arrays.values()):
             return "it broadcasts its input over an array"
         return ""
+
+    def axes(self):
+        """Returns the channel axes of the inputs with the most axes."""
+        return max(self.node.inputs, key=lambda x: x.rank).axes
 
     def ties(self):
         """Returns that all channels of one number are cut together."""
@@ -131,12 +150,27 @@ class Elementwise(Channelwise):
             (args if isinstance(place, int) else kwargs)[place] = array
         return Rewrite(arguments=(tuple(args), kwargs) if changed else None)
 
+    def _lies_across(self) -> bool:
+        """Returns whether an input with one channel has more where it meets.
+
+        One that is the same for all examples may have been turned.
+        """
+        rank = self.node.outputs[0].rank
+        places = [axis - rank for axis in self.axes()]
+        return any(
+            x.shape[place] != 1
+            for x, wide in zip(self.node.inputs, self.wide, strict=True)
+            for place in places
+            if not wide and -place <= x.rank
+        )
+
     def _of(self, values: dict):
         """Returns the function of vectors, NaN where it varies by position."""
         y = self.node.outputs[0]
         shape = [1] * y.rank
-        for axis, size in zip(y.axes, y.sizes, strict=True):
-            shape[axis] = size
+        if shape:  # no single number
+            for axis, size in zip(y.axes, y.sizes, strict=True):
+                shape[axis] = size
         values = {x: ops.reshape(v, shape) for x, v in values.items()}
         result = self.node.call(self.layer, values)
         rows = y.by_channel(ops.convert_to_numpy(result)).astype("float64")
@@ -213,6 +247,22 @@ class Jumping(Elementwise):
         ]
         known = np.ptp(near, axis=0) <= 3 * _NEAR * (np.abs(near[0]) + _NEAR)
         return np.where(known, super().constants(input_constants), np.nan)
+
+
+@rule("ZerosLike", "OnesLike")
+class Filled(Channelwise):
+    """The same number everywhere, whatever is there."""
+
+    several_axes = True
+
+    def constants(self, input_constants):
+        """Returns the number."""
+        number = float(self.node.type == "OnesLike")
+        return np.full(self.node.outputs[0].channels, number)
+
+    def reads(self, live, input_constants):
+        """Returns that nothing is read."""
+        return [np.zeros(self.node.inputs[0].channels, bool)]
 
 
 @rule(

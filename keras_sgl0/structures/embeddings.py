@@ -32,13 +32,15 @@ class Embedding(Rule):
         return (self.node.outputs[0].rank - 1,)
 
     def slices(self):
-        """Returns the columns of the table."""
+        """Returns the columns of the table, none of a single number."""
+        if len(self.layer.embeddings.shape) == 0:
+            return []
         outputs = np.arange(self.node.outputs[0].channels)
         return [Slices("embeddings", -1, outputs, "member")]
 
     def constants(self, input_constants):
         """Returns the entry that all tokens share."""
-        table = self._table()
+        table = self._rows()
         same = (table == table[:1]).all(0)
         return np.where(same, table[0], np.nan)
 
@@ -48,13 +50,15 @@ class Embedding(Rule):
 
     def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the layer with fewer columns."""
-        table = self._table()[:, kept_outputs]
+        table = self._rows()[:, kept_outputs]
         return Rewrite(
             {"output_dim": int(kept_outputs.sum())}, {"embeddings": table}
         )
 
-    def _table(self):
-        return self.values(self.layer.embeddings)
+    def _rows(self):
+        """Returns the table; a weight of a block may have other axes."""
+        table = self.values(self.layer.embeddings)
+        return table.reshape(-1, self.node.outputs[0].channels)
 
 
 @rule(keras.layers.ReversibleEmbedding)

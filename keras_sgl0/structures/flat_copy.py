@@ -131,7 +131,8 @@ class FlatCopy:
                 variable_of(new, attribute).assign(value)
             return
         for a, b in weight_pairs(node.operation, new):
-            b.assign(self.value(a))
+            # A weight of a block becomes a table of rows.
+            b.assign(ops.reshape(self.value(a), b.shape))
         refresh(new)
 
     def unused(self, *names: str) -> str:

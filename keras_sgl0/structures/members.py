@@ -175,8 +175,14 @@ class Members:
             For each index of the part's axis the number of the structure.
         """
         variable = transfer.source(part.variable)
-        (old,) = (p for p in before.of(variable) if p.axis == part.axis)
-        return old.owners[transfer.places(variable)[part.axis]]
+        # From the last, as a weight of a block may have had others before.
+        axis = part.axis - len(part.variable.shape)
+        (old,) = (
+            p
+            for p in before.of(variable)
+            if p.axis - len(variable.shape) == axis
+        )
+        return old.owners[transfer.places(variable)[axis]]
 
     def among(self, variables: Iterable[keras.Variable]) -> np.ndarray:
         """Returns which structures have members in some variables.

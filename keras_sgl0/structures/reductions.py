@@ -61,7 +61,10 @@ class Reduction(Channelwise):
         """Returns what comes of as many equal numbers as there are."""
         (given,) = input_constants
         if self._is_over_channels():
-            return np.full(self.node.outputs[0].channels, np.nan)
+            known = self._is("Sum") and (given == 0).all()
+            return np.full(
+                self.node.outputs[0].channels, 0.0 if known else np.nan
+            )
         if self._is("Var", "Std"):
             return 0 * given
         if self._is("Sum"):

@@ -91,10 +91,7 @@ def refusal(found: Rule, node: Node) -> str:
         found: The rule, bound to the call.
         node: The call.
     """
-    vague = any(
-        x.rank < 2 or None in [x.shape[axis] for axis in x.axes]
-        for x in found.data
-    )
+    vague = not all(x.has_channels for x in found.data)
     spread = any(len(x.axes) > 1 for x in node.inputs)
     if node.kwargs.get("training") and not found.any_mode:
         return "it is called with `training=True`"

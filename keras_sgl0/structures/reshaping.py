@@ -5,6 +5,7 @@ numbers of the channels instead, and what comes out says which channel every
 entry of the outputs is of.
 """
 
+import dataclasses
 import math
 
 import keras
@@ -66,10 +67,14 @@ class Moving(Channelwise):
             axes = self.axes_of(numbers, y)
             if not axes:
                 return "no channels are left of it"
-            if 0 in y.shape or None in [y.shape[a] for a in axes]:
+            # A single number has no size at its one axis.
+            sizes = [n for a in axes for n in y.shape[a:][:1]]
+            if 0 in y.shape or None in sizes:
                 return _MIXES
             self._axes.append(axes)
-            self._sources.append(_pairs(numbers, Tensor(y.spec, axes)))
+            self._sources.append(
+                _pairs(numbers, dataclasses.replace(y, axes=axes))
+            )
         self._ties = self._connected()
         every = np.concatenate(self._ties)
         if (every == every[0]).all() and inputs[0].channels > 1:
@@ -165,7 +170,7 @@ class Moving(Channelwise):
         shape = [None if n is None else int(n) for n in shape]
         rows = sides(kept, y.sizes)
         for axis, own in zip(y.axes, rows, strict=True):
-            if axis >= first and shape[axis - first] != -1:
+            if first <= axis < y.rank and shape[axis - first] != -1:
                 shape[axis - first] = int(own.sum())
         return shape
 
@@ -184,7 +189,7 @@ class Moving(Channelwise):
 
     def _flows(self):
         sizes = [
-            Tensor(y.spec, axes).channels
+            dataclasses.replace(y, axes=axes).channels
             for y, axes in zip(self.node.outputs, self._axes, strict=True)
         ]
         return list(zip(self._sources, sizes, strict=True))
@@ -287,7 +292,7 @@ class Reshape(Moving):
     def axes_of(self, numbers, y):
         """Returns the channel axes, the last one of what has one channel."""
         if self.node.inputs[0].channels == 1:
-            return (y.rank - 1,)
+            return (max(y.rank - 1, 0),)
         return super().axes_of(numbers, y)
 
     def _argument(self):

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 from custom_blocks import (
-    Baked,
     Branching,
     ByValue,
     Causal,
@@ -180,8 +179,6 @@ def test_losses_of_the_last_call_stay():
 
 
 WHOLE = {
-    "raw": (Raw, "it uses its weight `gamma` itself"),
-    "baked": (Baked, "it uses its weight `b/gamma` itself"),
     "loss": (WithLoss, "`add_loss()` can only be called"),
     "branching": (Branching, "what it does depends on `training`"),
     "value": (ByValue, "A symbolic KerasTensor cannot be used as a boolean"),
@@ -209,7 +206,7 @@ def test_the_smallest_block_stays_whole():
     graph = trace(model)
     assert paths(graph) == ["before", *residual("b/body"), "b/scale", "after"]
     outer = keras.Sequential(
-        [keras.Input((5,)), Raw(5, name="raw"), layers.Dense(3, name="d")],
+        [keras.Input((5,)), Counting(5, name="raw"), layers.Dense(3, name="d")],
         name="outer",
     )
 

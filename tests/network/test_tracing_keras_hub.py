@@ -99,3 +99,29 @@ def test_swin_is_cut():
     small, _ = ks.shrink(model, 0)
     assert small.count_params() == found.cost(~dead).parameters
     assert ks.count_macs(small).macs == found.cost(~dead).macs
+
+
+def test_the_token_and_the_positions_of_vit_are_cut():
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.ViTBackbone(
+        image_shape=(16, 16, 3),
+        patch_size=8,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        mlp_dim=16,
+    )
+    y = keras.layers.Dense(3)(backbone.output)
+    model = keras.Model(backbone.input, y)
+    rng = np.random.default_rng(0)
+    for v in model.trainable_weights:
+        v.assign(rng.uniform(-0.5, 0.5, v.shape))
+    assert not any(node.reason for node in trace(model).nodes)
+    found = ks.structures(model)
+    dead = np.arange(found.size) % 2 == 0
+    found.zero(dead)
+    small, _ = ks.shrink(model, 0)
+    assert_same_outputs(model, small)
+    assert small.count_params() == found.cost(~dead).parameters
+    assert ks.count_macs(small).macs == found.cost(~dead).macs
+    assert small.get_layer("class_token").embeddings.shape == (1, 4)

@@ -6,10 +6,11 @@ import os
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, layers_of
+from helpers import BACKEND
 from random_graphs import RandomGraph
 
 import keras_sgl0 as ks
+from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.probing import outputs
 
 # Seeds that run in CI, and as many more as asked for by FUZZ=1000.
@@ -52,7 +53,8 @@ def assert_same(expected, received, tolerance):
 
 def gained_biases(model, small):
     """Returns how many biases layers without any got, to hold constants."""
-    had = {x.name for x in layers_of(model) if biases_of(x)}
+    every = all_layers(model)
+    had = {x.name for x in every if biases_of(x)}
     return sum(
         math.prod(v.shape)
         for x in small.layers
