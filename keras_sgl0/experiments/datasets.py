@@ -27,6 +27,8 @@ with name_extra():
 
 # The mean and the deviation with which pixels in [0, 1] get a range.
 _RANGES = {"unit": (0.0, 1.0), "symmetric": (0.5, 0.5), "bytes": (0.0, 1 / 255)}
+# No tensor decides what a pipeline does, so nothing has to be rewritten.
+_as_written = tf.autograph.experimental.do_not_convert
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,6 +189,7 @@ class Dataset:
         steps = self.steps_per_epoch(batch_size)
         images, labels = (tf.constant(array) for array in self.train)
 
+        @_as_written
         def plan(epoch):
             seeds = tf.stack([seed, epoch])
             order = tf.random.experimental.stateless_shuffle(
@@ -199,11 +202,14 @@ class Dataset:
                 )
                 plans.append(tf.gather(moves, order))
             return tf.data.Dataset.range(steps).map(
-                lambda i: tuple(
-                    p[i * batch_size : (i + 1) * batch_size] for p in plans
+                _as_written(
+                    lambda i: tuple(
+                        p[i * batch_size : (i + 1) * batch_size] for p in plans
+                    )
                 )
             )
 
+        @_as_written
         def batch(indices, moves=None):
             x = tf.gather(images, indices)
             if moves is not None:
@@ -237,6 +243,7 @@ class Dataset:
         choice("augment", augment, AUGMENTATIONS)
         images, labels = (tf.constant(array) for array in self.train)
 
+        @_as_written
         def batch(indices):
             x = tf.gather(images, indices)
             if augment != "none":
@@ -272,7 +279,7 @@ class Dataset:
         return _shared_out(
             tf.data.Dataset.from_tensor_slices(self.test)
             .batch(batch_size)
-            .map(lambda images, labels: (self._scaled(images), labels))
+            .map(_as_written(lambda x, labels: (self._scaled(x), labels)))
             .cache()
             .prefetch(tf.data.AUTOTUNE)
         )

@@ -173,10 +173,12 @@ class L0(ElementwisePenalty):
         if not keeps_methods(self, L0, "__call__", "prox", "threshold"):
             return super().envelope(w, step)
         most = 2.0 * self.factor * step
-        value = ops.sum(ops.minimum(ops.square(w), most)) * (0.5 / step)
+        squares = ops.square(w)
+        value = ops.sum(ops.minimum(squares, most)) * (0.5 / step)
 
         def gradient(upstream):
-            dead = ops.cast(ops.abs(w) <= self.threshold(step), w.dtype)
+            # Each line is a pass over the weights; the squares are there.
+            dead = ops.cast(squares <= most, w.dtype)
             return (w * dead) * (upstream / step)
 
         return value, gradient
