@@ -26,6 +26,7 @@ with name_extra():
     from keras_sgl0.experiments.run_folder import MODEL
     from keras_sgl0.experiments.trackers import callback_factories
     from keras_sgl0.network.sparsity import sparsity_report
+    from keras_sgl0.utils.tables import counted
 
 flags.DEFINE_string(
     "workdir",
@@ -49,7 +50,8 @@ def main(_):
     data = {"data_dir": values.data_dir, "download": values.download}
     recipe, name = recipe_from_flags(values)
     workdir = os.path.expanduser(values.workdir or os.path.join("runs", name))
-    announce(f"{recipe.epochs} epochs of {recipe.dataset}; files in {workdir}")
+    epochs = counted(recipe.epochs, "epoch")
+    announce(f"{epochs} of {recipe.dataset}; files in {workdir}")
     result = run(
         recipe,
         workdir,

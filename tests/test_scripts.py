@@ -147,7 +147,7 @@ def test_train_needs_no_arguments_but_fewer_epochs(digits):
     folder, process = digits
     assert process.returncode == 0, process.stderr
     workdir = folder / "runs" / "digits-0-epochs=1"
-    assert "1 epochs of digits; files in runs/digits-0-ep" in process.stderr
+    assert "1 epoch of digits; files in runs/digits-0-ep" in process.stderr
     assert {path.name for path in workdir.iterdir()} == {
         "recipe.json",
         "checkpoint.keras",

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from keras_sgl0.utils.tables import counted
+
 
 @dataclasses.dataclass(frozen=True)
 class Shrunk:
@@ -230,7 +232,7 @@ class RunResult:
             f"{shrunk.summary(error)}\n"
             f"{error} {self.test_error:.2f}% thresholded, "
             f"{self.test_error_unthresholded:.2f}% not\n"
-            f"{self.epochs} epochs in {self.seconds:.0f} s"
+            f"{counted(self.epochs or 0, 'epoch')} in {self.seconds:.0f} s"
         )
 
 

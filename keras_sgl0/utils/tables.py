@@ -117,12 +117,20 @@ def as_text(
     dropped = []
     if terminal is not None:
         width = terminal
-        for header in drop:
+        columns = table.columns
+        headers = [column.header for column in columns]
+        for header in filter(headers.__contains__, drop):
             if _least_width(table) <= width:
                 break
-            if any(c.header == header for c in table.columns):
-                dropped.append(header)
-            table.columns = [c for c in table.columns if c.header != header]
+            dropped.append(header)
+            table.columns = [c for c in columns if c.header not in dropped]
+        # A wide column that went last may leave room for one before it.
+        for header in reversed(dropped[:-1]):
+            others = [name for name in dropped if name != header]
+            table.columns = [c for c in columns if c.header not in others]
+            if _least_width(table) <= width:
+                dropped = others
+        table.columns = [c for c in columns if c.header not in dropped]
     else:
         width = max(width, _least_width(table))
     fits = _least_width(table) <= width

@@ -88,6 +88,16 @@ def test_a_narrow_terminal_shows_fewer_columns_and_no_broken_ones(terminal):
     assert text.splitlines()[-1] == " no room for: type, macs"
 
 
+def test_no_column_is_left_out_that_has_room(terminal):
+    table = new_table()
+    for header in ("layer", "macs", "read by"):
+        table.add_column(header)
+    table.add_row("conv", "12", "a" * 90)
+    terminal(80)
+    text = as_text(table, width=200, drop=("macs", "read by"))
+    assert text.splitlines()[-2:] == ["  conv    12", " no room for: read by"]
+
+
 def test_reports_fit_a_terminal_of_80_columns(terminal):
     inputs = keras.Input((8, 8, 3))
     x = inputs
