@@ -31,10 +31,11 @@ flags.DEFINE_integer("weights", 0, "Weights of kernels to keep; 0 for all.")
 flags.DEFINE_integer("epochs", 120, "Epochs under the penalty.")
 flags.DEFINE_integer("teacher_epochs", 40, "Epochs of the whole network.")
 flags.DEFINE_float("factor", 7.0, "Coefficient of the penalty, times N.")
-flags.DEFINE_float("learning_rate", 0.05, "Its largest value.")
+flags.DEFINE_float("learning_rate", 0.03, "Its largest value.")
 flags.DEFINE_float("settle", 0.3, "Share of the epochs to reach the target in.")
+flags.DEFINE_integer("minimum", 1, "Channels that each layer keeps.")
 flags.DEFINE_float("distillation", 0.9, "Share of the teacher in the loss.")
-flags.DEFINE_float("temperature", 4.0, "By which both outputs are divided.")
+flags.DEFINE_float("temperature", 2.0, "By which both outputs are divided.")
 flags.DEFINE_integer("seed", 0, "Seed.")
 flags.DEFINE_float("held_out", 0.0, "Share of the training images to test on.")
 flags.DEFINE_string("data_dir", None, "Where MNIST is.")
@@ -158,7 +159,12 @@ def main(_):
         [
             ks.CoupledGroups(ks.GroupLasso(penalty), weight="macs"),
             ks.ProximalStep(),
-            ks.TargetDensity(FLAGS.macs, of="macs", settle=FLAGS.settle),
+            ks.TargetDensity(
+                FLAGS.macs,
+                of="macs",
+                settle=FLAGS.settle,
+                minimum=FLAGS.minimum,
+            ),
             keras.callbacks.CSVLogger(folder / "epochs.csv", append=True),
         ],
         folder / "structures.npz",
@@ -202,6 +208,7 @@ def main(_):
                 "factor",
                 "learning_rate",
                 "settle",
+                "minimum",
                 "distillation",
                 "temperature",
                 "seed",
