@@ -57,7 +57,7 @@ CODE = re.compile(r"^```.*?^```$|`[^`]*`", re.MULTILINE | re.DOTALL)
 MARKED = re.compile(r"<!--=.*?<!--/-->", re.DOTALL)
 # Four digits or more: fewer are often a setting as well.
 FIGURE = re.compile(
-    r"(?<![\w.,])(\d{1,3}(?:,\d{3})+|\d{2,}\.\d{2,})(?![\w,.]*\d)"
+    r"(?<![\w.,])(\d{1,3}(?:,\d{3})+|\d{2,}\.\d{2,}|\d\.\d{3,})(?![\w,.]*\d)"
 )
 
 
