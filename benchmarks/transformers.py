@@ -20,10 +20,11 @@ import platform
 import sysconfig
 
 import keras
-import networks
 import numpy as np
 from absl import app, flags
 from keras import layers
+from networks.transformers import Positions
+from networks.transformers import encoder as any_encoder
 
 import keras_sgl0 as ks
 
@@ -55,14 +56,14 @@ LENGTH, BATCH = 128, 32  # of the text
 
 def encoder(x, **call):
     """Adds a block with RMS normalizations, so that the width can be cut."""
-    return networks._encoder(x, norm=layers.RMSNormalization, **call)
+    return any_encoder(x, norm=layers.RMSNormalization, **call)
 
 
 def vision_transformer(width=64, depth=4):
     """Takes 32x32 images as 64 patches."""
     x = inputs = keras.Input((32, 32, 3))
     x = layers.Conv2D(width, 4, 4)(x)
-    x = networks.Positions()(layers.Reshape((64, width))(x))
+    x = Positions()(layers.Reshape((64, width))(x))
     for _ in range(depth):
         x = encoder(x)
     x = layers.GlobalAveragePooling1D()(layers.RMSNormalization()(x))
@@ -72,7 +73,7 @@ def vision_transformer(width=64, depth=4):
 def language_model(width=96, depth=4):
     """Predicts each character from those before it."""
     x = tokens = keras.Input((LENGTH,), dtype="int32")
-    x = networks.Positions()(layers.Embedding(128, width)(x))
+    x = Positions()(layers.Embedding(128, width)(x))
     for _ in range(depth):
         x = encoder(x, use_causal_mask=True)
     x = layers.RMSNormalization()(x)
