@@ -13,6 +13,7 @@ overhead and shrink need no TensorFlow if KERAS_BACKEND is jax or torch.
 
 import json
 import pathlib
+import time
 
 from _extras import name_extra
 
@@ -41,6 +42,9 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("depth", None, "Its layers, for overhead.")
 flags.DEFINE_float("width", None, "Multiplier of its channels, likewise.")
 flags.DEFINE_enum("precision", "float32", _PRECISIONS, "Dtype, likewise.")
+flags.DEFINE_bool(
+    "cpu_time", False, "Whether it counts CPU time, if others use the core."
+)
 flags.DEFINE_list(
     "networks",
     list(NETWORKS),
@@ -75,7 +79,8 @@ def _turns(values):
 def _overhead(values):
     keras.config.set_dtype_policy(values.precision)
     build = network(values.network, values.depth, values.width)
-    return overhead(build, *_turns(values))
+    clock = time.process_time if values.cpu_time else None
+    return overhead(build, *_turns(values), clock)
 
 
 def _training(values):

@@ -632,13 +632,14 @@ CALLS = [
     ),
     _call(
         deployment.take_turns,
-        {"functions": {"a": dict}, "rounds": 1, "calls": 1},
+        {"functions": {"a": dict}, "rounds": 1, "calls": 1, "clock": None},
         functions=lambda rng: [
             *without(NO_DICT),
             *({"a": None}, {"a": 1}, [dict], dict),
         ],
         rounds=whole(1),
         calls=optional(whole(1)),
+        clock=optional(function),
     ),
     # Models.
     _call(

@@ -52,6 +52,12 @@ def test_a_turn_takes_a_millisecond(clock):
     assert calls.count(slow) == 2 + 3
 
 
+def test_another_clock_may_tell_the_time(clock):
+    runs = taking(clock, 60, 1, 3)
+    times = take_turns({"a": runs}, 2, 1, clock=lambda: 2 * clock[0])
+    assert times == {"a": [2, 6]}
+
+
 def test_latency_is_a_median_and_so_is_its_ratio(clock):
     before = taking(clock, 60, 1, 6, 9, 2)
     after = taking(clock, 60, 1, 1, 3, 2)

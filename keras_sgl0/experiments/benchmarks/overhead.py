@@ -21,6 +21,7 @@ def overhead(
     batch_size: int,
     rounds: int,
     steps: int,
+    clock: Callable[[], float] | None = None,
 ) -> StepTimes:
     """Times a training step of a network under each penalty.
 
@@ -33,6 +34,7 @@ def overhead(
         batch_size: Images a step.
         rounds: How many turns each variant gets.
         steps: How many steps make a turn.
+        clock: What tells the seconds, see `take_turns`.
     """
     variants = _variants(0.1 / 60000)
     rng = np.random.default_rng(0)
@@ -63,7 +65,7 @@ def overhead(
         name: start(penalty, callbacks)
         for name, (penalty, callbacks) in variants.items()
     }
-    times = take_turns(started, rounds, steps)
+    times = take_turns(started, rounds, steps, clock)
     return StepTimes(times, ("plain", "group lasso"), batch_size)
 
 
