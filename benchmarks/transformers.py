@@ -32,7 +32,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("task", "images", ["images", "text"], "What is learned.")
 flags.DEFINE_enum("method", "coupled", ["whole", "narrower", "coupled"], "How.")
 flags.DEFINE_float("density", 0.5, "The share of the multiply-adds to keep.")
-flags.DEFINE_float("factor", 300.0, "Coefficient of the penalty, times 50,000.")
+flags.DEFINE_float(
+    "factor", 3000.0, "Coefficient of the penalty, times 50,000."
+)
 flags.DEFINE_enum(
     "training",
     "proximal",
@@ -45,6 +47,7 @@ flags.DEFINE_enum(
     ["all", "heads", "dimensions"],
     "What of attention layers has the penalty.",
 )
+flags.DEFINE_float("weight_decay", 0.0, "That of AdamW; 0 for Adam.")
 flags.DEFINE_integer("epochs", 20, "Epochs; of 500 steps with text.")
 flags.DEFINE_integer("seed", 0, "Seed.")
 flags.DEFINE_float("held_out", 0.0, "Share of the training images to test on.")
@@ -170,7 +173,9 @@ def main(_):
         0.0, steps * (FLAGS.epochs - 1), warmup_target=2e-3, warmup_steps=steps
     )
     model.compile(
-        keras.optimizers.Adam(rate, clipnorm=1.0),
+        keras.optimizers.AdamW(
+            rate, weight_decay=FLAGS.weight_decay, clipnorm=1.0
+        ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -203,6 +208,7 @@ def main(_):
         "training": FLAGS.training if FLAGS.method == "coupled" else "",
         "inside": FLAGS.inside if FLAGS.method == "coupled" else "",
         "factor": FLAGS.factor if FLAGS.method == "coupled" else 0,
+        "weight_decay": FLAGS.weight_decay,
         "seed": FLAGS.seed,
         "epochs": FLAGS.epochs,
         "macs_whole": whole,
