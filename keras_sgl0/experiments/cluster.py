@@ -183,6 +183,9 @@ class Training:
         def leave_signals_to_the_job():
             for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
                 signal.signal(number, signal.SIG_IGN)
+            # The job ends it by this one, which what runs in the background
+            # of a script ignores.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
         with open(self.log, "a") as log:
             self._process = subprocess.Popen(
