@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from keras_sgl0.experiments import image_folder, tiny_imagenet
+from keras_sgl0.experiments import digits, image_folder, tiny_imagenet
 from keras_sgl0.experiments.augmentation import draw_moves, moved
 from keras_sgl0.experiments.choices import (
     AUGMENTATIONS,
@@ -348,32 +348,13 @@ def load(
     if name not in DATASETS:
         return Dataset(name, *image_folder.read(name))
     if name == "digits":
-        return _load_digits()
+        return Dataset(name, *digits.read())
     if data_dir is not None:
         data_dir = os.path.abspath(os.path.expanduser(data_dir))
     if name == "tiny_imagenet":
         require(not download, "download", "False for Tiny ImageNet", download)
         return Dataset(name, *tiny_imagenet.read(data_dir))
     return _load_tfds(name, data_dir, download)
-
-
-def _load_digits() -> Dataset:
-    with name_extra():
-        from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = tf.image.resize(
-        digits.images[..., None] * (255 / 16), (28, 28), method="bicubic"
-    )
-    images = np.clip(np.rint(images), 0, 255).astype("uint8")
-    labels = digits.target.astype("int64")
-    test = np.arange(len(labels)) % 5 == 4
-    return Dataset(
-        "digits",
-        (images[~test], labels[~test]),
-        (images[test], labels[test]),
-        num_classes=10,
-    )
 
 
 def _load_tfds(name: str, data_dir: str | None, download: bool) -> Dataset:
