@@ -16,7 +16,6 @@ was killed goes on. The figures are in `figures.json` in its folder.
 
 import json
 import pathlib
-import platform
 
 import keras
 import numpy as np
@@ -24,6 +23,7 @@ from absl import app, flags
 from keras import ops
 
 import keras_sgl0 as ks
+from keras_sgl0.experiments.versions import versions
 
 FLAGS = flags.FLAGS
 flags.DEFINE_float("macs", 0.0924, "Share of the multiply-adds to keep.")
@@ -215,11 +215,7 @@ def main(_):
                 "held_out",
             )
         },
-        "versions": {
-            "keras": keras.__version__,
-            "keras_sgl0": ks.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
     (folder / "figures.json").write_text(json.dumps(result, indent=2))
 

@@ -16,7 +16,6 @@ folder.
 
 import json
 import pathlib
-import platform
 import sysconfig
 
 import keras
@@ -27,6 +26,7 @@ from networks.transformers import Positions
 from networks.transformers import encoder as any_encoder
 
 import keras_sgl0 as ks
+from keras_sgl0.experiments.versions import versions
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("task", "images", ["images", "text"], "What is learned.")
@@ -217,11 +217,7 @@ def main(_):
         "loss": loss,
         "accuracy": accuracy,
         "held_out": FLAGS.held_out,
-        "versions": {
-            "keras": keras.__version__,
-            "keras_sgl0": ks.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
     (folder / "figures.json").write_text(json.dumps(result, indent=2))
 

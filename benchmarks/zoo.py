@@ -31,10 +31,10 @@ import numpy as np
 from absl import app, flags
 
 import keras_sgl0 as ks
-from keras_sgl0.experiments.benchmarks.networks import half_dead
 from keras_sgl0.network.graph import tensors
 from keras_sgl0.network.layer_table import all_layers, layouts_of
 from keras_sgl0.network.unfolding import trace
+from keras_sgl0.structures.selection import random_half
 
 FOLDER = pathlib.Path(__file__).parent.parent / "docs" / "results"
 FLAGS = flags.FLAGS
@@ -154,7 +154,7 @@ def measure(name: str, seed: int) -> dict:
     start = time.perf_counter()
     found = ks.structures(model)
     seconds = time.perf_counter() - start
-    dead = half_dead(found, seed)
+    dead = random_half(found, np.random.default_rng(seed))
     found.zero(dead)
     predicted = found.cost(~dead)
     whole = found.cost()

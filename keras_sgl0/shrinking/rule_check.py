@@ -15,6 +15,7 @@ from keras_sgl0.structures.families import structures
 from keras_sgl0.structures.flat_copy import FlatCopy
 from keras_sgl0.structures.liveness import Liveness
 from keras_sgl0.structures.rules import Opaque
+from keras_sgl0.structures.selection import random_half
 from keras_sgl0.utils.tables import Report
 from keras_sgl0.utils.validation import integer, require
 
@@ -213,10 +214,7 @@ class _Network:
             if keras.backend.is_float_dtype(v.dtype):
                 size = v.shape[0] if len(v.shape) else 1
                 v.assign(self._rng.uniform(0.5, 1.5, v.shape) / size)
-        dead = np.zeros(self.found.size, bool)
-        for family, count in enumerate(self.found.counts.tolist()):
-            own = np.flatnonzero(self.found.families == family)
-            dead[self._rng.choice(own, count // 2, replace=False)] = True
+        dead = random_half(self.found, self._rng)
         self.found.zero(dead)
         return self.found.cost(~dead)
 

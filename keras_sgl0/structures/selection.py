@@ -114,6 +114,20 @@ def select(
     return kept
 
 
+def random_half(structures: Structures, rng: np.random.Generator) -> np.ndarray:
+    """Returns flags for half of each family, rounded down, at random.
+
+    Args:
+        structures: The structures of a model.
+        rng: What draws them.
+    """
+    half = np.zeros(structures.size, bool)
+    for family, count in enumerate(structures.counts.tolist()):
+        own = np.flatnonzero(structures.families == family)
+        half[rng.choice(own, count // 2, replace=False)] = True
+    return half
+
+
 class _Search:
     """Which blocks to cut; see `select`."""
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_sgl0 import models
 from keras_sgl0.regularizers import Penalty
-from keras_sgl0.structures.families import Structures, structures
+from keras_sgl0.structures.families import structures
+from keras_sgl0.structures.selection import random_half
 from keras_sgl0.utils.validation import invalid, require
 
 # Two kinds, by width and by depth.
@@ -74,21 +75,6 @@ def by_title(title: str) -> keras.Model:
     return builder(weights=None)
 
 
-def half_dead(found: Structures, seed: int) -> np.ndarray:
-    """Returns flags for half of each family, rounded down, at random.
-
-    Args:
-        found: The structures of a model.
-        seed: Of the draw.
-    """
-    rng = np.random.default_rng(seed)
-    dead = np.zeros(found.size, bool)
-    for family, count in enumerate(found.counts.tolist()):
-        own = np.flatnonzero(found.families == family)
-        dead[rng.choice(own, count // 2, replace=False)] = True
-    return dead
-
-
 def kill_half(model: keras.Model, seed: int = 0) -> None:
     """Sets half of the structures of each family to zero.
 
@@ -97,4 +83,4 @@ def kill_half(model: keras.Model, seed: int = 0) -> None:
         seed: Of the draw.
     """
     found = structures(model)
-    found.zero(half_dead(found, seed))
+    found.zero(random_half(found, np.random.default_rng(seed)))
