@@ -23,6 +23,7 @@ from absl import app, flags
 from keras import ops
 
 import keras_sgl0 as ks
+from keras_sgl0.experiments.run import percent_wrong
 from keras_sgl0.experiments.versions import versions
 
 FLAGS = flags.FLAGS
@@ -142,10 +143,8 @@ def main(_):
     data = ks.datasets.load("mnist", FLAGS.data_dir)
     if FLAGS.held_out:
         data = data.held_out(FLAGS.held_out)
-    (x, y), (x_test, y_test) = (
-        (images.astype("float32") / 255, labels)
-        for images, labels in (data.train, data.test)
-    )
+    images, y = data.train
+    x = images.astype("float32") / 255
     teacher = teacher_of(folder, (x, y))
     taught = teacher.predict(x, batch_size=1000, verbose=0)
     targets = np.concatenate([y[:, None], taught], axis=1).astype("float32")
@@ -183,11 +182,7 @@ def main(_):
             ],
             folder / "weights.npz",
         )
-    found = {
-        name: 100
-        * (1 - np.mean(m.predict(x_test, verbose=0).argmax(-1) == y_test))
-        for name, m in (("teacher", teacher), ("error", small))
-    }
+    test = data.test_batches()
     kernels = kernels_of(small)
     result = {
         "macs": ks.count_macs(small).macs,
@@ -196,8 +191,8 @@ def main(_):
             sum((ops.convert_to_numpy(k) != 0).sum() for k in kernels)
         ),
         "channels": [int(kernel.shape[-1]) for kernel in kernels[:-1]],
-        "error": round(float(found["error"]), 4),
-        "teacher_error": round(float(found["teacher"]), 4),
+        "error": percent_wrong(small, test),
+        "teacher_error": percent_wrong(teacher, test),
         "settings": {
             name: FLAGS[name].value
             for name in (
