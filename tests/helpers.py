@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import keras_sgl0 as ks
 from keras_sgl0 import HardConcrete
+from keras_sgl0.structures.selection import random_half
 
 BACKEND = keras.backend.backend()
 # XLA takes longer to compile the tests' models than to train them.
@@ -219,10 +220,7 @@ def cut_half(model, tolerance=1e-5, seed=0, inputs=None):
     assert len(found) > 0
     assert found.cost().parameters == model.count_params()
     assert found.cost().macs == ks.count_macs(model).macs
-    dead = np.zeros(len(found), bool)
-    for family, count in enumerate(found.counts.tolist()):
-        own = np.flatnonzero(found.families == family)
-        dead[rng.choice(own, count // 2, replace=False)] = True
+    dead = random_half(found, rng)
     found.zero(dead)
     small, report = ks.shrink(model, 0, verify=False)
     assert not report.whole

@@ -1,6 +1,7 @@
 """Trains a recipe, measures the result and writes the files of the run."""
 
 import dataclasses
+import functools
 import time
 import warnings
 from collections.abc import Iterable
@@ -183,16 +184,13 @@ def _train(recipe, folder, dataset, devices, progress, more):
     # Callbacks that write to the logs come before those that read them.
     recorder = Recorder(folder, first_epoch, stateful, backup is None)
     callbacks += [_Facts(recipe), recorder, *more]
-
-    def batches(epoch):
-        return shared.train_batches(
-            recipe.batch_size,
-            recipe.epochs,
-            recipe.seed,
-            epoch,
-            recipe.augment,
-        )
-
+    batches = functools.partial(
+        shared.train_batches,
+        recipe.batch_size,
+        recipe.epochs,
+        recipe.seed,
+        augment=recipe.augment,
+    )
     settings = {
         "steps_per_epoch": shared.steps_per_epoch(recipe.batch_size),
         "epochs": recipe.epochs,

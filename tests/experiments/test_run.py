@@ -798,9 +798,9 @@ def test_a_wide_resnet_on_cropped_images(tmp_path):
     fed = []
     train_batches = datasets.Dataset.train_batches
 
-    def spy(self, *arguments):
-        fed.append(arguments)
-        return train_batches(self, *arguments)
+    def spy(self, *arguments, augment):
+        fed.append((*arguments, augment))
+        return train_batches(self, *arguments, augment=augment)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.Dataset, "train_batches", spy)

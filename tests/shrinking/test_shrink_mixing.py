@@ -16,6 +16,7 @@ import keras_sgl0 as ks
 from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.liveness import Liveness
 from keras_sgl0.structures.rules import Opaque
+from keras_sgl0.structures.selection import random_half
 
 
 def stream(norm, blocks=2, width=8, tokens=False):
@@ -51,12 +52,7 @@ def given(model, seed=0):
 
 
 def half(found, seed=1):
-    rng = np.random.default_rng(seed)
-    dead = np.zeros(len(found), bool)
-    for family, count in enumerate(found.counts):
-        own = np.flatnonzero(found.families == family)
-        dead[rng.choice(own, count // 2, replace=False)] = True
-    return dead
+    return random_half(found, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("tokens", [False, True])

@@ -7,6 +7,7 @@ from helpers import assert_same_outputs, scramble, to_numpy
 from keras import layers
 
 import keras_sgl0 as ks
+from keras_sgl0.structures.selection import random_half
 
 
 def siamese():
@@ -143,11 +144,7 @@ def test_structures_run_through_all_calls(name):
     assert len(found.counts) == families
     assert found.cost().parameters == model.count_params()
     assert found.cost().macs == ks.count_macs(model).macs
-    rng = np.random.default_rng(1)
-    dead = np.zeros(len(found), bool)
-    for family, count in enumerate(found.counts):
-        own = np.flatnonzero(found.families == family)
-        dead[rng.choice(own, count // 2, replace=False)] = True
+    dead = random_half(found, np.random.default_rng(1))
     found.zero(dead)
     small, report = ks.shrink(model, 0, inputs=given(model))
     assert report.whole == report.kept == ()

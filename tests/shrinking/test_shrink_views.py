@@ -8,6 +8,7 @@ from keras import layers, ops
 
 import keras_sgl0 as ks
 from keras_sgl0.gates.dependence import Dependence
+from keras_sgl0.structures.selection import random_half
 
 DTYPES = ["float32"] + ["float64"] * (BACKEND == "tensorflow")
 RNG = np.random.default_rng(0)
@@ -42,11 +43,7 @@ def built(network, shape):
 def cut_half(model, tolerance=1e-5):
     """Cuts half of every family; returns the families and what is left."""
     found = ks.structures(model)
-    rng = np.random.default_rng(1)
-    dead = np.zeros(len(found), bool)
-    for family, count in enumerate(found.counts):
-        own = np.flatnonzero(found.families == family)
-        dead[rng.choice(own, count // 2, replace=False)] = True
+    dead = random_half(found, np.random.default_rng(1))
     found.zero(dead)
     small, report = ks.shrink(model, 0)
     assert_same_outputs(model, small, tolerance)

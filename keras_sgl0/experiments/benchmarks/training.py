@@ -183,14 +183,13 @@ class _Fit:
             on_epoch_end=lambda epoch, logs: wait()
         )
 
-        def batches(epoch):
-            return dataset.train_batches(
-                recipe.batch_size,
-                recipe.epochs,
-                recipe.seed,
-                epoch,
-                recipe.augment,
-            )
+        batches = functools.partial(
+            dataset.train_batches,
+            recipe.batch_size,
+            recipe.epochs,
+            recipe.seed,
+            augment=recipe.augment,
+        )
 
         settings = {
             "epochs": recipe.epochs,
