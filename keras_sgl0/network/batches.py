@@ -60,7 +60,10 @@ def batches(data, batch_size: int, name: str = "data") -> Iterator[tuple]:
 def batches_for(
     model: keras.Model, data, batch_size: int, name: str = "data"
 ) -> Iterator[tuple]:
-    """Yields batches as `batches` does, after a look at their shapes.
+    """Yields batches as `batches` does, with inputs as the model names them.
+
+    As in `fit`, a dictionary may stand for a list of named inputs, and a last
+    axis of length 1 may be missing or be there in excess.
 
     Args:
         model: The built model that will be called on their inputs.
@@ -72,16 +75,35 @@ def batches_for(
         ValueError: As in `batches`, if the inputs have other shapes, or if
             there is no batch.
     """
-    inputs = keras.tree.flatten(functional(model).input)
+    structure = functional(model).input
+    inputs = keras.tree.flatten(structure)
     expected = f"inputs of the shapes {[tuple(x.shape) for x in inputs]}"
     number = 0
-    for batch in batches(data, batch_size, name):
+    for x, *rest in batches(data, batch_size, name):
         number += 1
-        shapes = [tuple(x.shape) for x in keras.tree.flatten(batch[0])]
+        if isinstance(x, Mapping) and not isinstance(structure, Mapping):
+            names = [own.name for own in inputs]
+            known = set(names) <= set(x)
+            require(known, name, f"inputs that are named {names}", list(x))
+            x = [x[own] for own in names]
+        found = keras.tree.flatten(x)
+        if len(found) == len(inputs):
+            found = list(map(_with_rank, found, inputs))
+        shapes = [tuple(x.shape) for x in found]
         same = len(shapes) == len(inputs) and all(map(_fits, shapes, inputs))
         require(same, name, expected, shapes)
-        yield batch
+        yield keras.tree.pack_sequence_as(structure, found), *rest
     require(number, name, "at least one batch", data)
+
+
+def _with_rank(x, spec):
+    """Returns a batch with or without a last axis, as an input wants it."""
+    excess = len(x.shape) - len(spec.shape)
+    if excess == 1 and x.shape[-1] == 1:
+        return ops.squeeze(x, -1)
+    if excess == -1 and spec.shape[-1] == 1:
+        return ops.expand_dims(x, -1)
+    return x
 
 
 def _fits(shape, spec) -> bool:

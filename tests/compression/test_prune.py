@@ -250,6 +250,48 @@ def test_data_of_every_kind_give_the_same(mlp, importance):
         np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
+def two_inputs():
+    """Returns a model with inputs whose names are not in their order."""
+    keras.utils.set_random_seed(0)
+    inputs = [keras.Input((1,), name="width"), keras.Input((1,), name="age")]
+    h = [layers.Dense(6, activation="relu")(x) for x in inputs]
+    y = layers.Dense(2)(layers.Concatenate()(h))
+    model = keras.Model(inputs, y)
+    model.compile(loss="mse")
+    return model
+
+
+@pytest.mark.parametrize("importance", ["taylor", "apoz", "dcp"])
+def test_inputs_may_be_given_in_every_way_of_fit(importance):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal([[[0]], [[2]]], size=(2, 20, 1)).astype("float32")
+    y = rng.normal(size=(20, 2)).astype("float32")
+    model = two_inputs()
+    expected = score(model, importance, data=([a, b], y))
+    for x in (
+        {"width": a, "age": b},
+        [a[:, 0], b[:, 0]],
+        {"age": b[..., None], "width": a[:, 0]},
+    ):
+        model(keras.tree.map_structure(ops.convert_to_tensor, x))
+        received = score(model, importance, data=(x, y))
+        np.testing.assert_allclose(received, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        ({"width": np.ones((4, 1))}, r"inputs that are named \['width', 'age'"),
+        ([np.ones((4, 1))], r"inputs of the shapes \[\(None, 1\), \(None, 1\)"),
+        ([np.ones((4, 1)), np.ones((4, 2))], "inputs of the shapes"),
+        ([np.ones((4, 1)), np.ones((4, 1, 2))], "inputs of the shapes"),
+    ],
+)
+def test_inputs_that_do_not_fit(x, words):
+    with pytest.raises(ValueError, match=f"`data`.*{words}"):
+        score(two_inputs(), "apoz", data=(x, np.ones((4, 2))))
+
+
 def test_the_least_important_go(mlp):
     importance = score(mlp, "l2")[:16]
     small, report = ks.prune(
