@@ -93,26 +93,13 @@ def narrowed(build, density):
 
 def images():
     """Returns batches, steps, and what to test on."""
-    import tensorflow as tf
-
     data = ks.datasets.load("cifar10", FLAGS.data_dir).normalized()
     if FLAGS.held_out:
         data = data.held_out(FLAGS.held_out)
-    mean, stddev = np.array(data.mean), np.array(data.stddev)
-
-    def scaled(pair):
-        values = (pair[0] / 255.0 - mean) / stddev
-        return values.astype("float32"), pair[1]
-
-    def moved(image, label):
-        image = tf.image.random_flip_left_right(image)
-        image = tf.pad(image, [[4, 4], [4, 4], [0, 0]])
-        return tf.image.random_crop(image, (32, 32, 3)), label
-
-    train = tf.data.Dataset.from_tensor_slices(scaled(data.train))
-    train = train.shuffle(50_000, seed=FLAGS.seed).repeat().map(moved)
-    train = train.batch(128).prefetch(2)
-    return train, len(data.train[0]) // 128, scaled(data.test)
+    train = data.train_batches(
+        128, FLAGS.epochs, FLAGS.seed, augment="crop_flip"
+    )
+    return train, data.steps_per_epoch(128), (data.test_batches(),)
 
 
 def text():
@@ -201,7 +188,7 @@ def main(_):
     small, report = ks.shrink(model)
     print(report)
     small.compile(loss=model.loss, metrics=["accuracy"])
-    loss, accuracy = small.evaluate(*test, batch_size=200, verbose=0)
+    loss, accuracy = small.evaluate(*test, verbose=0)
     result = {
         "task": FLAGS.task,
         "method": FLAGS.method,
