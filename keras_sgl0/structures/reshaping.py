@@ -18,6 +18,7 @@ from keras_sgl0.structures.rules import Channelwise
 from keras_sgl0.structures.slices import Rewrite, sides
 
 _MIXES = "it mixes channels and positions"
+_UNKNOWN = "where it moves channels is not known"
 # What stands for a size that is not known: much can be split by it.
 _SIZE = 12
 
@@ -60,8 +61,8 @@ class Moving(Channelwise):
                 [_numbers(x, n, self._batch()) for x, n in self._starts()]
             )
         except Exception:
-            # Sizes that are not known may not be what it can be called on.
-            return _MIXES
+            # It may not take integers, nor what stands for unknown sizes.
+            return _UNKNOWN
         self._axes, self._sources = [], []
         for numbers, y in zip(moved, outputs, strict=True):
             axes = self.axes_of(numbers, y)
