@@ -60,7 +60,9 @@ define_data_dir()
 flags.DEFINE_string(
     "recipe", "digits_group_lasso_coupled", "Recipe for training."
 )
-flags.DEFINE_integer("epochs", None, "Its epochs, if they are others.")
+flags.DEFINE_multi_string(
+    "set", [], "A setting of it and its value, such as epochs=20."
+)
 flags.DEFINE_integer(
     "shrink_every", 5, "Epochs between two cuts, for training.", lower_bound=1
 )
@@ -87,7 +89,7 @@ def _training(values):
     # Which needs TensorFlow for the data.
     from keras_sgl0.experiments.benchmarks.training import train_recipe
 
-    settings = values.recipe, values.epochs, values.shrink_every
+    settings = values.recipe, values.set, values.shrink_every
     return train_recipe(*settings, values.data_dir)
 
 

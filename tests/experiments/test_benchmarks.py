@@ -166,9 +166,14 @@ def test_three_trainings_take_turns():
     assert dense.parameters > sparse.parameters == shrinking.parameters
     assert sparse.error == pytest.approx(shrinking.error)
     assert "an epoch at the end" in str(report)
-    plain = RECIPES["digits_plain"]
-    with pytest.raises(ValueError, match="a penalty on weights"):
-        training.training_times(plain, data, every=1)
+    for name, settings, words in (
+        ("digits_plain", [], "a penalty on weights"),
+        ("digits_plane", [], "`recipes`"),
+        ("digits", ["epochs=1,2"], "`set`.*one value for each name"),
+        ("digits", ["epoch=1"], "`setting`"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            training.train_recipe(name, settings, every=1)
 
 
 @pytest.mark.tensorflow

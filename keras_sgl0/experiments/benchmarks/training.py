@@ -5,18 +5,19 @@ import functools
 import statistics
 import threading
 import time
+from collections.abc import Iterable
 
 import keras
 
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments.building import build, callbacks_for
 from keras_sgl0.experiments.datasets import Dataset
+from keras_sgl0.experiments.grid import grid_from_text, plan
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_changes import adapt
-from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.shrinking import fit_shrinking, shrink
 from keras_sgl0.utils.tables import Report, as_text, new_table
-from keras_sgl0.utils.validation import choice, require
+from keras_sgl0.utils.validation import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,22 +92,27 @@ class Trainings(Report):
 
 
 def train_recipe(
-    name: str, epochs: int | None, every: int, data_dir: str | None = None
+    name: str,
+    settings: Iterable[str],
+    every: int,
+    data_dir: str | None = None,
 ) -> Trainings:
     """Loads the data of a recipe, and trains it on three ways.
 
     Args:
         name: The recipe's.
-        epochs: How many; `None` for its own number.
+        settings: `NAME=VALUE` for each of its settings that is another one.
         every: After how many epochs the network shrinks.
         data_dir: The folder of the data, as `datasets.load` wants it.
 
     Raises:
-        ValueError: If there is no such recipe, and as in `training_times`.
+        ValueError: If there is no such recipe or setting, if a setting has
+            several values, and as in `training_times`.
     """
-    recipe = RECIPES[choice("recipe", name, tuple(RECIPES))]
-    if epochs is not None:
-        recipe = adapt(recipe, epochs=epochs)
+    grid = grid_from_text(settings)
+    runs = plan([name], grid=grid)
+    require(len(runs) == 1, "set", "one value for each name", grid)
+    recipe = runs[0].recipe
     data = datasets.load(recipe.dataset, data_dir)
     return training_times(recipe, data, every)
 
