@@ -4,6 +4,17 @@ import inspect
 
 import keras
 
+from keras_sgl0.network.layer_table import all_layers
+
+# Whose classes and functions are found without being registered.
+_KNOWN = ("keras", __name__.partition(".")[0])
+# What a layer may have of these kinds in any attribute, and functions in these.
+_KINDS = (
+    keras.regularizers.Regularizer,
+    keras.initializers.Initializer,
+    keras.constraints.Constraint,
+)
+_FUNCTIONS = ("activation", "recurrent_activation", "function")
 # What Keras itself takes for a config of constructor arguments.
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -40,6 +51,62 @@ def config_of(operation: keras.Operation) -> dict:
     return common | own
 
 
+def made_from(operation: keras.Operation, config: dict) -> keras.Operation:
+    """Returns another layer or operation of the same class.
+
+    Args:
+        operation: The layer or operation. The classes and functions that it
+            has need not be registered.
+        config: What to make it from.
+
+    Raises:
+        Exception: Anything that the class of a user raises.
+    """
+    with keras.saving.custom_object_scope(not_from_keras(operation)):
+        return type(operation).from_config(config)
+
+
+def not_from_keras(operation: keras.Operation) -> dict[str, object]:
+    """Returns what an operation is made of that is not Keras's, by name.
+
+    Those are classes of layers, regularizers, initializers and constraints,
+    and functions.
+
+    Args:
+        operation: A layer, which may have others in it, or an operation.
+    """
+    found: dict[str, object] = {}
+    for part in all_layers(operation) or [operation]:
+        values = [v for v in vars(part).values() if isinstance(v, _KINDS)]
+        for kind in map(type, [part, *values]):
+            if not is_from_keras(kind):
+                found[kind.__name__] = kind
+        for name in _FUNCTIONS:
+            function = getattr(part, name, None)
+            if not _is_known(function):
+                key = getattr(function, "__name__", type(function).__name__)
+                found[key] = function
+    return found
+
+
+def is_from_keras(kind: type) -> bool:
+    """Returns whether a class is of Keras or of this package.
+
+    Args:
+        kind: The class.
+    """
+    return kind.__module__.partition(".")[0] in _KNOWN
+
+
+def _is_known(function) -> bool:
+    # An activation that is a layer is one of the parts.
+    return (
+        function is None
+        or isinstance(function, keras.layers.Layer)
+        or any(function is own for own in vars(keras.activations).values())
+    )
+
+
 def has_own_config(layer: keras.layers.Layer) -> bool:
     """Returns whether a layer can be saved as a part of a Functional model.
 
@@ -62,7 +129,7 @@ def has_config(layer: keras.layers.Layer) -> bool:
     if has_own_config(layer):
         return True
     try:
-        copy = type(layer).from_config(config_of(layer))
+        copy = made_from(layer, config_of(layer))
     except Exception:  # it is the user's
         return False
     return has_own_config(copy) and _arguments(copy) == _arguments(layer)

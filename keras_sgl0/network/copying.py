@@ -6,17 +6,13 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_sgl0.network.configs import config_of
+from keras_sgl0.network.configs import config_of, made_from, not_from_keras
 from keras_sgl0.network.graph import Graph, Node, Tensor
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.probing import random_inputs
 
-# Whose layers give themselves back by their configs.
-_TRUSTED = ("keras", __name__.partition(".")[0])
 # What sizes become that are not known, one after the other.
 _SIZES = (96, 8)
-# The attributes of Keras's layers that hold functions.
-_FUNCTIONS = ("activation", "recurrent_activation", "function")
 
 
 def from_config(
@@ -27,7 +23,7 @@ def from_config(
     A config may leave something out, and a function of the user that is named
     like one of Keras comes back as that one. So where a class or a function is
     not Keras's own, the unchanged copy must have the same outputs on random
-    inputs.
+    inputs. Nothing has to be registered with Keras.
 
     Args:
         node: A call of a layer or of another operation.
@@ -41,9 +37,9 @@ def from_config(
     operation = node.operation
     if any(hasattr(part, "save_assets") for part in all_layers(operation)):
         raise ValueError("Its state is not in its config.")
-    if not _is_trusted(operation) and not _is_given_back(node):
+    if not_from_keras(operation) and not _is_given_back(node):
         raise ValueError("Its config gives another layer.")
-    return type(operation).from_config(change(config_of(operation)))
+    return made_from(operation, change(config_of(operation)))
 
 
 def with_config(layer: keras.layers.Layer, changes: dict) -> dict:
@@ -64,7 +60,7 @@ def can_be_copied(node: Node) -> bool:
     Args:
         node: A call of a layer or of another operation.
     """
-    if _is_trusted(node.operation):
+    if not not_from_keras(node.operation):
         return True
     try:
         from_config(node)
@@ -138,28 +134,10 @@ def refresh(layer: keras.Operation):
             part.finalize_state()
 
 
-def _is_trusted(operation) -> bool:
-    """Returns whether all that an operation is made of is Keras's own."""
-    return all(
-        type(part).__module__.partition(".")[0] in _TRUSTED
-        and all(_is_known(getattr(part, name, None)) for name in _FUNCTIONS)
-        for part in all_layers(operation) or [operation]
-    )
-
-
-def _is_known(function) -> bool:
-    # An activation that is a layer is one of the parts.
-    return (
-        function is None
-        or isinstance(function, keras.layers.Layer)
-        or any(function is own for own in vars(keras.activations).values())
-    )
-
-
 def _is_given_back(node) -> bool:
     """Returns whether a copy by the config has the same outputs."""
     operation = node.operation
-    copy = type(operation).from_config(config_of(operation))
+    copy = made_from(operation, config_of(operation))
     # Strides may leave nothing of short inputs, a table be at an end of long.
     for size in _SIZES:
         arguments = _random_arguments(node, size)

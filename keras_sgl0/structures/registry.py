@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import keras
 
+from keras_sgl0.network.configs import is_from_keras
 from keras_sgl0.network.graph import Node
 from keras_sgl0.network.tracing import keep_whole
 from keras_sgl0.structures.rules import Opaque, Rule, Values
@@ -101,6 +102,9 @@ def refusal(found: Rule, node: Node) -> str:
         return "the channels of its input run over several axes"
     if found.masks and not found.takes_mask:
         return "it has a mask"
+    penalty = getattr(node.operation, "activity_regularizer", None)
+    if penalty is not None and not is_from_keras(type(penalty)):
+        return "its activity regularizer may need all channels"
     return found.refusal()
 
 

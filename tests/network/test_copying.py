@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_same_outputs, scramble, to_numpy
-from keras import layers
+from helpers import assert_same_outputs, cut_half, scramble, to_numpy
+from keras import layers, ops
 
 import keras_sgl0 as ks
 
@@ -318,3 +318,81 @@ def test_a_tied_kernel_stays_whole_and_tied():
     assert "it shares weights with `tied`" in notes["dense"]
     assert report.parameters == model.count_params()
     assert_same_outputs(model, small)
+
+
+def local_parts():
+    """Returns parts of a layer whose classes Keras cannot find by name."""
+
+    class Decay(keras.regularizers.Regularizer):
+        def __init__(self, factor=0.1):
+            self.factor = factor
+
+        def __call__(self, w):
+            return self.factor * ops.sum(ops.square(w))
+
+        def get_config(self):
+            return {"factor": self.factor}
+
+    class Ramp(keras.initializers.Initializer):
+        def __call__(self, shape, dtype=None):
+            return ops.ones(shape, dtype)
+
+        def get_config(self):
+            return {}
+
+    class Halved(keras.constraints.Constraint):
+        def __call__(self, w):
+            return w / 2
+
+    def bent(x):
+        return ops.relu(x) - 0.1 * ops.relu(-x)
+
+    return {
+        "kernel_regularizer": Decay(0.5),
+        "bias_initializer": Ramp(),
+        "kernel_constraint": Halved(),
+        "activation": bent,
+    }
+
+
+@pytest.mark.parametrize("name", local_parts())
+def test_what_a_layer_has_need_not_be_registered(name):
+    part = local_parts()[name]
+    inputs = keras.Input((5,))
+    h = layers.Dense(8, name="inner", **{name: part})(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(h))
+    small, dead = cut_half(model)
+    assert dead.sum() == 4
+    copy = getattr(small.get_layer("inner"), name)
+    assert small.get_layer("inner").units == 4
+    assert copy is part or type(copy) is type(part)
+    if name == "kernel_regularizer":
+        assert copy.factor == 0.5
+
+
+def test_an_activity_regularizer_that_counts_channels():
+    class Orthogonal(keras.regularizers.Regularizer):
+        def __call__(self, x):
+            x = ops.reshape(x, (-1, 3, 3))
+            products = ops.matmul(x, ops.swapaxes(x, 1, 2))
+            return ops.sum(ops.square(products - ops.eye(3)))
+
+        def get_config(self):
+            return {}
+
+    def build(penalty):
+        inputs = keras.Input((5, 3))
+        h = layers.GlobalMaxPooling1D()(layers.Conv1D(8, 1)(inputs))
+        turned = layers.Dense(9, activity_regularizer=penalty)(h)
+        turned = layers.Dot((2, 1))([inputs, layers.Reshape((3, 3))(turned)])
+        h = layers.Conv1D(4, 1, name="after")(turned)
+        return keras.Model(inputs, layers.Dense(2)(h))
+
+    model = build(Orthogonal())
+    found = ks.structures(model)
+    assert found.counts.tolist() == [4]
+    assert "activity regularizer" in str(found)
+    found.zero(np.arange(4) < 2)
+    small, _ = ks.shrink(model)
+    assert small.get_layer("after").filters == 2
+    assert ks.structures(build("l2")).counts.tolist() == [8, 3, 4]
