@@ -155,13 +155,6 @@ class Kernel(Rule):
         return constants[which] @ self.total(which)
 
 
-@rule(keras.layers.Dense)
-class Dense(Kernel):
-    """A dense layer, at every position if there are any."""
-
-    size = "units"
-
-
 @rule(
     keras.layers.Conv1DTranspose,
     keras.layers.Conv2DTranspose,

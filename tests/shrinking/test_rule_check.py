@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_sgl0 as ks
-from keras_sgl0.structures.kernels import Dense
+from keras_sgl0.structures.dense import Dense
 from keras_sgl0.structures.registry import find
 from keras_sgl0.structures.rules import Channelwise
 
@@ -120,6 +120,7 @@ def test_rules_are_for_layers_and_are_rules():
 
 CASES = [
     (layers.Dense(5, "relu"), (6,)),
+    (lambda x: layers.Dense(5, "relu")(layers.Permute((2, 1))(x)), (4, 6)),
     (layers.Conv1D(5, 3, padding="causal", dilation_rate=2), (7, 6)),
     (layers.Conv2D(6, 3, 2, "same", activation="tanh"), (5, 5, 4)),
     (layers.Conv2D(8, 3, groups=4), (5, 5, 8)),
