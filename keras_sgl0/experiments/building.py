@@ -4,7 +4,6 @@ import contextlib
 from typing import cast
 
 import keras
-from keras import ops
 
 from keras_sgl0 import models
 from keras_sgl0.callbacks import (
@@ -25,28 +24,13 @@ from keras_sgl0.gates.adding import add_gates
 from keras_sgl0.gates.expected_cost import Counted
 from keras_sgl0.gates.hard_concrete import ExpectedL0, HardConcrete
 from keras_sgl0.gates.lookup import gates
+from keras_sgl0.models.metrics import error_rate
 from keras_sgl0.network.sparsity import neuron_axes
 from keras_sgl0.regularize import regularize
 from keras_sgl0.regularizers import GroupLasso
 from keras_sgl0.utils.validation import InputError, require
 
 _JIT_COMPILE = {"auto": "auto", "on": True, "off": False}
-
-
-# Registered under its old name, which saved models of version 0.1 use.
-@keras.saving.register_keras_serializable("keras_sgl0", name="error")
-def error_rate(y_true, y_pred):
-    """Returns 1 for each wrong label, else 0; the mean is the error rate.
-
-    The predicted label is the index of the largest output.
-
-    Args:
-        y_true: Integer labels of shape `(batch,)` or `(batch, 1)`.
-        y_pred: Outputs of shape `(batch, classes)`.
-    """
-    labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
-    wrong = ops.not_equal(ops.argmax(y_pred, axis=-1), labels)
-    return ops.cast(wrong, "float32")
 
 
 def build(

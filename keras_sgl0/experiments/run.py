@@ -16,7 +16,6 @@ from keras_sgl0.experiments.building import (
     build,
     callbacks_for,
     compile_classifier,
-    error_rate,
 )
 from keras_sgl0.experiments.devices import devices as devices_for
 from keras_sgl0.experiments.progress import Progress
@@ -41,6 +40,7 @@ from keras_sgl0.gates.folding import fold_gates
 from keras_sgl0.gates.hard_concrete import TEST_GATES
 from keras_sgl0.gates.lookup import gates
 from keras_sgl0.gates.report import gate_report
+from keras_sgl0.models.metrics import error_rate
 from keras_sgl0.network.compilation import (
     require_strategy_can_train,
     scope_of,

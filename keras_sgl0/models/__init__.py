@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import keras
 
+# Registers what files of trained models need.
+from keras_sgl0.models import metrics
 from keras_sgl0.models.lenet import LeNet5Caffe
 from keras_sgl0.models.mlp import MLP
 from keras_sgl0.models.mobilenet_v2 import MobileNetV2
@@ -26,4 +28,5 @@ __all__ = [
     "MobileNetV2",
     "ResNet",
     "WideResNet",
+    "metrics",
 ]

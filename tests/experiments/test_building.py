@@ -12,11 +12,11 @@ from keras_sgl0.experiments.building import (
     build,
     callbacks_for,
     compile_classifier,
-    error_rate,
 )
 from keras_sgl0.experiments.recipe_changes import adapt
 from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.models import MLP
+from keras_sgl0.models.metrics import error_rate
 
 pytestmark = pytest.mark.tensorflow
 

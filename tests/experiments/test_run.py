@@ -16,7 +16,7 @@ from processes import FORK
 import keras_sgl0 as ks
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments import run as experiment
-from keras_sgl0.experiments.building import build, error_rate
+from keras_sgl0.experiments.building import build
 from keras_sgl0.experiments.penalties import PENALTIES, all_trainings
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_changes import adapt
@@ -25,6 +25,7 @@ from keras_sgl0.experiments.run import run
 from keras_sgl0.experiments.run_folder import RunFolder
 from keras_sgl0.gates.lookup import gates
 from keras_sgl0.groups import resolve_axis
+from keras_sgl0.models.metrics import error_rate
 from keras_sgl0.network.sparsity import neuron_axes
 
 pytestmark = pytest.mark.tensorflow
