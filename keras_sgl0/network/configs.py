@@ -62,11 +62,11 @@ def made_from(operation: keras.Operation, config: dict) -> keras.Operation:
     Raises:
         Exception: Anything that the class of a user raises.
     """
-    with keras.saving.custom_object_scope(not_from_keras(operation)):
+    with keras.saving.custom_object_scope(foreign_parts(operation)):
         return type(operation).from_config(config)
 
 
-def not_from_keras(operation: keras.Operation) -> dict[str, object]:
+def foreign_parts(operation: keras.Operation) -> dict[str, object]:
     """Returns what an operation is made of that is not Keras's, by name.
 
     Those are classes of layers, regularizers, initializers and constraints,

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_sgl0.network.configs import config_of, made_from, not_from_keras
+from keras_sgl0.network.configs import config_of, foreign_parts, made_from
 from keras_sgl0.network.graph import Graph, Node, Tensor
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.probing import random_inputs
@@ -37,7 +37,7 @@ def from_config(
     operation = node.operation
     if any(hasattr(part, "save_assets") for part in all_layers(operation)):
         raise ValueError("Its state is not in its config.")
-    if not_from_keras(operation) and not _is_given_back(node):
+    if foreign_parts(operation) and not _is_given_back(node):
         raise ValueError("Its config gives another layer.")
     return made_from(operation, change(config_of(operation)))
 
@@ -60,7 +60,7 @@ def can_be_copied(node: Node) -> bool:
     Args:
         node: A call of a layer or of another operation.
     """
-    if not not_from_keras(node.operation):
+    if not foreign_parts(node.operation):
         return True
     try:
         from_config(node)
