@@ -216,7 +216,7 @@ class Dataset:
                 x = moved(x, moves)
             return self._scaled(x), tf.gather(labels, indices)
 
-        return _shared_out(
+        return _with_options(
             tf.data.Dataset.range(first_epoch, epochs)
             .flat_map(plan)
             .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
@@ -252,7 +252,7 @@ class Dataset:
                 x = moved(x, draw_moves(number, seeds, augment == "crop_flip"))
             return self._scaled(x), tf.gather(labels, indices)
 
-        return (
+        return _with_options(
             tf.data.Dataset.range(self.num_train)
             .shuffle(self.num_train, seed=seed)
             .batch(batch_size)
@@ -276,7 +276,7 @@ class Dataset:
             batch_size: The number of images in a batch. The last batch may be
                 smaller.
         """
-        return _shared_out(
+        return _with_options(
             tf.data.Dataset.from_tensor_slices(self.test)
             .batch(batch_size)
             .map(_as_written(lambda x, labels: (self._scaled(x), labels)))
@@ -289,12 +289,14 @@ class Dataset:
         return (scaled - self.mean) / self.stddev
 
 
-def _shared_out(batches):
-    """Returns batches that several workers split among them."""
+def _with_options(batches):
+    """Returns batches that workers split among them, and that end at once."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )
+    # An iterator waits for the thread that tunes it, which may sleep a minute.
+    options.autotune.enabled = False
     return batches.with_options(options)
 
 

@@ -75,7 +75,9 @@ def fit_shrinking(
 
     *Data.* Each cut begins anew with `x`, so that arrays that are shuffled
     have another order. For data that runs on from epoch to epoch, with
-    `steps_per_epoch`, give a function of the epoch.
+    `steps_per_epoch`, give a function of the epoch. A `tf.data.Dataset` that
+    tunes itself takes up to a minute to end, and so does each cut: set
+    `options.autotune.enabled = False` for it.
 
     Args:
         model: A built, compiled model. After a cut it is not trained any more.

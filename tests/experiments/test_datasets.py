@@ -581,3 +581,12 @@ def test_tiny_imagenet_has_images_of_one_size(imagenet_folder):
 def test_tiny_imagenet_is_not_fetched(arguments, name):
     with pytest.raises(ValueError, match=f"argument `{name}`"):
         datasets.load("tiny_imagenet", *arguments)
+
+
+def test_an_iterator_does_not_wait_for_what_tunes_it():
+    for batches in (
+        TOY.train_batches(4, 2, 0),
+        TOY.epoch_batches(4, 0),
+        TOY.test_batches(),
+    ):
+        assert batches.options().autotune.enabled is False
