@@ -1,6 +1,8 @@
 """Builds the compiled network of a recipe and the callbacks that train it."""
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import cast
 
 import keras
@@ -240,6 +242,22 @@ def _precision(name):
     finally:
         keras.config.set_floatx(floatx)
         keras.config.set_dtype_policy(policy)
+
+
+def batches_for(recipe: Recipe, dataset: Dataset) -> Callable:
+    """Returns a function that gives the training batches from an epoch on.
+
+    Args:
+        recipe: The recipe.
+        dataset: Its data set.
+    """
+    return functools.partial(
+        dataset.train_batches,
+        recipe.batch_size,
+        recipe.epochs,
+        recipe.seed,
+        augment=recipe.augment,
+    )
 
 
 def callbacks_for(

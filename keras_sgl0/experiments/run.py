@@ -1,7 +1,6 @@
 """Trains a recipe, measures the result and writes the files of the run."""
 
 import dataclasses
-import functools
 import time
 import warnings
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from keras import ops
 from keras_sgl0.callbacks import ADMM
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments.building import (
+    batches_for,
     build,
     callbacks_for,
     compile_classifier,
@@ -184,13 +184,7 @@ def _train(recipe, folder, dataset, devices, progress, more):
     # Callbacks that write to the logs come before those that read them.
     recorder = Recorder(folder, first_epoch, stateful, backup is None)
     callbacks += [_Facts(recipe), recorder, *more]
-    batches = functools.partial(
-        shared.train_batches,
-        recipe.batch_size,
-        recipe.epochs,
-        recipe.seed,
-        augment=recipe.augment,
-    )
+    batches = batches_for(recipe, shared)
     settings = {
         "steps_per_epoch": shared.steps_per_epoch(recipe.batch_size),
         "epochs": recipe.epochs,

@@ -11,7 +11,7 @@ from keras_sgl0.structures.selection import random_half
 
 
 def mixer(tokens=4, width=6, hidden=8, activation="gelu"):
-    """Returns an MLP-Mixer of one block, whose names end as Keras counts."""
+    """Returns an MLP-Mixer of one block."""
     x = inputs = keras.Input((tokens, 5))
     x = layers.Dense(width, name="stem")(x)
     y = layers.Permute((2, 1))(x)

@@ -10,7 +10,11 @@ from collections.abc import Iterable
 import keras
 
 from keras_sgl0.experiments import datasets
-from keras_sgl0.experiments.building import build, callbacks_for
+from keras_sgl0.experiments.building import (
+    batches_for,
+    build,
+    callbacks_for,
+)
 from keras_sgl0.experiments.datasets import Dataset
 from keras_sgl0.experiments.grid import grid_from_text, plan
 from keras_sgl0.experiments.recipe import Recipe
@@ -188,15 +192,7 @@ class _Fit:
         pause = keras.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs: wait()
         )
-
-        batches = functools.partial(
-            dataset.train_batches,
-            recipe.batch_size,
-            recipe.epochs,
-            recipe.seed,
-            augment=recipe.augment,
-        )
-
+        batches = batches_for(recipe, dataset)
         settings = {
             "epochs": recipe.epochs,
             "steps_per_epoch": dataset.steps_per_epoch(recipe.batch_size),
