@@ -13,6 +13,7 @@ from keras_sgl0.experiments.choices import (
     PIXELS,
     data_set,
 )
+from keras_sgl0.experiments.pipelines import untuned
 from keras_sgl0.utils.extras import name_extra
 from keras_sgl0.utils.validation import (
     InputError,
@@ -295,9 +296,7 @@ def _with_options(batches):
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
     )
-    # An iterator waits for the thread that tunes it, which may sleep a minute.
-    options.autotune.enabled = False
-    return batches.with_options(options)
+    return untuned(batches.with_options(options))
 
 
 def _part(pair, part):

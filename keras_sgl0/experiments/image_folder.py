@@ -12,6 +12,7 @@ import os
 import keras
 import numpy as np
 
+from keras_sgl0.experiments.pipelines import untuned
 from keras_sgl0.utils.validation import InputError, require
 
 _SPLITS = ("train", "test")
@@ -94,7 +95,7 @@ def _read(folder, size, mode) -> tuple[_Part, list[str]]:
             shuffle=False,
             verbose=False,
         )
-        pairs = list(found.as_numpy_iterator())
+        pairs = list(untuned(found).as_numpy_iterator())
     except Exception as problem:  # TensorFlow and Keras raise many kinds
         raise InputError(
             f"The images of {folder} cannot be read: {problem}"

@@ -14,6 +14,7 @@ import pathlib
 
 import numpy as np
 
+from keras_sgl0.experiments.pipelines import untuned
 from keras_sgl0.utils.extras import name_extra
 from keras_sgl0.utils.validation import InputError, invalid, require
 
@@ -94,12 +95,11 @@ def _part(root, pairs):
 
 def _images(root, paths):
     """Returns the images of files, all of one size."""
-    decoded = (
+    decoded = untuned(
         tf.data.Dataset.from_tensor_slices([str(path) for path in paths])
         .map(_decoded, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
-        .as_numpy_iterator()
-    )
+    ).as_numpy_iterator()
     try:
         first = next(decoded)
         images = np.empty((len(paths), *first.shape), "uint8")

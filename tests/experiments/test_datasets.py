@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import sklearn.datasets
@@ -583,10 +584,33 @@ def test_tiny_imagenet_is_not_fetched(arguments, name):
         datasets.load("tiny_imagenet", *arguments)
 
 
-def test_an_iterator_does_not_wait_for_what_tunes_it():
+@pytest.fixture
+def tuned(monkeypatch):
+    """Whether each pipeline tunes itself that arrays were read from."""
+    found = []
+    own = tf.data.Dataset.as_numpy_iterator
+
+    def read(self):
+        found.append(self.options().autotune.enabled)
+        return own(self)
+
+    monkeypatch.setattr(tf.data.Dataset, "as_numpy_iterator", read)
+    return found
+
+
+def test_an_iterator_does_not_wait_for_what_tunes_it(
+    imagenet_folder, tmp_path, tuned
+):
     for batches in (
         TOY.train_batches(4, 2, 0),
         TOY.epoch_batches(4, 0),
         TOY.test_batches(),
     ):
         assert batches.options().autotune.enabled is False
+    datasets.load("tiny_imagenet", str(imagenet_folder))
+    (tmp_path / "a").mkdir()
+    for i in range(5):
+        image = np.full((2, 2, 1), i)
+        keras.utils.save_img(tmp_path / "a" / f"{i}.png", image, scale=False)
+    datasets.load(str(tmp_path))
+    assert tuned == [False] * 3
