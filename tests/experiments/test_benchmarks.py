@@ -168,7 +168,7 @@ def test_three_trainings_take_turns():
     assert "an epoch at the end" in str(report)
     for name, settings, words in (
         ("digits_plain", [], "a penalty on weights"),
-        ("digits_plane", [], "`recipes`"),
+        ("digits_plane", [], "`recipe`"),
         ("digits", ["epochs=1,2"], "`set`.*one value for each name"),
         ("digits", ["epoch=1"], "`setting`"),
     ):

@@ -19,9 +19,10 @@ from keras_sgl0.experiments.datasets import Dataset
 from keras_sgl0.experiments.grid import grid_from_text, plan
 from keras_sgl0.experiments.recipe import Recipe
 from keras_sgl0.experiments.recipe_changes import adapt
+from keras_sgl0.experiments.recipes import RECIPES
 from keras_sgl0.shrinking import fit_shrinking, shrink
 from keras_sgl0.utils.tables import Report, as_text, new_table
-from keras_sgl0.utils.validation import require
+from keras_sgl0.utils.validation import choice, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +114,7 @@ def train_recipe(
         ValueError: If there is no such recipe or setting, if a setting has
             several values, and as in `training_times`.
     """
+    choice("recipe", name, tuple(RECIPES))
     grid = grid_from_text(settings)
     runs = plan([name], grid=grid)
     require(len(runs) == 1, "set", "one value for each name", grid)
