@@ -55,7 +55,8 @@ def add_gates(
 
     The result is Functional, models in it are unfolded. It is not compiled and
     shares no weights with `model`, which is not changed; but a layer that
-    cannot be made from its config, such as `Lambda`, is in both models.
+    cannot be made from its config, such as a `Lambda` that calls
+    TensorFlow, is in both models.
 
     Args:
         model: A built model without gates.

@@ -38,7 +38,8 @@ def fold_gates(model: keras.Model) -> keras.Model:
 
     The result is not compiled, has no layer of this package and shares no
     weights with `model`, which is not changed; but a layer that cannot be made
-    from its config, such as `Lambda`, is in both models.
+    from its config, such as a `Lambda` that calls TensorFlow, is in both
+    models.
 
     Args:
         model: A built model.

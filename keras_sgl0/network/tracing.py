@@ -56,13 +56,16 @@ def is_unfolded(operation: keras.Operation) -> bool:
     """Returns whether a layer should be seen as the calls in it.
 
     That is a layer whose `call` is not one of Keras or this package, and that
-    has other layers in it or no weights at all.
+    has other layers in it or no weights at all; and `Lambda`, whose function
+    is not Keras's.
 
     Args:
         operation: A layer or another operation of a model.
     """
     if not isinstance(operation, keras.layers.Layer):
         return False
+    if type(operation) is keras.layers.Lambda:
+        return True
     for kind in type(operation).__mro__:
         if kind in _WHOLE:
             return False

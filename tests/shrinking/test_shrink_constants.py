@@ -10,7 +10,7 @@ from helpers import (
     scramble,
     to_numpy,
 )
-from keras import layers
+from keras import layers, ops
 
 import keras_sgl0 as ks
 
@@ -256,7 +256,13 @@ class Named(layers.Dense):
         (lambda: NoConfig(2.0), "in both models, as it cannot be copied"),
         (lambda: Doubled(8), "its type is not known"),
         (Fixed, "it cannot be made from its config"),
-        (lambda: layers.Lambda(lambda x: x + 1), "its type is not known"),
+        (
+            # What it does depends on the mode.
+            lambda: layers.Lambda(
+                lambda x, training=None: 2 * x if training else x
+            ),
+            "what it does depends on `training`",
+        ),
     ],
     ids=["scale", "no_config", "doubled", "fixed", "lambda"],
 )
@@ -272,6 +278,44 @@ def test_unknown_layers_stay_whole_and_are_named(make, reason):
     assert small.get_layer("first").units == 8
     assert small.get_layer("second").units < 8
     assert any("stays whole" in kept.reason for kept in report.kept)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (lambda x: x[..., :4] / 2.0, (4, 4, 4)),
+        (lambda x: ops.mean(x, axis=(1, 2)), (6,)),
+        (lambda x: ops.relu(ops.concatenate([x, -x], -1)), (4, 4, 12)),
+    ],
+    ids=["some channels", "pooling", "both signs"],
+)
+def test_a_lambda_is_the_calls_of_its_function(function, shape, tmp_path):
+    x = inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(6, 3, name="conv")(x)
+    x = layers.Lambda(function, output_shape=shape)(x)
+    outputs = layers.Dense(2)(x)
+    model = scramble(keras.Model(inputs, outputs))
+    small, report = ks.shrink(model, 0)
+    assert not report.whole
+    assert small.get_layer("conv").filters < 6
+    assert_same_outputs(model, small)
+    # Keras does not load the code of a function by default.
+    small.save(tmp_path / "small.keras")
+    assert_same_outputs(
+        small, keras.models.load_model(tmp_path / "small.keras")
+    )
+
+
+def test_a_lambda_that_draws_numbers_stays_whole():
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(8, name="first")(x)
+    x = layers.Lambda(lambda x: x + keras.random.normal((8,)))(x)
+    model = scramble(keras.Model(inputs, layers.Dense(3)(x)))
+    small, report = ks.shrink(model, 0, verify=False)
+    assert small.get_layer("first").units == 8
+    (whole,) = report.whole
+    assert whole.type == "Lambda"
+    assert "seed_generator" in whole.note
 
 
 def test_a_known_layer_by_another_name_is_cut():
