@@ -32,6 +32,18 @@ def kernel_matrix(layer: keras.layers.Layer) -> np.ndarray:
     return kernel.reshape(-1, kernel.shape[-1])
 
 
+def products(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:
+    """Returns the outputs without bias and activation, positions in rows.
+
+    Args:
+        layer: A layer that `is_linear`.
+        x: A batch of what it reads.
+    """
+    if isinstance(layer, keras.layers.Dense):
+        return input_rows(layer, x) @ kernel_matrix(layer)
+    return _convolved(layer, x, ops.convert_to_numpy(layer.kernel))
+
+
 def input_rows(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:
     """Returns what each position of the output is computed from, in rows.
 
@@ -47,11 +59,16 @@ def input_rows(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:
         return x.reshape(-1, size)
     # A kernel that copies each entry of a patch pads and strides as it should.
     copying = np.eye(size).reshape(*layer.kernel.shape[:-1], size)
-    patches = layer.convolution_op(
+    return _convolved(layer, x, copying)
+
+
+def _convolved(layer, x, kernel) -> np.ndarray:
+    """Returns what a convolution makes with a kernel, positions in rows."""
+    y = layer.convolution_op(
         ops.convert_to_tensor(x, "float32"),
-        ops.convert_to_tensor(copying, "float32"),
+        ops.convert_to_tensor(kernel, "float32"),
     )
-    patches = np.asarray(ops.convert_to_numpy(patches), "float64")
+    y = np.asarray(ops.convert_to_numpy(y), "float64")
     if layer.data_format == "channels_first":
-        patches = np.moveaxis(patches, 1, -1)
-    return patches.reshape(-1, size)
+        y = np.moveaxis(y, 1, -1)
+    return y.reshape(-1, y.shape[-1])

@@ -6,13 +6,18 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_sgl0.compression.linear import input_rows, is_linear, kernel_matrix
+from keras_sgl0.compression.linear import (
+    input_rows,
+    is_linear,
+    kernel_matrix,
+    products,
+)
 from keras_sgl0.network.batches import batches_for
 from keras_sgl0.network.compilation import compiled
 from keras_sgl0.network.gradients import copy
-from keras_sgl0.network.graph import Node
 from keras_sgl0.network.layer_table import all_layers
-from keras_sgl0.network.probing import outputs
+from keras_sgl0.network.probing import fresh_states
+from keras_sgl0.network.running import Walk
 from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.flat_copy import FlatCopy
@@ -21,6 +26,8 @@ from keras_sgl0.utils.validation import integer, require, require_built
 
 # What is added to the diagonal, as a share of its mean.
 _RIDGE = 1e-6
+# How many numbers networks may hold between two layers, one gigabyte of them.
+_MOST_HELD = 2**28
 
 
 def reestimate_batch_norm(
@@ -159,12 +166,26 @@ class Repair:
         data: object,
         batch_size: int,
     ):
-        self._discovery = found.discovery
+        self._channels = found.discovery.channels
         self._dead = np.append(dead, False)  # the last one is for -1
-        self._uncut = FlatCopy(found.discovery.graph, "uncut")
-        self._cut = zeroed
-        self._data = data
-        self._batch_size = batch_size
+        uncut = FlatCopy(found.discovery.graph, "uncut")
+        self._layers = zeroed.layers, uncut.layers
+        self._nodes = [
+            node
+            for node in found.discovery.graph.nodes
+            if _is_linear(found, zeroed, node)
+        ]
+        self._inputs = _Inputs(
+            [
+                keras.Model(
+                    flat.model.inputs,
+                    [flat.made[node.inputs[0]] for node in self._nodes],
+                )
+                for flat in (zeroed, uncut)
+            ],
+            data,
+            batch_size,
+        )
 
     def run(self) -> list[str]:
         """Refits, in the order of computation.
@@ -174,34 +195,25 @@ class Repair:
         """
         return [
             node.path
-            for node in self._discovery.graph.nodes
-            if self._is_linear(node) and self._refit(node)
+            for number, node in enumerate(self._nodes)
+            if self._refit(node, self._inputs.of(number))
         ]
 
-    def _is_linear(self, node: Node) -> bool:
-        if isinstance(self._discovery.rules[node], Opaque):
-            return False
-        # One refit cannot serve the inputs of several calls.
-        if node.calls > 1:
-            return False
-        return is_linear(node.operation) and node not in self._cut.shared
-
-    def _refit(self, node) -> bool:
+    def _refit(self, node, inputs) -> bool:
         """Refits one layer; returns whether its inputs have changed."""
-        kept = ~self._dead[self._discovery.channels[node.outputs[0]]]
-        layer, uncut = self._cut.layers[node], self._uncut.layers[node]
+        kept = ~self._dead[self._channels[node.outputs[0]]]
+        layer, uncut = (layers[node] for layers in self._layers)
         kernel = kernel_matrix(layer)
         size = kernel.shape[0] + layer.use_bias
         gram = np.zeros((size, size))
         moment = np.zeros((size, kernel.shape[1]))
         changed = False
-        for x, before in self._pairs(node):
+        for x, before in inputs:
             changed = changed or not np.array_equal(x, before)
             if not changed:
                 return False
             rows = input_rows(layer, x)
-            wanted = input_rows(uncut, before) @ kernel_matrix(uncut)
-            missing = wanted - rows @ kernel
+            missing = products(uncut, before) - rows @ kernel
             if layer.use_bias:
                 ones = np.ones((len(rows), 1))
                 rows = np.concatenate([rows, ones], axis=1)
@@ -217,15 +229,69 @@ class Repair:
         layer.kernel.assign(new)
         return True
 
-    def _pairs(self, node) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields what a layer reads in the cut and in the uncut network."""
-        views = [
-            keras.Model(flat.model.inputs, flat.made[node.inputs[0]])
-            for flat in (self._cut, self._uncut)
-        ]
+
+def _is_linear(found, zeroed, node) -> bool:
+    """Returns whether the layer of a call can be refit."""
+    if isinstance(found.discovery.rules[node], Opaque):
+        return False
+    # One refit cannot serve the inputs of several calls.
+    if node.calls > 1:
+        return False
+    return is_linear(node.operation) and node not in zeroed.shared
+
+
+class _Inputs:
+    """What layers read in two networks, whose weights change on the way.
+
+    The networks go on from layer to layer with all batches. Where they hold
+    too much for that, they begin anew at the next layer.
+
+    Args:
+        views: The networks, whose outputs are what each layer reads, in the
+            order of computation.
+        data: What `fit` takes, without labels.
+        batch_size: How many examples of arrays to take at a time.
+    """
+
+    def __init__(self, views: list, data: object, batch_size: int):
+        self._views = views
+        self._data = data
+        self._batch_size = batch_size
+        self._kept: list[list[Walk]] = []
+
+    def of(self, number: int) -> Iterator[list[np.ndarray]]:
+        """Yields what a layer reads in each network, batch by batch.
+
+        No later layer may have been asked for, and the weights of all layers
+        before it are final.
+
+        Args:
+            number: The number of the layer.
+        """
+        held, kept = 0, []
+        for walks in self._kept or self._begun(number):
+            yield [
+                self._take(view, walk, number)
+                for view, walk in zip(self._views, walks, strict=True)
+            ]
+            held += sum(walk.held() for walk in walks)
+            if held <= _MOST_HELD:
+                kept.append(walks)
+            else:
+                kept.clear()
+        self._kept = kept
+
+    def _begun(self, number) -> Iterator[list[Walk]]:
+        """Yields the networks at the beginning of each batch."""
         for x, _, _ in batches_for(
-            self._cut.model, self._data, self._batch_size, "repair"
+            self._views[0], self._data, self._batch_size, "repair"
         ):
-            # Not compiled: each view has its weights for one pass alone.
-            found = [outputs(view, tree.flatten(x))[0] for view in views]
-            yield found[0].astype("float64"), found[1].astype("float64")
+            yield [
+                Walk(view, tree.flatten(x), view.outputs[number:])
+                for view in self._views
+            ]
+
+    def _take(self, view, walk, number) -> np.ndarray:
+        with fresh_states(view):
+            value = walk.take(view.outputs[number])
+        return np.asarray(ops.convert_to_numpy(value), "float64")

@@ -163,7 +163,7 @@ def outputs(
         inputs: What to call it on, structured as it wants them.
         compile: Whether to compile the call where possible, as `predict` does.
     """
-    with _fresh_states(model):
+    with fresh_states(model):
         if compile:
             call = compiled(functools.partial(model, training=False))
             flat = tree.flatten(call(inputs))
@@ -173,8 +173,12 @@ def outputs(
 
 
 @contextlib.contextmanager
-def _fresh_states(model):
-    """Sets the states of stateful layers to zero, and restores them after."""
+def fresh_states(model: keras.Model):
+    """Sets the states of stateful layers to zero, and restores them after.
+
+    Args:
+        model: A built model.
+    """
     states = tree.flatten(
         [getattr(p, "states", None) for p in all_layers(model)]
     )

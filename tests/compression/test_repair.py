@@ -5,6 +5,8 @@ from helpers import to_numpy
 from keras import layers
 
 import keras_sgl0 as ks
+from keras_sgl0.compression import repair
+from keras_sgl0.network.running import Walk
 
 RNG = np.random.default_rng(5)
 
@@ -24,8 +26,8 @@ def test_what_a_cut_loses_nothing_by_is_restored():
     kernel = np.concatenate([np.eye(12), mixed], axis=1)
     model.layers[0].kernel.assign(kernel)
     x = RNG.normal(size=(200, 12)).astype("float32")
-    for repair, low, high in ((None, 0.1, 9), (x, 0, 1e-4)):
-        data = None if repair is None else (repair, None)
+    for own, low, high in ((None, 0.1, 9), (x, 0, 1e-4)):
+        data = None if own is None else (own, None)
         small, _ = ks.prune(model, channels=0.8, repair=data)
         assert low < error(model, small, x) < high
 
@@ -88,6 +90,48 @@ def test_nothing_changes_where_nothing_is_cut():
     small, _ = ks.prune(model, macs=1.0, repair=(x,))
     for a, b in zip(model.get_weights(), small.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def residual():
+    """Returns a model with a shortcut, and one layer that reads the input."""
+    x = inputs = keras.Input((8, 8, 2))
+    x = layers.Conv2D(8, 3, activation="relu")(x)
+    for _ in range(2):
+        y = layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+        y = layers.Conv2D(8, 3, padding="same")(y)
+        x = layers.ReLU()(layers.Add()([layers.Conv2D(8, 1)(x), y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    late = layers.Dense(3)(layers.Flatten()(inputs))
+    return keras.Model(inputs, layers.Dense(3)(x) + late)
+
+
+@pytest.mark.parametrize("most", [0, 1500, 1e9])
+def test_the_networks_go_on_where_they_are_if_they_hold_little(
+    most, monkeypatch
+):
+    keras.utils.set_random_seed(0)
+    model, x = residual(), RNG.normal(size=(24, 8, 8, 2)).astype("float32")
+    calls = []
+    make = Walk._make
+
+    def counted(self, call):
+        calls.append(call)
+        make(self, call)
+
+    def repaired():
+        calls.clear()
+        found = ks.prune(model, channels=0.5, repair=(x,), batch_size=8)[0]
+        return found.get_weights()
+
+    monkeypatch.setattr(Walk, "_make", counted)
+    expected = repaired()
+    # The two networks and three batches; and those of the comparison.
+    assert len(calls) <= 2 * (3 + 1) * len(model.layers)
+    least = len(calls)
+    monkeypatch.setattr(repair, "_MOST_HELD", most)
+    for a, b in zip(expected, repaired(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (len(calls) > least) == (most < 1e9)
 
 
 def normalized(frozen=False):

@@ -9,7 +9,7 @@ import pytest
 from helpers import scramble, to_numpy
 from keras import layers, ops
 
-from keras_sgl0.network.running import run
+from keras_sgl0.network.running import Walk, run
 
 
 class TrainsByDefault(layers.Layer):
@@ -78,3 +78,23 @@ def test_a_tensor_is_given_up_after_its_last_use():
     alive.clear()
     run(model, ops.ones((2, 4)))
     assert max(alive[-3:]) <= 2
+
+
+def test_outputs_are_taken_one_by_one():
+    x = inputs = keras.Input((4,))
+    taken = [x]
+    for _ in range(3):
+        x = layers.Dense(4)(x)
+        taken.append(x)
+    model = keras.Model(inputs, [*taken, x])
+    given = np.ones((2, 4), "float32")
+    walk = Walk(model, given, model.outputs[1:])
+    first = to_numpy(walk.take(model.outputs[1]))
+    # What comes later is made with the weights of then.
+    model.layers[2].set_weights([np.eye(4), np.full(4, 2.0)])
+    second = to_numpy(walk.take(model.outputs[2]))
+    np.testing.assert_allclose(second, first + 2, rtol=1e-6)
+    assert walk.held() == 8
+    third = [to_numpy(walk.take(y)) for y in model.outputs[3:]]
+    np.testing.assert_array_equal(*third)
+    assert walk.held() == 0
