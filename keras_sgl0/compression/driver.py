@@ -25,7 +25,8 @@ from keras_sgl0.compression.report import CompressReport, PruneReport, Settings
 from keras_sgl0.compression.search import gate_search, penalty_search
 from keras_sgl0.compression.state import State, fingerprint
 from keras_sgl0.compression.timing import (
-    compare_on,
+    Beside,
+    Latencies,
     free_multiple,
     kept_for_latency,
 )
@@ -60,6 +61,14 @@ class Task:
     def _whole(self) -> Cost:
         """What the model costs, which is not found quickly for a large one."""
         return structures(self.model).cost()
+
+    @functools.cached_property
+    def _timed(self) -> dict[str, Beside]:
+        return {}
+
+    def _beside(self, runtime: str) -> Beside:
+        """Returns what times models beside the original."""
+        return self._timed.setdefault(runtime, Beside(self.model, runtime))
 
     def compress(
         self,
@@ -181,12 +190,13 @@ class Task:
             self.train, settings.examples, size, settings.seed + 1
         )
         step = self.criteria[0].round_to
+        latencies = Latencies(self._beside(settings.runtime), found)
         if step is None and settings.measure == "latency":
-            step = free_multiple(start, found, settings.share, settings.runtime)
+            step = free_multiple(latencies, settings.share, settings.runtime)
         cuts = []
         for criteria in self.criteria:
             own = dataclasses.replace(criteria, round_to=step or 1)
-            kept, predicted = self._kept(settings, found, scores, own)
+            kept, predicted = self._kept(settings, latencies, scores, own)
             small, pruned = cut(found, kept, settings.importance, some, size)
             compile_like(small, self.model, renewed(self.model.optimizer))
             loss = mean_loss(small, others)
@@ -284,20 +294,14 @@ class Task:
     def _kept(
         self,
         settings: Settings,
-        found: Structures,
+        latencies: Latencies,
         scores: np.ndarray,
         criteria: Criteria,
     ) -> tuple[np.ndarray, float | None]:
         """Returns what is kept, and the share of the latency if measured."""
         if settings.measure == "latency":
-            return kept_for_latency(
-                self.model,
-                found,
-                scores,
-                criteria,
-                settings.share,
-                settings.runtime,
-            )
+            return kept_for_latency(latencies, scores, criteria, settings.share)
+        found = latencies.found
         budget = self._budget(settings, found)
         return criteria.select(found, budget, scores), None
 
@@ -313,7 +317,7 @@ class Task:
             original=state.facts["original"],
             cut=state.facts["cut"],
             recovered=self.evaluate(small, settings.batch_size),
-            latency=compare_on(settings.runtime, self.model, small),
+            latency=self._beside(settings.runtime).compare(small),
             predicted=state.facts["predicted"],
             scope=state.facts["scope"],
             round_to=state.facts["round_to"],

@@ -1,5 +1,6 @@
 """Latency as a budget: what to cut for a model that is so much faster."""
 
+import functools
 import os
 import tempfile
 from typing import cast
@@ -12,7 +13,12 @@ from keras_sgl0.compression.prune import Criteria, cut
 from keras_sgl0.deployment.export import export
 from keras_sgl0.deployment.latency import compare_latency
 from keras_sgl0.deployment.report import Change
-from keras_sgl0.deployment.runtimes import SUFFIXES, running, running_file
+from keras_sgl0.deployment.runtimes import (
+    SUFFIXES,
+    Run,
+    running,
+    running_file,
+)
 from keras_sgl0.network.probing import random_inputs
 from keras_sgl0.network.unfolding import functional
 from keras_sgl0.structures.costs import Measure
@@ -28,33 +34,91 @@ _ROUNDS = 100
 # many models.
 _NEAR = 0.96
 _MODELS = 8
+# A step of the search is at least this part of what is left: time is no line.
+_LEAST_PART = 0.15
 
 
-def compare_on(runtime: str, before: keras.Model, after: keras.Model) -> Change:
-    """Returns the milliseconds of one example, measured side by side.
+class Beside:
+    """Times models beside one, which is exported once.
 
     Args:
+        model: A built model.
         runtime: `"keras"` for the backend, or `"litert"` or `"onnx"`.
-        before: A built model.
-        after: A model with the same inputs.
     """
-    inputs = random_inputs(functional(before).input, examples=1)
-    with tempfile.TemporaryDirectory() as folder:
-        runs = []
-        for name, model in (("before", before), ("after", after)):
+
+    def __init__(self, model: keras.Model, runtime: str):
+        self.model = model
+        self._runtime = runtime
+
+    def compare(self, other: keras.Model) -> Change:
+        """Returns the milliseconds of one example, measured side by side.
+
+        Args:
+            other: A model with the same inputs.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            own, runtime = self._run, self._runtime
             if runtime == "keras":
-                runs.append(running(model, inputs))
-                continue
-            path = os.path.join(folder, name + SUFFIXES[runtime])
-            export(model, path, runtime, verify=False)
-            runs.append(running_file(path, runtime, model, inputs))
-        own = keras.backend.backend() if runtime == "keras" else runtime
-        return compare_latency(f"{own}, batch 1", runs[0], runs[1], _ROUNDS)
+                runtime = keras.backend.backend()
+            return compare_latency(
+                f"{runtime}, batch 1",
+                own,
+                self._running(other, folder),
+                _ROUNDS,
+            )
+
+    @functools.cached_property
+    def _inputs(self):
+        return random_inputs(functional(self.model).input, examples=1)
+
+    @functools.cached_property
+    def _folder(self) -> tempfile.TemporaryDirectory:
+        """Where the model is, as long as it runs."""
+        return tempfile.TemporaryDirectory()
+
+    @functools.cached_property
+    def _run(self) -> Run:
+        return self._running(self.model, self._folder.name)
+
+    def _running(self, model, folder) -> Run:
+        if self._runtime == "keras":
+            return running(model, self._inputs)
+        path = os.path.join(folder, "model" + SUFFIXES[self._runtime])
+        export(model, path, self._runtime, verify=False)
+        return running_file(path, self._runtime, model, self._inputs)
 
 
-def free_multiple(
-    model: keras.Model, found: Structures, share: float, runtime: str
-) -> int:
+class Latencies:
+    """What parts of a model take of the latency of the original.
+
+    The latency depends on how many structures are kept of each family, not on
+    which. So it is that of an untrained cut, and measured once for each width.
+
+    Args:
+        original: Times models beside the original.
+        found: The structures of the model to cut.
+    """
+
+    def __init__(self, original: Beside, found: Structures):
+        self.found = found
+        self._original = original
+        self._known: dict[tuple, float] = {}
+
+    def share(self, kept: np.ndarray) -> float:
+        """Returns the share of the latency that is left.
+
+        Args:
+            kept: Flags, which structures are kept.
+        """
+        widths = tuple(np.bincount(self.found.families[kept]).tolist())
+        if widths not in self._known:
+            small, _ = cut(self.found, kept, "", verify=False)
+            ratio = self._original.compare(small).ratio
+            self._known[widths] = 1 / cast(float, ratio)  # both are known
+        return self._known[widths]
+
+
+def free_multiple(latencies: Latencies, share: float, runtime: str) -> int:
     """Returns to which multiple of channels a runtime rounds up for nothing.
 
     Runtimes compute channels in blocks, so their time grows in steps. About
@@ -63,30 +127,30 @@ def free_multiple(
     each such model timed beside the first one.
 
     Args:
-        model: The model.
-        found: Its structures.
+        latencies: What parts of the model take.
         share: The share of the latency that is wanted.
-        runtime: Where to measure it, see `compare_on`.
+        runtime: Where to measure it, see `Beside`.
 
     Returns:
         The largest multiple before a model takes over 3 % longer, or one
         multiple of channels a family takes too long for the share.
     """
-    most = max(MULTIPLES)
+    most, found = max(MULTIPLES), latencies.found
     widths = most * np.round(found.counts / (2 * most)).astype(int) + 1
 
-    def times_as_fast(before, widths):
-        small, _ = cut(found, _first_of_each(found, widths), "", verify=False)
-        return cast(float, compare_on(runtime, before, small).ratio)
+    def with_widths(widths):
+        kept = _first_of_each(found, widths)
+        return cut(found, kept, "", verify=False)[0]
 
-    first, _ = cut(found, _first_of_each(found, widths), "", verify=False)
+    first = Beside(with_widths(widths), runtime)
     best = 1
     for multiple in MULTIPLES[1:]:
         wider = -(-widths // multiple) * multiple
         least = np.full_like(widths, multiple)
-        if times_as_fast(first, wider) < 1 / _NOISE:
+        ratio = cast(float, first.compare(with_widths(wider)).ratio)
+        if ratio < 1 / _NOISE:
             break
-        if times_as_fast(model, least) < 1 / share:
+        if latencies.share(_first_of_each(found, least)) > share:
             break
         best = multiple
     return best
@@ -100,27 +164,23 @@ def _first_of_each(found: Structures, widths: np.ndarray) -> np.ndarray:
 
 
 def kept_for_latency(
-    original: keras.Model,
-    found: Structures,
+    latencies: Latencies,
     scores: np.ndarray,
     criteria: Criteria,
     share: float,
-    runtime: str,
 ) -> tuple[np.ndarray, float]:
     """Returns what to keep of a model, and the latency it was measured to have.
 
-    The latency of an untrained cut is that of the trained one, so models of
-    several sizes are cut, exported and timed, each beside the original: the
-    multiply-adds (the parameters, where those are not known) are halved
-    between the largest that is too slow and the smallest that is not.
+    Models of several sizes are cut and timed beside the original. The
+    multiply-adds (the parameters, where those are not known) of the next one
+    are those at which a line has the wanted latency, from the largest model
+    that is fast enough to the smallest that is not.
 
     Args:
-        original: The model whose latency is the measure.
-        found: The structures of the model to cut.
-        scores: The importance of each.
+        latencies: What parts of the model take of the original's.
+        scores: The importance of each structure.
         criteria: What tells which structures go.
         share: The share of the latency of the original, in (0, 1].
-        runtime: Where to measure it, see `compare_on`.
 
     Returns:
         Flags, and the share of the latency.
@@ -128,31 +188,35 @@ def kept_for_latency(
     Raises:
         ValueError: If the smallest model takes more.
     """
+    found = latencies.found
     measure: Measure = "parameters"
     if found.cost().macs is not None:
         measure = "macs"
 
     def look(size):
         kept = criteria.select(found, Budget(measure, size), scores)
-        small, _ = cut(found, kept, criteria.name, verify=False)
-        ratio = compare_on(runtime, original, small).ratio
-        return kept, 1 / cast(float, ratio)  # both times are known
+        return kept, latencies.share(kept)
 
-    low, high = criteria.least(found, measure), 1.0
+    # That of the whole model to cut, not measured.
+    low, high, slow = criteria.least(found, measure), 1.0, 1.0
     kept, latency = look(low)
     if latency > share:
         raise InputError(
             f"Invalid value for argument `latency`. Expected at least "
-            f"{latency:.2f}, which the smallest model takes on {runtime}: one "
+            f"{latency:.2f}, which the smallest model takes: one "
             f"of {low:.1%} of the {measure}. Received: latency={share!r}"
         )
+    aim = share * (1 + _NEAR) / 2
     for _ in range(_MODELS):
         if latency >= _NEAR * share:
             break
-        middle = (low + high) / 2
+        part = (aim - latency) / max(slow - latency, 1e-9)
+        middle = low + (high - low) * min(
+            max(part, _LEAST_PART), 1 - _LEAST_PART
+        )
         candidate, own = look(middle)
         if own <= share:
             low, kept, latency = middle, candidate, own
         else:
-            high = middle
+            high, slow = middle, own
     return kept, latency

@@ -563,9 +563,8 @@ def test_half_the_latency(runtime, round_to):
         assert report.settings.measure == "latency"
         assert small.count_params() < model.count_params()
         ratios = [report.latency.ratio]
-        ratios += [
-            timing.compare_on(runtime, model, small).ratio for _ in range(2)
-        ]
+        beside = timing.Beside(model, runtime)
+        ratios += [beside.compare(small).ratio for _ in range(2)]
         if report.predicted > 0.3 and np.median(ratios) > 1.5:
             return
     raise AssertionError(f"not twice as fast: {ratios}, {report.predicted}")
@@ -584,31 +583,37 @@ def test_the_multiple_that_a_runtime_rounds_up_to(
         units = [w.shape[1] for w in model.weights[::2]]
         return sum(-(-n // block) * block for n in units)
 
-    def compare_on(runtime, before, after):
-        return Change.between(runtime, time(before), time(after))
+    def compare(self, other):
+        return Change.between("time", time(self.model), time(other))
 
-    monkeypatch.setattr(timing, "compare_on", compare_on)
+    monkeypatch.setattr(timing.Beside, "compare", compare)
     model = keras.Sequential(
         [keras.Input((4,)), layers.Dense(60), layers.Dense(40), layers.Dense(2)]
     )
-    found = ks.structures(model)
-    assert timing.free_multiple(model, found, share, "keras") == expected
+    original = timing.Beside(model, "keras")
+    latencies = timing.Latencies(original, ks.structures(model))
+    assert timing.free_multiple(latencies, share, "keras") == expected
 
 
 def test_channels_are_kept_in_the_multiple_that_is_measured(
     monkeypatch, tmp_path, trained
 ):
-    def compare_on(runtime, before, after):
-        macs = [ks.count_macs(model).macs for model in (before, after)]
-        return Change.between(runtime, *macs, unit="ms")
+    compared = []
 
-    for module in (driver, timing):
-        monkeypatch.setattr(module, "compare_on", compare_on)
+    def compare(self, other):
+        compared.append(other)
+        macs = [ks.count_macs(model).macs for model in (self.model, other)]
+        return Change.between("keras", *macs, unit="ms")
+
+    monkeypatch.setattr(timing.Beside, "compare", compare)
     options = {"latency": 0.8, "epochs": 1, "importance": "l2"}
     with monkeypatch.context() as patch:
         patch.setattr(driver, "free_multiple", lambda *arguments: 4)
         _, report = compress(trained, **options, workdir=tmp_path)
     assert report.round_to == 4 and "in multiples of 4" in str(report)
+    # The smallest, one for each of three scopes, as time is a line here, and
+    # the trained one.
+    assert len(compared) <= 5
     for family in report.families:
         whole = family.structures_after == family.structures
         assert whole or family.structures_after % 4 == 0
