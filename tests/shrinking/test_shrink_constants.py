@@ -309,7 +309,9 @@ def test_a_lambda_is_the_calls_of_its_function(function, shape, tmp_path):
 def test_a_lambda_that_draws_numbers_stays_whole():
     x = inputs = keras.Input((6,))
     x = layers.Dense(8, name="first")(x)
-    x = layers.Lambda(lambda x: x + keras.random.normal((8,)))(x)
+    x = layers.Lambda(
+        lambda x: x + keras.random.normal((8,)), output_shape=(8,)
+    )(x)
     model = scramble(keras.Model(inputs, layers.Dense(3)(x)))
     small, report = ks.shrink(model, 0, verify=False)
     assert small.get_layer("first").units == 8
