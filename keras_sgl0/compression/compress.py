@@ -68,7 +68,10 @@ def compress(
 
     1. *Cut.* The least important structures go, see `prune`, until the model
        costs what it may.
-    2. *Repair.* What reads them is refit by least squares, see `prune`.
+    2. *Repair.* What reads them is refit by least squares, see `prune`. If a
+       training follows, that is kept only where the training begins with a
+       smaller loss than without it, in training mode: what was refit for
+       inference may be far off with the statistics of a batch and dropout.
     3. *Recovery.* The smaller model is trained with the losses, metrics and
        the kind of optimizer that the model is compiled with. In the loss a
        share `distillation` draws its outputs to those of the model. The

@@ -20,6 +20,7 @@ from keras_sgl0.compression.recovery import (
     number_of_batches,
     recover,
     some_examples,
+    training_loss,
 )
 from keras_sgl0.compression.report import CompressReport, PruneReport, Settings
 from keras_sgl0.compression.search import gate_search, penalty_search
@@ -179,7 +180,12 @@ class Task:
         found: Structures,
         state: State,
     ) -> tuple[keras.Model, PruneReport]:
-        """Returns the model after the best of several cuts."""
+        """Returns the model after the best of several cuts.
+
+        The cuts are compared after their repair. The best one is trained from
+        where a training begins with the smaller loss, with the repair or
+        without.
+        """
         size = settings.batch_size
         some = some_examples(self.train, settings.examples, size, settings.seed)
         # Scores by the loss need a compiled model.
@@ -202,6 +208,12 @@ class Task:
             loss = mean_loss(small, others)
             cuts.append((loss, own.scope, kept, predicted, small, pruned))
         _, scope, kept, predicted, small, pruned = min(cuts, key=lambda c: c[0])
+        repaired = True
+        if settings.epochs:
+            plain = cut(found, kept, settings.importance)
+            compile_like(plain[0], self.model, renewed(self.model.optimizer))
+            if training_loss(plain[0], others) < training_loss(small, others):
+                (small, pruned), repaired = plain, False
         state.kept = np.asarray(kept)
         state.facts = {
             "original": self.evaluate(self.model, size),
@@ -209,6 +221,7 @@ class Task:
             "predicted": predicted,
             "scope": scope,
             "round_to": step or 1,
+            "repaired": repaired,
         }
         return small, pruned
 
@@ -281,6 +294,7 @@ class Task:
             "predicted": None,
             "scope": criteria.scope,
             "round_to": 1,
+            "repaired": repair is not None,
         }
         return small, pruned
 
@@ -321,6 +335,7 @@ class Task:
             predicted=state.facts["predicted"],
             scope=state.facts["scope"],
             round_to=state.facts["round_to"],
+            repaired=state.facts["repaired"],
             remeasured=state.facts["remeasured"],
             history=(*state.facts.get("search", ()), *history),
         )

@@ -266,6 +266,31 @@ def mean_loss(model: keras.Model, data: list[tuple]) -> float:
     return total / number if np.isfinite(total) else np.inf
 
 
+def training_loss(model: keras.Model, data: list[tuple]) -> float:
+    """Returns the mean loss with which a training would begin.
+
+    Batch normalization takes the statistics of the batch, dropout draws. No
+    variable is another one afterwards.
+
+    Args:
+        model: A compiled model.
+        data: The batches.
+    """
+    states = model.non_trainable_variables
+    before = [ops.convert_to_numpy(variable) for variable in states]
+    losses, sizes = [], []
+    for x, y, weights in data:
+        outputs = model(x, training=True)
+        loss = model.compute_loss(x, y, outputs, weights)
+        losses.append(float(ops.convert_to_numpy(loss)))
+        sizes.append(len(tree.flatten(x)[0]))
+    model.reset_metrics()
+    for variable, value in zip(states, before, strict=True):
+        variable.assign(value)
+    mean = np.average(losses, weights=sizes)
+    return float(mean) if np.isfinite(mean) else np.inf
+
+
 def _remeasure(model, train, settings) -> bool:
     """Measures the statistics of batch normalization anew, if that is better.
 

@@ -12,6 +12,7 @@ from keras_sgl0.compression.linear import (
     kernel_matrix,
     products,
 )
+from keras_sgl0.groups import other_axes
 from keras_sgl0.network.batches import batches_for
 from keras_sgl0.network.compilation import compiled
 from keras_sgl0.network.gradients import copy
@@ -118,11 +119,18 @@ def _statistics(model) -> list[tuple[keras.layers.Layer, keras.Variable]]:
     return [
         (layer, variable)
         for layer in all_layers(model)
-        if isinstance(layer, keras.layers.BatchNormalization)
-        and layer.trainable
-        and layer.momentum < 1
+        if _has_statistics(layer)
         for variable in (layer.moving_mean, layer.moving_variance)
     ]
+
+
+def _has_statistics(layer) -> bool:
+    """Returns whether training changes statistics of a layer."""
+    return (
+        isinstance(layer, keras.layers.BatchNormalization)
+        and layer.trainable
+        and layer.momentum < 1
+    )
 
 
 def _calls(model) -> dict[int, int]:
@@ -144,6 +152,13 @@ class Repair:
     in the uncut one. A small ridge holds what the inputs do not determine at
     its old value. Grouped and depthwise convolutions, layers that are called
     several times and those of other kinds keep their weights.
+
+    So what a batch normalization gets may be another, and then training, which
+    uses the statistics of the batch, would begin at another network than the
+    one that was refit. Its moving statistics change as those of what it gets
+    do: with `m`, `v` for `X` and `m'`, `v'` for `X'`, the mean becomes
+    `mean + m - m'`, the variance, with its epsilon, `variance * v / v'`. Frozen
+    ones stay, as training leaves them.
 
     Args:
         found: The structures of the uncut model.
@@ -173,7 +188,7 @@ class Repair:
         self._nodes = [
             node
             for node in found.discovery.graph.nodes
-            if _is_linear(found, zeroed, node)
+            if _is_changed(found, zeroed, node)
         ]
         self._inputs = _Inputs(
             [
@@ -191,13 +206,45 @@ class Repair:
         """Refits, in the order of computation.
 
         Returns:
-            The paths of the layers that were refit.
+            The paths of the layers that were changed.
         """
         return [
             node.path
             for number, node in enumerate(self._nodes)
-            if self._refit(node, self._inputs.of(number))
+            if self._repair(node, self._inputs.of(number))
         ]
+
+    def _repair(self, node, inputs) -> bool:
+        """Changes one layer; returns whether its inputs have changed."""
+        if isinstance(node.operation, keras.layers.BatchNormalization):
+            return self._renormalize(node, inputs)
+        return self._refit(node, inputs)
+
+    def _renormalize(self, node, inputs) -> bool:
+        """Lets the statistics of one normalization follow its inputs."""
+        kept = ~self._dead[self._channels[node.outputs[0]]]
+        layer = self._layers[0][node]
+        moments = _Moments(layer.axis), _Moments(layer.axis)
+        changed = False
+        for pair in inputs:
+            changed = changed or not np.array_equal(*pair)
+            if not changed:
+                return False
+            for own, x in zip(moments, pair, strict=True):
+                own.add(x)
+        (mean, variance), (old_mean, old_variance) = (
+            own.of_channels() for own in moments
+        )
+        shift = np.where(kept, mean - old_mean, 0)
+        little = layer.epsilon
+        factor = np.where(
+            kept, (variance + little) / (old_variance + little), 1
+        )
+        moving = ops.convert_to_numpy(layer.moving_variance)
+        layer.moving_variance.assign((moving + little) * factor - little)
+        moving = ops.convert_to_numpy(layer.moving_mean)
+        layer.moving_mean.assign(moving + shift)
+        return True
 
     def _refit(self, node, inputs) -> bool:
         """Refits one layer; returns whether its inputs have changed."""
@@ -230,14 +277,39 @@ class Repair:
         return True
 
 
-def _is_linear(found, zeroed, node) -> bool:
-    """Returns whether the layer of a call can be refit."""
+def _is_changed(found, zeroed, node) -> bool:
+    """Returns whether the layer of a call is one that a repair changes."""
     if isinstance(found.discovery.rules[node], Opaque):
         return False
-    # One refit cannot serve the inputs of several calls.
-    if node.calls > 1:
+    # One change cannot serve the inputs of several calls.
+    if node.calls > 1 or node in zeroed.shared:
         return False
-    return is_linear(node.operation) and node not in zeroed.shared
+    return is_linear(node.operation) or _has_statistics(node.operation)
+
+
+class _Moments:
+    """The means and variances of channels over some batches.
+
+    Args:
+        axis: The axis of the channels.
+    """
+
+    def __init__(self, axis: int):
+        self._axis = axis
+        self._number = 0
+        self._sums: list = [0.0, 0.0]
+
+    def add(self, x: np.ndarray):
+        """Takes a batch in."""
+        others = other_axes(x.shape, self._axis % x.ndim)
+        self._number += x.size // x.shape[self._axis]
+        self._sums[0] += x.sum(others)
+        self._sums[1] += np.square(x).sum(others)
+
+    def of_channels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the mean and the variance of each channel."""
+        mean, square = (total / self._number for total in self._sums)
+        return mean, np.maximum(square - np.square(mean), 0)
 
 
 class _Inputs:

@@ -143,6 +143,8 @@ class CompressReport(Report):
         scope: What importance was compared to in the cut that was kept.
         round_to: Of which number of channels each family that was cut keeps a
             multiple.
+        repaired: Whether what reads the cut layers was refit before the
+            training.
         remeasured: Whether the statistics of batch normalization were measured
             anew after training, as the loss was smaller with them.
         history: The logs of each epoch.
@@ -161,6 +163,7 @@ class CompressReport(Report):
     predicted: float | None
     scope: str
     round_to: int
+    repaired: bool
     remeasured: bool
     history: tuple[dict[str, float], ...]
 
@@ -201,6 +204,11 @@ class CompressReport(Report):
                 else ""
             ),
         ]
+        if own.method == "importance" and not self.repaired:
+            lines.append(
+                "What reads the cut layers was not refit: without it the "
+                "training begins with a smaller loss."
+            )
         if self.predicted is not None:
             measured = 1 / (self.latency.ratio or 1)
             lines.append(

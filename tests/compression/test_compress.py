@@ -15,7 +15,7 @@ from keras import layers
 from three_classes import TRAIN, VALIDATION, X, Y, draw
 
 import keras_sgl0 as ks
-from keras_sgl0.compression import driver, timing
+from keras_sgl0.compression import driver, recovery, timing
 from keras_sgl0.compression.features import Lineage
 from keras_sgl0.compression.prune import cut
 from keras_sgl0.compression.recovery import Shuffled
@@ -67,6 +67,59 @@ def test_the_best_of_several_cuts_is_kept(trained):
     # Chosen on training data, which the others cannot be much better on.
     losses = [report.cut["loss"] for report in reports.values()]
     assert best.cut["loss"] < 1.2 * min(losses)
+
+
+@pytest.mark.parametrize("better", ["repaired", "cut"])
+def test_training_begins_where_its_loss_is_smaller(
+    better, monkeypatch, trained, tmp_path
+):
+    """The first one that is asked about is the cut without the repair."""
+    losses = [1.0, 2.0] if better == "cut" else [2.0, 1.0]
+    monkeypatch.setattr(driver, "training_loss", lambda *_: losses.pop(0))
+    options = {"macs": 0.5, "epochs": 1, "importance": "l2", "scope": "family"}
+    _, report = compress(trained, **options, workdir=tmp_path)
+    assert not losses
+    assert report.repaired == (better == "repaired")
+    assert ("was not refit" in str(report)) != report.repaired
+    pruned, _ = ks.prune(
+        trained,
+        macs=0.5,
+        importance="l2",
+        repair=TRAIN[:1] if report.repaired else None,
+    )
+    pruned.compile(loss=trained.loss)
+    expected = pruned.evaluate(*VALIDATION, verbose=0)
+    assert report.cut["loss"] == pytest.approx(expected, rel=0.05)
+    # It is known when the run goes on.
+    _, again = compress(trained, **options, workdir=tmp_path)
+    assert again.repaired == report.repaired
+    # Without a training there is nothing to begin.
+    _, report = compress(trained, **options | {"epochs": 0})
+    assert report.repaired
+
+
+def test_the_loss_that_a_training_begins_with():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((X.shape[1],)),
+            layers.Dense(8, kernel_regularizer="l2"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5, seed=1),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    batch = X[:50] * 10, Y[:50], None
+    state = [to_numpy(v) for v in model.variables]
+    found = recovery.training_loss(model, [batch, batch])
+    for a, b in zip(state, model.variables, strict=True):
+        np.testing.assert_array_equal(a, to_numpy(b))
+    # What `fit` says of its first step, with the same dropout of two.
+    assert 0.3 < found / model.train_on_batch(*batch) < 3
+    assert recovery.mean_loss(model, [batch]) > 1.5 * found
+    model.layers[0].kernel.assign(np.full((X.shape[1], 8), np.nan))
+    assert recovery.training_loss(model, [batch]) == np.inf
 
 
 @pytest.mark.parametrize("momentum", [0.9999, 0.5])

@@ -134,6 +134,40 @@ def test_the_networks_go_on_where_they_are_if_they_hold_little(
     assert (len(calls) > least) == (most < 1e9)
 
 
+def test_normalization_follows_what_is_not_refit():
+    """A depthwise convolution keeps its weights, so its outputs change."""
+    keras.utils.set_random_seed(0)
+    x = RNG.normal(2, 3, size=(64, 6, 6, 3)).astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input(x.shape[1:]),
+            layers.Conv2D(8, 3),
+            layers.SeparableConv2D(6, 3, name="separable"),
+            layers.BatchNormalization(name="norm"),
+            layers.ReLU(),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    ks.reestimate_batch_norm(model, (x,), batch_size=64)
+    small, _ = ks.prune(model, channels=0.7, repair=(x,), batch_size=64)
+    norm = small.get_layer("norm")
+    kept = [to_numpy(norm.moving_mean), to_numpy(norm.moving_variance)]
+    before = to_numpy(small(x, training=False))
+    ks.reestimate_batch_norm(small, (x,), batch_size=64)
+    for a, b in zip(
+        kept, (norm.moving_mean, norm.moving_variance), strict=True
+    ):
+        np.testing.assert_allclose(a, to_numpy(b), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        before, to_numpy(small(x, training=True)), rtol=1e-2, atol=1e-3
+    )
+    # As it was, it is far off.
+    cut, _ = ks.prune(model, channels=0.7)
+    old = to_numpy(cut.get_layer("norm").moving_variance)
+    assert np.abs(old / kept[1] - 1).max() > 0.2
+
+
 def normalized(frozen=False):
     norm = layers.BatchNormalization(name="norm", momentum=0.97)
     model = keras.Sequential(
