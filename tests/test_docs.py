@@ -200,7 +200,7 @@ def test_the_compressed_networks_are_those_of_the_files():
         content = json.loads(path.read_text())
         report = content["report"]
         channels = [str(f["structures_after"]) for f in report["families"]]
-        cells = (
+        cells = [
             f"{report['settings']['seed']}",
             f"{report['macs_after']:,}",
             f"{report['parameters_after']:,}",
@@ -208,5 +208,7 @@ def test_the_compressed_networks_are_those_of_the_files():
             f"{content['test_error']:.2f}",
             f"{content['test_error_after']:.2f}",
             f"[{path.stem}](results/compress/{path.name})",
-        )
+        ]
+        if report["settings"]["measure"] == "latency":
+            cells.insert(4, f"{report['latency']['ratio']:.2f}")
         assert f"| {' | '.join(cells)} |" in page

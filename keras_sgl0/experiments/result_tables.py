@@ -191,11 +191,13 @@ FILE_COLUMNS = {
     "parameters": _number("parameters"),
     "weights": _number("weights"),
     "error": _number("error", digits=2),
+    "loss": _number("loss", digits=3),
     "loss, nats a character": _number("loss", digits=3),
     "accuracy": _number("accuracy", digits=3),
     "multiply-adds left": _number("report.macs_after"),
     "parameters left": _number("report.parameters_after"),
     "channels": _channels,
+    "times as fast": _number("report.latency.ratio", digits=2),
     "test error before": _number("test_error", digits=2),
     "after": _number("test_error_after", digits=2),
 }

@@ -238,6 +238,7 @@ def files(tmp_path):
                 "macs_after": 308_364,
                 "parameters_after": 42_725,
                 "families": families,
+                "latency": {"ratio": 2.046},
             },
         }
         (tmp_path / f"{seed}.json").write_text(json.dumps(content))
@@ -249,11 +250,13 @@ OF_FILES = {
     "parameters": "1,000",
     "weights": "900",
     "error": "0.65",
+    "loss": "1.250",
     "loss, nats a character": "1.250",
     "accuracy": "0.675",
     "multiply-adds left": "308,364",
     "parameters left": "42,725",
     "channels": "4-50",
+    "times as fast": "2.05",
     "test error before": "2.00",
     "after": "1.50",
 }
