@@ -181,26 +181,15 @@ class Repair:
         data: object,
         batch_size: int,
     ):
+        graph = found.discovery.graph
         self._channels = found.discovery.channels
         self._dead = np.append(dead, False)  # the last one is for -1
-        uncut = FlatCopy(found.discovery.graph, "uncut")
-        self._layers = zeroed.layers, uncut.layers
+        self._networks = zeroed, FlatCopy(graph, "uncut")
         self._nodes = [
-            node
-            for node in found.discovery.graph.nodes
-            if _is_changed(found, zeroed, node)
+            node for node in graph.nodes if _is_repaired(found, zeroed, node)
         ]
-        self._inputs = _Inputs(
-            [
-                keras.Model(
-                    flat.model.inputs,
-                    [flat.made[node.inputs[0]] for node in self._nodes],
-                )
-                for flat in (zeroed, uncut)
-            ],
-            data,
-            batch_size,
-        )
+        self._data = data
+        self._batch_size = batch_size
 
     def run(self) -> list[str]:
         """Refits, in the order of computation.
@@ -208,10 +197,20 @@ class Repair:
         Returns:
             The paths of the layers that were changed.
         """
+        if not self._nodes:
+            return []
+        views = [
+            keras.Model(
+                network.model.inputs,
+                [network.made[node.inputs[0]] for node in self._nodes],
+            )
+            for network in self._networks
+        ]
+        inputs = _Inputs(views, self._data, self._batch_size)
         return [
             node.path
             for number, node in enumerate(self._nodes)
-            if self._repair(node, self._inputs.of(number))
+            if self._repair(node, inputs.of(number))
         ]
 
     def _repair(self, node, inputs) -> bool:
@@ -223,7 +222,7 @@ class Repair:
     def _renormalize(self, node, inputs) -> bool:
         """Lets the statistics of one normalization follow its inputs."""
         kept = ~self._dead[self._channels[node.outputs[0]]]
-        layer = self._layers[0][node]
+        layer = self._networks[0].layers[node]
         moments = _Moments(layer.axis), _Moments(layer.axis)
         changed = False
         for pair in inputs:
@@ -249,7 +248,7 @@ class Repair:
     def _refit(self, node, inputs) -> bool:
         """Refits one layer; returns whether its inputs have changed."""
         kept = ~self._dead[self._channels[node.outputs[0]]]
-        layer, uncut = (layers[node] for layers in self._layers)
+        layer, uncut = (own.layers[node] for own in self._networks)
         kernel = kernel_matrix(layer)
         size = kernel.shape[0] + layer.use_bias
         gram = np.zeros((size, size))
@@ -277,7 +276,7 @@ class Repair:
         return True
 
 
-def _is_changed(found, zeroed, node) -> bool:
+def _is_repaired(found, zeroed, node) -> bool:
     """Returns whether the layer of a call is one that a repair changes."""
     if isinstance(found.discovery.rules[node], Opaque):
         return False

@@ -168,6 +168,20 @@ def test_normalization_follows_what_is_not_refit():
     assert np.abs(old / kept[1] - 1).max() > 0.2
 
 
+def test_a_network_without_a_layer_to_refit():
+    x = inputs = keras.Input((4, 3))
+    x = layers.LSTM(6)(x)
+    model = keras.Model(inputs, layers.EinsumDense("ab,bc->ac", 2)(x))
+    x = RNG.normal(size=(8, 4, 3)).astype("float32")
+    expected, _ = ks.prune(model, channels=0.5)
+    received, _ = ks.prune(model, channels=0.5, repair=(x,))
+    assert received.get_layer("lstm").units < 6
+    for a, b in zip(
+        expected.get_weights(), received.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
 def normalized(frozen=False):
     norm = layers.BatchNormalization(name="norm", momentum=0.97)
     model = keras.Sequential(
