@@ -256,14 +256,11 @@ def mean_loss(model: keras.Model, data: list[tuple]) -> float:
         model: A compiled model.
         data: The batches.
     """
-    total, number = 0.0, 0
-    for batch in data:
-        size = len(tree.flatten(batch[0])[0])
-        values = model.test_on_batch(*batch, return_dict=True)
-        model.reset_metrics()
-        total += size * float(values["loss"])
-        number += size
-    return total / number if np.isfinite(total) else np.inf
+
+    def loss(x, y, weights):
+        return model.test_on_batch(x, y, weights, return_dict=True)["loss"]
+
+    return _mean_over(model, data, loss)
 
 
 def training_loss(model: keras.Model, data: list[tuple]) -> float:
@@ -278,15 +275,24 @@ def training_loss(model: keras.Model, data: list[tuple]) -> float:
     """
     states = model.non_trainable_variables
     before = [ops.convert_to_numpy(variable) for variable in states]
-    losses, sizes = [], []
-    for x, y, weights in data:
+
+    def loss(x, y, weights):
         outputs = model(x, training=True)
-        loss = model.compute_loss(x, y, outputs, weights)
-        losses.append(float(ops.convert_to_numpy(loss)))
-        sizes.append(len(tree.flatten(x)[0]))
-    model.reset_metrics()
+        return ops.convert_to_numpy(model.compute_loss(x, y, outputs, weights))
+
+    found = _mean_over(model, data, loss)
     for variable, value in zip(states, before, strict=True):
         variable.assign(value)
+    return found
+
+
+def _mean_over(model, data, loss) -> float:
+    """Returns the mean of a loss over the examples; inf if it is not finite."""
+    losses, sizes = [], []
+    for x, y, weights in data:
+        losses.append(float(loss(x, y, weights)))
+        sizes.append(len(tree.flatten(x)[0]))
+        model.reset_metrics()
     mean = np.average(losses, weights=sizes)
     return float(mean) if np.isfinite(mean) else np.inf
 

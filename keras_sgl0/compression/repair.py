@@ -1,5 +1,6 @@
 """Repairs of a cut network that need neither labels nor training."""
 
+import itertools
 from collections.abc import Iterator
 
 import keras
@@ -215,20 +216,21 @@ class Repair:
 
     def _repair(self, node, inputs) -> bool:
         """Changes one layer; returns whether its inputs have changed."""
+        change = self._refit
         if isinstance(node.operation, keras.layers.BatchNormalization):
-            return self._renormalize(node, inputs)
-        return self._refit(node, inputs)
+            change = self._renormalize
+        first = next(inputs)
+        if np.array_equal(*first):
+            return False
+        change(node, itertools.chain([first], inputs))
+        return True
 
-    def _renormalize(self, node, inputs) -> bool:
+    def _renormalize(self, node, inputs):
         """Lets the statistics of one normalization follow its inputs."""
         kept = ~self._dead[self._channels[node.outputs[0]]]
         layer = self._networks[0].layers[node]
         moments = _Moments(layer.axis), _Moments(layer.axis)
-        changed = False
         for pair in inputs:
-            changed = changed or not np.array_equal(*pair)
-            if not changed:
-                return False
             for own, x in zip(moments, pair, strict=True):
                 own.add(x)
         (mean, variance), (old_mean, old_variance) = (
@@ -243,21 +245,16 @@ class Repair:
         layer.moving_variance.assign((moving + little) * factor - little)
         moving = ops.convert_to_numpy(layer.moving_mean)
         layer.moving_mean.assign(moving + shift)
-        return True
 
-    def _refit(self, node, inputs) -> bool:
-        """Refits one layer; returns whether its inputs have changed."""
+    def _refit(self, node, inputs):
+        """Refits one layer."""
         kept = ~self._dead[self._channels[node.outputs[0]]]
         layer, uncut = (own.layers[node] for own in self._networks)
         kernel = kernel_matrix(layer)
         size = kernel.shape[0] + layer.use_bias
         gram = np.zeros((size, size))
         moment = np.zeros((size, kernel.shape[1]))
-        changed = False
         for x, before in inputs:
-            changed = changed or not np.array_equal(x, before)
-            if not changed:
-                return False
             rows = input_rows(layer, x)
             missing = products(uncut, before) - rows @ kernel
             if layer.use_bias:
@@ -273,7 +270,6 @@ class Repair:
             change = change[:-1]
         new = (kernel + change).reshape(layer.kernel.shape)
         layer.kernel.assign(new)
-        return True
 
 
 def _is_repaired(found, zeroed, node) -> bool:
