@@ -7,7 +7,12 @@ import keras
 
 from keras_sgl0.compression.importance import Importance
 from keras_sgl0.compression.prune import SCOPES, Criteria
-from keras_sgl0.utils.validation import choice, require, require_built
+from keras_sgl0.network.own_methods import (
+    STEPS,
+    require_no_own,
+    require_no_preprocessing,
+)
+from keras_sgl0.utils.validation import choice, require
 
 # Try every scope and keep the best cut.
 BEST = "best"
@@ -49,9 +54,11 @@ def require_compiled(model: keras.Model) -> keras.Model:
         model: What the caller passed.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is not, changes its data before its layers, or has
+            steps of its own.
     """
-    require_built(model)
+    require_no_preprocessing(model)
+    require_no_own(model, STEPS)
     require(
         model.compiled and model.optimizer is not None,
         "model",

@@ -163,11 +163,13 @@ def compress(
         `CompressReport`.
 
     Raises:
-        ValueError: Before anything is trained, if the model is not built or
-            not compiled, an argument is out of range, not exactly one budget
-            is given, the budget is below what cannot be cut, the length of
-            `train` is not known, the data do not fit the model, `max_drop` is
-            given without `validation`, or `workdir` has another compression.
+        ValueError: Before anything is trained, if the model is not built,
+            is not compiled, has a `train_step` or the like of its own or a
+            `preprocessor`, as tasks of KerasHub have, an argument is out of
+            range, not exactly one budget is given, the budget is below what
+            cannot be cut, the length of `train` is not known, the data do not
+            fit the model, `max_drop` is given without `validation`, or
+            `workdir` has another compression.
         RunError: If the loss is no longer finite, or if no size is good
             enough for `max_drop`. What was trained is kept in `workdir`.
 

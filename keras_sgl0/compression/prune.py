@@ -16,6 +16,7 @@ from keras_sgl0.compression.importance import (
 )
 from keras_sgl0.compression.repair import Repair
 from keras_sgl0.compression.report import FamilyCut, PruneReport
+from keras_sgl0.network.own_methods import require_no_preprocessing
 from keras_sgl0.shrinking.deletion import WithZeros
 from keras_sgl0.shrinking.shrink import shrink
 from keras_sgl0.structures.costs import Measure
@@ -124,7 +125,8 @@ def prune(
         structures are fine enough.
 
     Raises:
-        ValueError: If an argument is out of range, if not exactly one budget
+        ValueError: If the model is not built or preprocesses its data, as in
+            `shrink`, if an argument is out of range, if not exactly one budget
             is given, if the budget is below what cannot be cut (the message
             names its share and its layers), or if a score is not finite or
             cannot be computed.
@@ -139,6 +141,7 @@ def prune(
     integer("round_to", round_to, at_least=1)
     criteria = Criteria(importance, scope, limits, minimum, round_to, seed)
     integer("batch_size", batch_size, at_least=1)
+    require_no_preprocessing(model)
     found = structures(model)
     criteria.require_reach(found, model, budget)
     own = criteria.scores(found, model, data, batch_size)

@@ -11,6 +11,7 @@ from keras_sgl0.gates.shared import AllOpen, GateChannels
 from keras_sgl0.groups import wide_dtype
 from keras_sgl0.network.graph import Node, Tensor, tensors
 from keras_sgl0.network.layer_table import all_layers
+from keras_sgl0.network.own_methods import require_no_preprocessing
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.flat_copy import FlatCopy
 from keras_sgl0.structures.slices import side_of
@@ -19,7 +20,6 @@ from keras_sgl0.utils.validation import (
     choice,
     finite_float,
     integer,
-    require_built,
 )
 
 
@@ -74,8 +74,9 @@ def add_gates(
         makes its structures, with `_gates` behind it.
 
     Raises:
-        ValueError: If the model is not built, cannot be traced, has no
-            structures or has gates already, or an argument is out of range.
+        ValueError: If the model is not built, cannot be traced, has a
+            `preprocessor`, no structures or gates already, or an argument is
+            out of range.
 
     Example:
         >>> gated = add_gates(models.LeNet5Caffe())
@@ -84,7 +85,7 @@ def add_gates(
         >>> gated.fit(images, labels, 128, 200, callbacks=[constraint])
         >>> small, report = shrink(gated)
     """
-    require_built(model)
+    require_no_preprocessing(model)
     finite_float("droprate", droprate, at_least=0.01, at_most=0.99)
     choice("test_gate", test_gate, TEST_GATES)
     finite_float("factor", factor, at_least=0)

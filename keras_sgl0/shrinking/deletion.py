@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import keras
 import numpy as np
 
+from keras_sgl0.network.own_methods import require_no_preprocessing
 from keras_sgl0.shrinking.report import ShrinkReport
 from keras_sgl0.shrinking.shrink import shrink
 from keras_sgl0.structures.families import Structures, structures
@@ -39,12 +40,14 @@ def delete_channels(
         The smaller model, Functional and not compiled, and a `ShrinkReport`.
 
     Raises:
-        ValueError: If there is no such layer or channel, if a channel cannot
-            be cut (the message says why), or if no channel would be left.
+        ValueError: If the model is refused by `shrink`, if there is no such
+            layer or channel, if a channel cannot be cut (the message says why),
+            or if no channel would be left.
 
     Example:
         >>> small, report = delete_channels(model, {"conv2": [1, 5]})
     """
+    require_no_preprocessing(model)
     found = structures(model)
     zeroed = WithZeros(found, _chosen(found, channels)).model
     return shrink(zeroed, tolerance=0, verify=verify, inputs=inputs)

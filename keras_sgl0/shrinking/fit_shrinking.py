@@ -10,6 +10,12 @@ from keras_sgl0.network.compilation import compile_like, scope_of
 from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.loans import give_back, require_no_fit
 from keras_sgl0.network.optimizers import moved, require_movable
+from keras_sgl0.network.own_methods import (
+    LOOPS,
+    STEPS,
+    require_no_own,
+    require_no_preprocessing,
+)
 from keras_sgl0.network.transfer import Transfer
 from keras_sgl0.shrinking.backup import Backup
 from keras_sgl0.shrinking.following import Limits, follow, follow_again
@@ -20,18 +26,6 @@ from keras_sgl0.utils.validation import (
     integer,
     invalid,
     require,
-    require_built,
-)
-
-# What a smaller model, which is a plain one, does not have.
-_METHODS = (
-    "train_step",
-    "test_step",
-    "compute_loss",
-    "compute_metrics",
-    "make_train_function",
-    "make_test_function",
-    "fit",
 )
 
 
@@ -126,7 +120,7 @@ def fit_shrinking(
         [(5, 101320), (10, 40102)]
         >>> small, report = ks.shrink(small)  # what died since
     """
-    require_built(model)
+    require_no_preprocessing(model)
     require(model.compiled, "model", "a compiled model", model)
     require_no_fit(model, "fit_shrinking")
     integer("shrink_every", shrink_every, at_least=1)
@@ -142,7 +136,8 @@ def fit_shrinking(
     arguments = dict(zip(("x", "y"), data, strict=False)) | fit_arguments
     integer("epochs", arguments.setdefault("epochs", 1), at_least=0)
     path = None if backup is None else file_path("backup", backup)
-    _require_plain(model)
+    _require_no_gates(model)
+    require_no_own(model, (*STEPS, *LOOPS))
     callbacks = _flat(arguments.get("callbacks"))
     give_back(model)  # an exception may have ended the last `fit`
     structures(model)  # raises where it cannot be traced
@@ -314,26 +309,13 @@ class _History(keras.callbacks.History):
         """Keeps the epochs there are."""
 
 
-def _require_plain(model):
-    """Refuses a model that does more than one made of its layers does."""
-    own = [
-        name
-        for name in _METHODS
-        if getattr(type(model), name) is not getattr(keras.Model, name)
-    ]
+def _require_no_gates(model):
     gated = any(isinstance(part, HardConcrete) for part in all_layers(model))
     require(
         not gated,
         "model",
         "one without gates, as each is open now and then while it trains. "
         "After training, `shrink` cuts behind closed gates",
-        model,
-    )
-    require(
-        not own,
-        "model",
-        "one that Keras trains by its own methods, as the smaller model has no "
-        f"others; {type(model).__name__} has its own {', '.join(own)}",
         model,
     )
 

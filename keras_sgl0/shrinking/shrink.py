@@ -7,6 +7,7 @@ from keras_sgl0.gates.hard_concrete import HardConcrete
 from keras_sgl0.network.copying import shared_weights
 from keras_sgl0.network.cost import count_parameters, layer_cost
 from keras_sgl0.network.graph import Graph, Node
+from keras_sgl0.network.own_methods import require_no_preprocessing
 from keras_sgl0.network.probing import Difference, compare
 from keras_sgl0.network.sparsity import TOLERANCE
 from keras_sgl0.network.unfolding import trace
@@ -77,9 +78,10 @@ def shrink(
         The smaller model and a `ShrinkReport`.
 
     Raises:
-        ValueError: If the model is not built or cannot be traced, an argument
-            out of range, `minimum` is 0 and a layer would lose all channels, or
-            the model cannot be called on random inputs and none are given.
+        ValueError: If the model is not built, cannot be traced or has a
+            `preprocessor`, as tasks of KerasHub have, an argument is out of
+            range, `minimum` is 0 and a layer would lose all channels, or the
+            model cannot be called on random inputs and none are given.
 
     Example:
         >>> small, report = shrink(apply_threshold(model))
@@ -91,6 +93,7 @@ def shrink(
     integer("minimum", minimum, at_least=0)
     if round_to is not None:
         integer("round_to", round_to, at_least=1)
+    require_no_preprocessing(model)
     graph = trace(model)
     if any(isinstance(n.operation, HardConcrete) for n in graph.nodes):
         model = fold_gates(model)
