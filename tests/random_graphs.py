@@ -391,7 +391,9 @@ class RandomGraph:
 
     def _over_channels(self, x):
         """Returns channels times what all have in common, or that alone."""
-        reduce = self._one((ops.mean, ops.max, ops.min, ops.var, ops.sum))
+        reduce = self._one(
+            (ops.mean, ops.max, ops.min, ops.var, ops.sum, _norm)
+        )
         y = reduce(x, axis=self.axis, keepdims=True)
         y = self._one((ops.sigmoid, ops.tanh, lambda z: z))(y)
         return x * y if self._chance(0.8) else self._kernel(y)
@@ -409,6 +411,10 @@ class RandomGraph:
                 x = layers.Dense(2)(x)
             results.append(x)
         return results
+
+
+def _norm(x, axis, keepdims):
+    return ops.norm(x, axis=axis, keepdims=keepdims)
 
 
 _RANKS = (0.2, 0.25, 0.25, 0.2, 0.1)

@@ -116,22 +116,16 @@ def _call_so_far(model):
 
 def _call(model, name, integers):
     """Calls a model on inputs of the shapes that it was built for."""
-    shapes = (model.get_build_config() or {}).get("input_shape")
+    # A Functional model with a `call` of its own has symbolic inputs already.
+    inputs = getattr(model, "input", None)
     advice = (
         "a Sequential or Functional model, or a subclassed one that was built "
         "by a call on data, all of it in one argument"
     )
-    require(shapes is not None, name, advice, model)
-    known = _in_plain_structures(shapes)
-    inputs = [
-        keras.Input(
-            shape.sizes,
-            name=(label := "_".join(map(str, path)) or "input"),
-            dtype="int32" if label in integers else model.input_dtype,
-        )
-        for path, shape in tree.flatten_with_path(known)
-    ]
-    inputs = tree.pack_sequence_as(known, inputs)
+    if inputs is None:
+        shapes = (model.get_build_config() or {}).get("input_shape")
+        require(shapes is not None, name, advice, model)
+        inputs = _inputs(_in_plain_structures(shapes), model, integers)
     try:
         with uncounted_names():
             return keras.Model(inputs, model(inputs))
@@ -140,6 +134,19 @@ def _call(model, name, integers):
             f"Invalid value for argument `{name}`. Expected {advice}: "
             f"{first_line(error)}. Received: {name}={model}"
         ) from error
+
+
+def _inputs(shapes, model, integers):
+    """Returns inputs of given shapes, some of them of integers."""
+    inputs = [
+        keras.Input(
+            shape.sizes,
+            name=(label := "_".join(map(str, path)) or "input"),
+            dtype="int32" if label in integers else model.input_dtype,
+        )
+        for path, shape in tree.flatten_with_path(shapes)
+    ]
+    return tree.pack_sequence_as(shapes, inputs)
 
 
 def _in_plain_structures(shapes):

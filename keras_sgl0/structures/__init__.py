@@ -18,6 +18,7 @@ from keras_sgl0.structures import (
     reshaping,
     slicing,
     steps,
+    windows,
 )
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "reshaping",
     "slicing",
     "steps",
+    "windows",
 ]

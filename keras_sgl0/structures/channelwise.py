@@ -14,6 +14,7 @@ from keras_sgl0.structures.registry import rule
 from keras_sgl0.structures.rules import Channelwise
 from keras_sgl0.structures.slices import Rewrite, Slices, sides
 
+_QUOTIENTS = ("Divide", "TrueDivide", "DivideNoNan")
 # How far a constant that was computed may be from what the layers compute.
 _NEAR = 1e-4
 
@@ -34,8 +35,12 @@ _NEAR = 1e-4
     *("StopGradient", "Copy"),
     *("Maximum", "Minimum", "Negative", "Absolute", "Square", "Clip"),
     *("Sqrt", "Rsqrt", "Reciprocal", "Power", "Hypot", "Arctan2"),
+    *("Cbrt", "DivideNoNan", "Fmax", "Fmin", "NanToNum"),
     *("Exp", "Exp2", "Expm1", "Log", "Log1p", "Log2", "Log10", "Logaddexp"),
+    "Logaddexp2",
     *("Sin", "Cos", "Sinh", "Cosh", "Arctan", "Arcsinh", "Erf", "Where"),
+    *("Tan", "Arcsin", "Arccos", "Arctanh", "Arccosh", "Sinc"),
+    *("Erfc", "Erfinv", "Deg2rad", "Rad2deg"),
     # `keras.activations.relu` records `ReLU`, `keras.ops.relu` records `Relu`.
     *("ReLU", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu"),
     *("Sigmoid", "LogSigmoid", "SparseSigmoid", "HardSigmoid"),
@@ -114,7 +119,11 @@ class Elementwise(Channelwise):
         return [own if wide else None for wide in self.wide] + [own]
 
     def constants(self, input_constants):
-        """Returns the function of the constants; zero times all is zero."""
+        """Returns the function of the constants.
+
+        Zero times all is zero, and so is zero divided by what is not known: the
+        original has no number either where that is zero.
+        """
         inputs = list(dict.fromkeys(self.node.inputs))
         given = dict(zip(self.node.inputs, input_constants, strict=True))
         result = evaluate(
@@ -129,6 +138,11 @@ class Elementwise(Channelwise):
             ]
             zero = [(np.atleast_2d(x) == 0).all(0) for x in factors]
             result = np.where(np.any(np.broadcast_arrays(*zero), 0), 0, result)
+        args = self.node.args
+        two = len(tensors(args)) == len(args) == 2
+        if two and self.node.type in _QUOTIENTS:
+            above, below = (given[x] for x in args)
+            result = np.where((above == 0) & np.isnan(below), 0, result)
         return result
 
     def reads(self, live, input_constants):
@@ -223,7 +237,9 @@ def _size(x) -> int:
 @rule(
     *("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual"),
     *("LogicalAnd", "LogicalOr", "LogicalXor", "LogicalNot", "Isfinite"),
-    *("Sign", "Floor", "Ceil", "Round", "Cast", "HardShrink", "Threshold"),
+    *("Sign", "Floor", "Ceil", "Round", "HardShrink", "Threshold"),
+    *("FloorDivide", "Mod", "Fmod", "Trunc", "Heaviside", "Signbit"),
+    *("Isnan", "Isinf", "Cast", "SaturateCast", "ConvertToTensor"),
 )
 class Jumping(Elementwise):
     """A function of each entry that jumps, as comparisons and rounding do.
@@ -290,72 +306,7 @@ rule(
     keras.layers.GaussianNoise,
     keras.layers.ActivityRegularization,
     keras.layers.Identity,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-    # Under 'same' padding Keras divides by the number of real entries.
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.AdaptiveAveragePooling1D,
-    keras.layers.AdaptiveAveragePooling2D,
-    keras.layers.AdaptiveAveragePooling3D,
-    keras.layers.AdaptiveMaxPooling1D,
-    keras.layers.AdaptiveMaxPooling2D,
-    keras.layers.AdaptiveMaxPooling3D,
-    keras.layers.Cropping2D,
-    keras.layers.Cropping3D,
-    keras.layers.UpSampling3D,
 )(Channelwise)
-
-
-@rule(keras.layers.Cropping1D, keras.layers.UpSampling1D)
-class Steps(Channelwise):
-    """What is done to the middle one of three axes."""
-
-    data_format = "channels_last"
-
-
-@rule(
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalAveragePooling3D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalMaxPooling3D,
-)
-class GlobalPooling(Channelwise):
-    """Pooling over all positions, or over those that a mask has left."""
-
-    takes_mask = True
-
-    def axes(self):
-        """Returns the channel axis, the last where no position is left."""
-        return self.node.inputs[0].axes if self.layer.keepdims else (1,)
-
-
-@rule(keras.layers.UpSampling2D)
-class UpSampling(Channelwise):
-    """Interpolation, of which the simple kinds leave a constant alone."""
-
-    def constants(self, input_constants):
-        """Returns the constants of the input."""
-        exact = self.layer.interpolation in ("nearest", "bilinear")
-        return np.where(
-            exact | (input_constants[0] == 0), input_constants[0], np.nan
-        )
-
-
-@rule(
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
-)
-class ZeroPadding(Channelwise):
-    """Zeros around the positions."""
-
-    border = True
-    data_format = "channels_last"
 
 
 @rule(keras.layers.PReLU)

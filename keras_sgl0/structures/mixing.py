@@ -132,11 +132,17 @@ class RMSNorm(OverChannels):
         return Rewrite({"epsilon": epsilon * ratio}, {"scale": scale})
 
 
-@rule(keras.layers.UnitNormalization)
+@rule(keras.layers.UnitNormalization, "Normalize")
 class UnitNorm(OverChannels):
     """Division by the norm over channels, to which a zero adds nothing."""
 
     zeros_only = True
+
+    def refusal(self):
+        """Returns whether a zero may be the smallest, as of the norm -inf."""
+        if getattr(self.layer, "order", 2) < 0:
+            return "a zero counts in its norm"
+        return super().refusal()
 
     def constants(self, input_constants):
         """Returns zero for a zero."""
@@ -144,8 +150,7 @@ class UnitNorm(OverChannels):
 
 
 @rule(
-    *("LogSoftmax", "Sparsemax", "Normalize", "LayerNorm"),
-    *("RMSNorm", "Sort", "Argsort", "Cumsum", "Logsumexp"),
+    *("LogSoftmax", "Sparsemax", "LayerNorm", "RMSNorm", "Argsort"),
 )
 class Mixing(Rule):
     """What makes every channel depend on every other."""
@@ -153,6 +158,25 @@ class Mixing(Rule):
     def refusal(self):
         """Returns why no call is covered."""
         return MIXING
+
+
+@rule("Sort", "Cumsum", "Cumprod")
+class AlongPositions(Channelwise):
+    """What goes along an axis of positions, each channel by itself."""
+
+    several_axes = True
+
+    def refusal(self):
+        x = self.node.inputs[0]
+        if self.layer.axis is None or self.layer.axis % x.rank in (0, *x.axes):
+            return MIXING
+        return super().refusal()
+
+    def constants(self, input_constants):
+        """Returns what stays the same along the axis."""
+        (given,) = input_constants
+        stays = (given == 0) | (self.node.type == "Sort")
+        return np.where(stays, given, np.nan)
 
 
 @rule(keras.layers.Softmax, "Softmax")

@@ -1,6 +1,5 @@
-"""The rules of operations that take means and the like, pool and resize."""
+"""The rules of operations that take means and the like, and of halves."""
 
-import keras
 import numpy as np
 
 from keras_sgl0.network.positions import product
@@ -9,12 +8,12 @@ from keras_sgl0.structures.rules import Channelwise
 from keras_sgl0.structures.slices import Rewrite, Zeros
 
 
-@rule(*("Mean", "Sum", "Max", "Min", "Amax", "Amin", "Var", "Std"))
+@rule(*("Mean", "Sum", "Max", "Min", "Amax", "Amin", "Var", "Std", "Norm"))
 class Reduction(Channelwise):
     """A number for all positions along some axes, or the sum of all channels.
 
-    A channel that is zero may be left out of a sum. It counts in a mean, and
-    it may be the largest of all. There a zero takes its place.
+    A channel that is zero may be left out of a sum or a norm. It counts in a
+    mean, and it may be the largest of all. There a zero takes its place.
     """
 
     several_axes = True
@@ -37,10 +36,15 @@ class Reduction(Channelwise):
             return "it is over all examples"
         if getattr(self.layer, "initial", None) is not None:
             return "it has an initial value"
+        if self._is("Norm"):
+            if len(self._gone()) > 1:
+                return "it is the norm of a matrix"
+            if self.layer.ord is not None and self.layer.ord < 0:
+                return "a zero counts in its norm"
         if self._is_over_channels():
             if not self._gone() >= set(x.axes):
                 return "it is over some of the channel axes"
-            if len(x.axes) > 1 and not self._is("Sum"):
+            if len(x.axes) > 1 and not self._is_sum():
                 return "a zero over several axes counts in it"
         return ""
 
@@ -61,7 +65,7 @@ class Reduction(Channelwise):
         """Returns what comes of as many equal numbers as there are."""
         (given,) = input_constants
         if self._is_over_channels():
-            known = self._is("Sum") and (given == 0).all()
+            known = self._is_sum() and (given == 0).all()
             return np.full(
                 self.node.outputs[0].channels, 0.0 if known else np.nan
             )
@@ -71,6 +75,8 @@ class Reduction(Channelwise):
             x = self.node.inputs[0]
             number = product(x.shape[a] for a in self._gone())
             return np.where(given == 0, 0, (number or np.nan) * given)
+        if self._is("Norm"):
+            return np.where(given == 0, 0, np.nan)
         return given
 
     def reads(self, live, input_constants):
@@ -81,7 +87,7 @@ class Reduction(Channelwise):
 
     def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns zeros for the channels that count though they are cut."""
-        if self._is("Sum") or not self._is_over_channels():
+        if self._is_sum() or not self._is_over_channels():
             return Rewrite()
         (axis,) = self.node.inputs[0].axes
         cut = int((~kept_inputs[0]).sum())
@@ -94,18 +100,28 @@ class Reduction(Channelwise):
     def _is_over_channels(self) -> bool:
         return bool(self._gone() & set(self.node.inputs[0].axes))
 
+    def _is_sum(self) -> bool:
+        """Returns whether a zero adds nothing to it."""
+        return self._is("Sum", "Norm")
+
     def _is(self, *types: str) -> bool:
         return self.node.type in types
 
 
-@rule("MaxPool", "AveragePool", "AdaptiveMaxPool", "AdaptiveAveragePool")
-class Pool(Channelwise):
-    """Pooling by an operation."""
+@rule("Prod", "Median", "Logsumexp")
+class OverPositions(Reduction):
+    """A number for all positions along some axes, never one of channels."""
 
     def refusal(self):
-        if self.layer.data_format is None:
-            return "it does not say where its channels are"
+        if self.layer.axis is not None and self._is_over_channels():
+            return "it is over channels"
         return super().refusal()
+
+    def constants(self, input_constants):
+        """Returns what comes of equal numbers, where that is as simple."""
+        (given,) = input_constants
+        stays = ((given == 0) & self._is("Prod")) | self._is("Median")
+        return np.where(stays, given, np.nan)
 
 
 @rule("Glu")
@@ -129,24 +145,3 @@ class Glu(Channelwise):
         with np.errstate(over="ignore"):
             product = first / (1 + np.exp(-second))
         return np.where(first == 0, 0, product)
-
-
-@rule(keras.layers.Resizing, "Resize")
-class Resizing(Channelwise):
-    """Images of another size, a constant staying what it is."""
-
-    any_mode = True
-
-    def refusal(self):
-        if self.node.inputs[0].rank != 4:
-            return "it is called on a single image"
-        if self.layer.pad_to_aspect_ratio:
-            return "it pads"
-        return super().refusal()
-
-    def constants(self, input_constants):
-        """Returns the constants that weights of sum one leave."""
-        simple = self.layer.interpolation in ("nearest", "bilinear")
-        exact = simple and not self.layer.antialias
-        known = exact | (input_constants[0] == 0)
-        return np.where(known, input_constants[0], np.nan)

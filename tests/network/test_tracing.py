@@ -546,6 +546,29 @@ def test_a_subclassed_model_is_built_again_from_its_file(tmp_path):
     assert graph.inputs.shape == (None, 4)
 
 
+class Moved(keras.Model):
+    def call(self, x, training=None, mask=None):
+        return 2 * super().call(x, training, mask) - 3
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_functional_model_with_a_call_of_its_own(nested):
+    keras.utils.set_random_seed(0)
+    x = {"a": keras.Input((4,), name="a"), "b": keras.Input((3,), name="b")}
+    hidden = layers.Concatenate()([layers.Dense(8)(x["a"]), x["b"]])
+    hidden = layers.Dropout(0.5)(layers.Dense(6, "relu")(hidden))
+    model = Moved(x, layers.Dense(2)(hidden))
+    if nested:
+        again = {k: keras.Input(v.shape[1:], name=k) for k, v in x.items()}
+        model = keras.Model(again, model(again))
+    assert ks.structures(model).size == 14
+    small, dead = cut_half(model)
+    assert dead.any()
+    rng = np.random.default_rng(0)
+    values = {k: rng.normal(size=(5, *v.shape[1:])) for k, v in x.items()}
+    assert_same_outputs(model, small, inputs=values)
+
+
 @pytest.mark.parametrize("kind", ["several", "unbuilt", "loss"])
 def test_subclassed_models_that_are_refused(kind):
     class Several(keras.Model):

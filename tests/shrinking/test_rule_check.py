@@ -150,6 +150,13 @@ CASES = [
     (lambda x: keras.ops.split(x, 2, axis=-1), (5, 6)),
     (lambda x: x[..., :4] * keras.ops.sigmoid(x[..., 4:]), (5, 8)),
     (lambda x: keras.ops.mean(x, axis=(1, 2)), (3, 3, 6)),
+    (lambda x: x / (1 + keras.ops.norm(x, axis=-1, keepdims=True)), (5, 6)),
+    (lambda x: keras.ops.norm(x, 1, axis=1), (5, 6)),
+    (lambda x: keras.ops.normalize(x), (5, 6)),
+    (lambda x: keras.ops.median(x, axis=1), (5, 6)),
+    (lambda x: keras.ops.prod(x, axis=(1, 2)), (3, 3, 6)),
+    (lambda x: keras.ops.logsumexp(x, axis=1, keepdims=True), (5, 6)),
+    (lambda x: keras.ops.cumsum(keras.ops.sort(x, axis=1), axis=-2), (5, 6)),
 ]
 
 

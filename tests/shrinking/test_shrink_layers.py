@@ -231,7 +231,8 @@ UNARY = (
     "sparse_sigmoid hard_sigmoid silu hard_silu softplus sparse_plus "
     "squareplus tanh hard_tanh tanh_shrink soft_shrink hard_shrink softsign "
     "exp exp2 expm1 log log1p log2 log10 sqrt rsqrt reciprocal sin cos sinh "
-    "cosh arctan arcsinh erf sign floor ceil round abs square negative"
+    "cosh arctan arcsinh erf sign floor ceil round abs square negative "
+    "cbrt tan sinc deg2rad rad2deg nan_to_num trunc signbit"
 ).split()
 OPERATIONS = {name: getattr(ops, name) for name in UNARY} | {
     "activations.relu": keras.activations.relu,
@@ -243,8 +244,30 @@ OPERATIONS = {name: getattr(ops, name) for name in UNARY} | {
     "flags": lambda x: ops.where(
         ops.logical_and(ops.isfinite(x), ops.logical_not(x <= 0.0)), 1.0, x
     ),
+    "within -1 and 1": lambda x: ops.concatenate(
+        [
+            ops.arcsin(0.9 * ops.tanh(x)) + ops.arccos(0.5 * ops.sin(x)),
+            ops.arctanh(0.9 * ops.sin(x)) + ops.arccosh(1 + ops.abs(x)),
+            ops.erfinv(0.9 * ops.sin(x)) + ops.exp(ops.erfc(x)),
+        ],
+        axis=-1,
+    ),
+    "quotients": lambda x: (
+        ops.divide_no_nan(1.0, x)
+        + ops.floor_divide(x, 0.37)
+        + ops.mod(x, 2.0)
+        + ops.fmod(x, 2.0)
+    ),
+    "no number": lambda x: ops.where(
+        ops.logical_or(ops.isnan(x), ops.isinf(x)),
+        1.0,
+        ops.fmax(ops.fmin(x, 0.5), -0.5) + ops.heaviside(x, np.float32([0.5])),
+    ),
+    "logaddexp2": lambda x: ops.logaddexp2(x, 1.0),
     "threshold": lambda x: ops.threshold(x, 0.4, -1.0),
     "cast": lambda x: ops.cast(ops.cast(x, "int32"), "float32"),
+    "convert": lambda x: ops.convert_to_tensor(x, "float32"),
+    "saturate": lambda x: ops.cast(ops.saturate_cast(x, "int8"), "float32"),
 }
 
 

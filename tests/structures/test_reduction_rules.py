@@ -20,6 +20,7 @@ COVERED = [
     (lambda x: ops.sum(x, 1), (4, 3), (1,)),
     (lambda x: ops.var(x, 1), (4, 3), (1,)),
     (lambda x: ops.std(x, 1, True), (4, 3), (2,)),
+    (lambda x: ops.median(x, 1), (4, 3), (1,)),
     # Keras on JAX fails without strides.
     (lambda x: ops.max_pool(x, 2, 2), (4, 4, 3), (3,)),
     (lambda x: ops.average_pool(x, 3, 1, "same"), (4, 4, 3), (3,)),
@@ -60,7 +61,16 @@ OPAQUE = [
         "not where those of its input are",
     ),
     (lambda x: ops.softmax(x), (4, 3), "depends on others"),
-    (lambda x: ops.normalize(x), (4, 3), "depends on others"),
+    (lambda x: ops.norm(x, axis=(1, 2)), (4, 4, 3), "norm of a matrix"),
+    (lambda x: ops.norm(x, -np.inf, axis=-1), (4, 3), "counts in its norm"),
+    (lambda x: ops.normalize(x, -1, -1), (4, 3), "counts in its norm"),
+    (lambda x: ops.normalize(x, 1), (4, 3), "does not normalize channels"),
+    (lambda x: ops.prod(x, -1), (4, 3), "over channels"),
+    (lambda x: ops.logsumexp(x, (1, 2)), (4, 3), "over channels"),
+    (lambda x: ops.median(x), (4, 3), "over all examples"),
+    (lambda x: ops.cumsum(x, -1), (4, 3), "depends on others"),
+    (lambda x: ops.sort(x, 0), (4, 3), "depends on others"),
+    (lambda x: ops.cumprod(x), (4, 3), "depends on others"),
 ]
 
 

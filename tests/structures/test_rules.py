@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers import assert_same_outputs, scale_all, scramble, to_numpy
 from keras import layers, ops
+from test_moving_rules import rule_of
 
 import keras_sgl0 as ks
 from keras_sgl0.network.graph import Tensor
@@ -137,16 +138,20 @@ SMOOTH = (
     "sparse_sigmoid hard_sigmoid silu hard_silu softplus sparse_plus "
     "squareplus tanh hard_tanh tanh_shrink soft_shrink softsign exp exp2 expm1 "
     "log log1p log2 log10 sqrt rsqrt reciprocal sin cos sinh cosh arctan "
-    "arcsinh erf abs absolute square negative"
+    "arcsinh erf abs absolute square negative cbrt tan arcsin arccos arctanh "
+    "arccosh sinc erfc erfinv deg2rad rad2deg nan_to_num"
 )
 SMOOTH_PAIRS = (
     "add subtract multiply divide true_divide maximum minimum power hypot "
-    "arctan2 logaddexp"
+    "arctan2 logaddexp logaddexp2 fmax fmin divide_no_nan"
 )
-JUMPING = "sign floor ceil round hard_shrink isfinite logical_not"
+JUMPING = (
+    "sign floor ceil round trunc hard_shrink isfinite isnan isinf signbit "
+    "logical_not"
+)
 JUMPING_PAIRS = (
     "greater greater_equal less less_equal equal not_equal logical_and "
-    "logical_or logical_xor"
+    "logical_or logical_xor floor_divide mod fmod heaviside"
 )
 
 
@@ -158,6 +163,8 @@ JUMPING_PAIRS = (
         (JUMPING, (), "Jumping"),
         (JUMPING_PAIRS, "pair", "Jumping"),
         ("cast", ("float16",), "Jumping"),
+        ("saturate_cast", ("float16",), "Jumping"),
+        ("convert_to_tensor", (), "Jumping"),
         ("clip", (0.0, 1.0), "Elementwise"),
         ("threshold", (0.1, 0.0), "Jumping"),
     ],
@@ -173,6 +180,16 @@ def test_the_rules_of_operations(names, arguments, kind):
         assert {type(r).__name__ for r in liveness.rules.values()} == {kind}, (
             name
         )
+
+
+@pytest.mark.parametrize("divide", [ops.divide, ops.divide_no_nan])
+def test_zero_divided_by_what_is_not_known(divide):
+    rule = rule_of(divide, (4,), number=2)
+    nan = np.nan
+    above, below = np.array([[0, 0, 0, 3], [nan, 0, 2, nan]])
+    expected = [0, nan if divide is ops.divide else 0, 0, nan]
+    np.testing.assert_array_equal(rule.constants([above, below]), expected)
+    assert np.isnan(rule_of(lambda x: 2 / x, (1,)).constants([[nan]]))
 
 
 @pytest.mark.parametrize(
