@@ -187,7 +187,7 @@ class CompressReport(Report):
             lines.append(as_text(table, width=80))
         own = self.settings
         lines += [
-            f"One example takes {self.latency.before:.3g} ms before and "
+            f"A call takes {self.latency.before:.3g} ms before and "
             f"{self.latency.after:.3g} ms after on {self.latency.name}: "
             f"{self.latency.ratio:.2f} times as fast.",
             f"Budget: {own.share:.1%} of the {own.measure}. Trained for "

@@ -15,11 +15,12 @@ from keras_sgl0.deployment.latency import compare_latency
 from keras_sgl0.deployment.report import Change
 from keras_sgl0.deployment.runtimes import (
     SUFFIXES,
+    NotRunError,
     Run,
     running,
     running_file,
 )
-from keras_sgl0.network.probing import random_inputs
+from keras_sgl0.network.probing import batch_size_of, random_inputs
 from keras_sgl0.network.unfolding import functional
 from keras_sgl0.structures.costs import Measure
 from keras_sgl0.structures.families import Structures
@@ -51,7 +52,9 @@ class Beside:
         self._runtime = runtime
 
     def compare(self, other: keras.Model) -> Change:
-        """Returns the milliseconds of one example, measured side by side.
+        """Returns the milliseconds of a call, measured side by side.
+
+        A call has one example, or as many as the model must have.
 
         Args:
             other: A model with the same inputs.
@@ -61,7 +64,7 @@ class Beside:
             if runtime == "keras":
                 runtime = keras.backend.backend()
             return compare_latency(
-                f"{runtime}, batch 1",
+                f"{runtime}, batch {batch_size_of(self.model) or 1}",
                 own,
                 self._running(other, folder),
                 _ROUNDS,
@@ -85,7 +88,14 @@ class Beside:
             return running(model, self._inputs)
         path = os.path.join(folder, "model" + SUFFIXES[self._runtime])
         export(model, path, self._runtime, verify=False)
-        return running_file(path, self._runtime, model, self._inputs)
+        try:
+            return running_file(path, self._runtime, model, self._inputs)
+        except NotRunError as error:
+            raise InputError(
+                "Invalid value for argument `runtime`. Expected one that can "
+                f"run the model. Received: runtime={self._runtime!r} "
+                f"({error.reason})"
+            ) from error
 
 
 class Latencies:

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_sgl0.deployment.export import export
+from keras_sgl0.deployment.export import written
 from keras_sgl0.deployment.latency import compare_latency
 from keras_sgl0.deployment.report import Change, Comparison, ExportReport
 from keras_sgl0.deployment.runtimes import SUFFIXES, Run, running, running_file
 from keras_sgl0.network.cost import count_macs, has_sizes
-from keras_sgl0.network.probing import probe, random_inputs
+from keras_sgl0.network.probing import batch_size_of, probe, random_inputs
 from keras_sgl0.network.unfolding import functional, trace
 from keras_sgl0.utils.validation import (
     choice,
@@ -23,6 +23,9 @@ from keras_sgl0.utils.validation import (
     require,
     sizes,
 )
+
+# Formats that are timed in a runtime of their own.
+_TIMED = ("litert", "onnx")
 
 
 def compare(
@@ -50,7 +53,8 @@ def compare(
             batches larger than that repeat them. `None` for random ones.
         error: Returns the test error of a model in percent; `None` to leave
             that out.
-        batch_sizes: What to measure the latency at.
+        batch_sizes: What to measure the latency at. A model with a batch size
+            of its own is measured at that.
         rounds: How many turns each model gets.
 
     Returns:
@@ -93,11 +97,18 @@ def compare(
                     f"{one.format} file", one.bytes, two.bytes, unit="bytes"
                 )
             )
-        for batch_size in batch_sizes:
+        own = batch_size_of(before)
+        for batch_size in [own] if own and batch_sizes else batch_sizes:
             batch = _batch(before, inputs, batch_size)
             changes += _latencies(old, new, batch, batch_size, rounds)
     files = () if folder is None else tuple(new.files)
-    return Comparison(tuple(changes), files)
+    reasons = {
+        file.format: file.unchecked
+        for file in (*old.files, *new.files)
+        if file.unchecked
+    }
+    remarks = (f"{name} was not run: {why}" for name, why in reasons.items())
+    return Comparison(tuple(changes), files, tuple(remarks))
 
 
 def _formats(format) -> tuple[str, ...]:
@@ -113,9 +124,8 @@ def _batch(model, inputs, batch_size: int):
     own = functional(model).input
     if inputs is None:
         return random_inputs(own, batch_size)
-    size = tree.flatten(own)[0].shape[0] or batch_size
     return tree.map_structure(
-        lambda x: np.resize(x, (size, *x.shape[1:])),
+        lambda x: np.resize(x, (batch_size, *x.shape[1:])),
         tree.map_structure(ops.convert_to_numpy, inputs),
     )
 
@@ -140,7 +150,7 @@ class _Exported(NamedTuple):
             for format in formats
         }
         files = [
-            export(model, path, format, inputs=inputs)
+            written(model, path, format, inputs=inputs)[0]
             for format, path in paths.items()
         ]
         return cls(model, files)
@@ -149,7 +159,7 @@ class _Exported(NamedTuple):
         """Returns what runs the model and its files, by the runtime's name."""
         runs = {keras.backend.backend(): running(self.model, inputs)}
         for file in self.files:
-            if file.format in ("litert", "onnx") and not file.unchecked:
+            if file.format in _TIMED and not file.unchecked:
                 runs[file.format] = running_file(
                     file.path, file.format, self.model, inputs
                 )
@@ -168,7 +178,7 @@ def _latencies(
     rounds: int,
 ) -> Iterator[Change]:
     old, new = before.running(inputs), after.running(inputs)
-    for runtime in old:
+    for runtime in (name for name in old if name in new):
         yield compare_latency(
             f"{runtime}, batch {batch_size}", old[runtime], new[runtime], rounds
         )

@@ -8,6 +8,7 @@ import keras
 from keras_sgl0.deployment.report import ExportReport
 from keras_sgl0.deployment.runtimes import (
     SUFFIXES,
+    NotRunError,
     named_inputs,
     running_file,
     size_of,
@@ -83,6 +84,36 @@ def export(
         >>> small, report = shrink(model)
         >>> print(export(small, "small.tflite"))
     """
+    report, failure = written(model, path, format, quantize, inputs, verify)
+    if failure is not None:
+        raise failure
+    return report
+
+
+def written(
+    model: keras.Model,
+    path: str | os.PathLike,
+    format: str | None = None,
+    quantize: str | None = None,
+    inputs: object = None,
+    verify: bool = True,
+) -> tuple[ExportReport, NotRunError | None]:
+    """Does what `export` does, and returns why the file cannot be run.
+
+    Args:
+        model: As for `export`.
+        path: As for `export`.
+        format: As for `export`.
+        quantize: As for `export`.
+        inputs: As for `export`.
+        verify: As for `export`.
+
+    Returns:
+        The report and an error, `None` where the file can be run.
+
+    Raises:
+        ValueError: As `export`, but for files that cannot be run.
+    """
     path = file_path("path", path)
     require(path, "path", "the name of a file or folder", path)
     verify = boolean("verify", verify)
@@ -110,7 +141,7 @@ def export(
                 f"layers among others. Received: quantize='int8' ({error})"
             ) from error
     found = Difference(None, None)
-    unchecked = ""
+    unchecked, failure = "", None
     if verify:
         try:
             run = running_file(path, format, model, inputs)
@@ -123,14 +154,11 @@ def export(
         except ModuleNotFoundError as error:
             package = (error.name or "a package").partition(".")[0]
             unchecked = f"{package} is not installed"
-        except Exception as error:
-            raise InputError(
-                f"{path} was written, but cannot be run again ({error}). "
-                "With verify=False it is left at that."
-            ) from error
+        except NotRunError as error:
+            failure, unchecked = error, error.reason
     else:
         unchecked = "verify=False"
-    return ExportReport(
+    report = ExportReport(
         path=path,
         format=format,
         quantize=quantize,
@@ -140,6 +168,7 @@ def export(
         unchecked=unchecked,
         remark=found.remark,
     )
+    return report, failure
 
 
 def _format(path, format):

@@ -113,16 +113,19 @@ class Comparison(Report):
     Attributes:
         changes: One entry a figure.
         files: One entry a file that was kept.
+        remarks: What was not measured, and why.
     """
 
     changes: tuple[Change, ...]
     files: tuple[ExportReport, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict:
         """Returns the comparison as plain values, ready for JSON."""
         return {
             "changes": [dataclasses.asdict(change) for change in self.changes],
             "files": [file.to_dict() for file in self.files],
+            "remarks": list(self.remarks),
         }
 
     def __str__(self) -> str:
@@ -145,7 +148,7 @@ class Comparison(Report):
                 "\n ms are medians; their ratio is the median of the ratios of "
                 "paired turns"
             )
-        return "\n ".join([text, *map(str, self.files)])
+        return "\n ".join([text, *self.remarks, *map(str, self.files)])
 
 
 def _figure(value: float | None, unit: str) -> str:

@@ -15,7 +15,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_sgl0.network.compilation import compiled
+from keras_sgl0.network.tracing import first_line
 from keras_sgl0.network.unfolding import functional
+from keras_sgl0.utils.validation import InputError
 
 SUFFIXES = {
     "keras": ".keras",
@@ -24,6 +26,27 @@ SUFFIXES = {
     "onnx": ".onnx",
 }
 Run = Callable[[], list[np.ndarray]]
+# What LiteRT says of operations that need more than LiteRT.
+_FOREIGN = "Select TensorFlow op"
+
+
+class NotRunError(InputError):
+    """A file that the runtime of its format cannot run.
+
+    Args:
+        path: The file.
+        reason: What the runtime says.
+
+    Attributes:
+        reason: The same.
+    """
+
+    def __init__(self, path: str, reason: str):
+        super().__init__(
+            f"{path} was written, but cannot be run again ({reason}). `export` "
+            "with verify=False leaves it at that."
+        )
+        self.reason = reason
 
 
 def running(model: keras.Model, inputs: object) -> Run:
@@ -51,6 +74,8 @@ def running_file(
 ) -> Run:
     """Returns what runs an exported file in the runtime of its format.
 
+    It is run once, to see whether it can be.
+
     Args:
         path: The file, or the folder of a SavedModel.
         format: One of `SUFFIXES`.
@@ -60,7 +85,25 @@ def running_file(
 
     Raises:
         ModuleNotFoundError: If the runtime is not installed.
+        NotRunError: A `ValueError`, if the runtime cannot run the file.
     """
+    try:
+        run = _running_file(path, format, model, inputs)
+        run()
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # a runtime may raise anything
+        reason = first_line(error)
+        if _FOREIGN in reason:
+            reason = (
+                "LiteRT does not know all of its operations; a recurrent layer "
+                "has none of these with `unroll=True`"
+            )
+        raise NotRunError(path, reason) from error
+    return run
+
+
+def _running_file(path, format, model, inputs) -> Run:
     if format == "keras":
         return running(keras.saving.load_model(path, compile=False), inputs)
     if format == "saved_model":

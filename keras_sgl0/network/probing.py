@@ -20,6 +20,15 @@ _UNKNOWN_SIZE = 96
 _LARGE = 1e-2
 
 
+def batch_size_of(model: keras.Model) -> int | None:
+    """Returns the batch size that a model must have, `None` for any.
+
+    Args:
+        model: A built model.
+    """
+    return tree.flatten(functional(model).input)[0].shape[0]
+
+
 def random_inputs(
     structure: object,
     examples: int = 2,

@@ -266,7 +266,7 @@ def test_a_file_that_cannot_be_run_is_an_error(tmp_path):
         ks.export(model, path)
     message = str(caught.value)
     assert message.startswith(f"{path} was written, but cannot be run again (")
-    assert message.endswith("). With verify=False it is left at that.")
+    assert message.endswith("). `export` with verify=False leaves it at that.")
     assert ks.export(model, path, verify=False).bytes > 1000
 
 

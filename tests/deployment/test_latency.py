@@ -144,6 +144,47 @@ def test_exported_files_are_timed_in_their_runtimes(tmp_path, monkeypatch):
 
 
 @pytest.mark.tensorflow
+def test_a_batch_size_of_the_models_own_is_the_one_measured():
+    inputs = keras.Input(batch_shape=(3, 4))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    for given in (None, np.ones((5, 4), "float32")):
+        comparison = compare(model, model, inputs=given, rounds=1)
+        assert [c.name for c in comparison.changes[-2:]] == [
+            "tensorflow, batch 3",
+            "litert, batch 3",
+        ]
+    assert compare(model, model, batch_sizes=[]).changes[-1].unit == "bytes"
+
+
+@pytest.fixture
+def recurrent():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((4, 3)), keras.layers.LSTM(5), keras.layers.Dense(2)]
+    )
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.tensorflow
+def test_a_file_that_cannot_be_run_is_compared_by_its_size(recurrent):
+    comparison = compare(recurrent, recurrent, rounds=1, batch_sizes=[1])
+    names = [c.name for c in comparison.changes]
+    assert "litert file" in names and "litert, batch 1" not in names
+    (remark,) = comparison.remarks
+    assert remark.startswith("litert was not run: LiteRT does not know all")
+    assert remark in str(comparison)
+    assert comparison.to_dict()["remarks"] == [remark]
+
+
+@pytest.mark.tensorflow
+def test_a_budget_of_latency_needs_a_runtime_that_can_run(recurrent):
+    data = np.ones((4, 4, 3)), np.ones((4, 2))
+    with pytest.raises(ValueError, match=r"`runtime`.*unroll=True"):
+        ks.compress(recurrent, data, latency=0.5, runtime="litert", epochs=0)
+
+
+@pytest.mark.tensorflow
 def test_many_models_run_without_a_warning_of_tracing(caplog):
     model = scramble(two_layers(None))
     with caplog.at_level("WARNING", "tensorflow"):
