@@ -9,6 +9,9 @@ r"""LeNet-5-Caffe on MNIST: the error that few multiply-adds can reach.
 3. With `--weights`, the smaller network goes on under a penalty on its single
    weights until so many are left.
 
+With `--widths` a network that is narrow from the start, trained alike but for
+the penalty, takes the place of 2 and 3.
+
 There is no augmentation, and the error is that of the last epoch. With
 `--held_out` it is measured on training images that were left out. A run that
 was killed goes on. The figures are in `figures.json` in its folder.
@@ -37,6 +40,7 @@ flags.DEFINE_float("settle", 0.3, "Share of the epochs to reach the target in.")
 flags.DEFINE_integer("minimum", 1, "Channels that each layer keeps.")
 flags.DEFINE_float("distillation", 0.9, "Share of the teacher in the loss.")
 flags.DEFINE_float("temperature", 2.0, "By which both outputs are divided.")
+flags.DEFINE_list("widths", [], "Widths of a narrow network, such as 4,12,383.")
 flags.DEFINE_integer("seed", 0, "Seed.")
 flags.DEFINE_float("held_out", 0.0, "Share of the training images to test on.")
 flags.DEFINE_string("data_dir", None, "Where MNIST is.")
@@ -130,30 +134,14 @@ def trained(model, data, epochs, callbacks, backup):
     return ks.shrink(model)[0]
 
 
-def kernels_of(model):
-    """Returns the kernels of a model, as arrays."""
-    layers = [layer for layer in model.layers if layer.weights]
-    return [ops.convert_to_numpy(layer.kernel) for layer in layers]
-
-
-def main(_):
-    folder = pathlib.Path(FLAGS.workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    keras.utils.set_random_seed(FLAGS.seed)
-    data = ks.datasets.load("mnist", FLAGS.data_dir)
-    if FLAGS.held_out:
-        data = data.held_out(FLAGS.held_out)
-    images, y = data.train
-    x = images.astype("float32") / 255
-    teacher = teacher_of(folder, (x, y))
-    taught = teacher.predict(x, batch_size=1000, verbose=0)
-    targets = np.concatenate([y[:, None], taught], axis=1).astype("float32")
+def pruned(teacher, data, folder):
+    """Returns what a penalty leaves of a copy of the teacher."""
     model = ks.models.LeNet5Caffe()
     model.set_weights(teacher.get_weights())
-    penalty = FLAGS.factor / len(x)
+    penalty = FLAGS.factor / len(data[0])
     small = trained(
         model,
-        (x, targets),
+        data,
         FLAGS.epochs,
         [
             ks.CoupledGroups(ks.GroupLasso(penalty), weight="macs"),
@@ -173,7 +161,7 @@ def main(_):
         ks.regularize(small, ks.L1(penalty))
         small = trained(
             small,
-            (x, targets),
+            data,
             FLAGS.epochs,
             [
                 ks.ProximalStep(),
@@ -182,6 +170,37 @@ def main(_):
             ],
             folder / "weights.npz",
         )
+    return small
+
+
+def kernels_of(model):
+    """Returns the kernels of a model, as arrays."""
+    layers = [layer for layer in model.layers if layer.weights]
+    return [ops.convert_to_numpy(layer.kernel) for layer in layers]
+
+
+def main(_):
+    folder = pathlib.Path(FLAGS.workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(FLAGS.seed)
+    data = ks.datasets.load("mnist", FLAGS.data_dir)
+    if FLAGS.held_out:
+        data = data.held_out(FLAGS.held_out)
+    images, y = data.train
+    x = images.astype("float32") / 255
+    teacher = teacher_of(folder, (x, y))
+    taught = teacher.predict(x, batch_size=1000, verbose=0)
+    targets = np.concatenate([y[:, None], taught], axis=1).astype("float32")
+    if FLAGS.widths:
+        small = trained(
+            ks.models.LeNet5Caffe(widths=[int(n) for n in FLAGS.widths]),
+            (x, targets),
+            FLAGS.epochs,
+            [keras.callbacks.CSVLogger(folder / "epochs.csv", append=True)],
+            folder / "narrow.npz",
+        )
+    else:
+        small = pruned(teacher, (x, targets), folder)
     test = data.test_batches()
     kernels = kernels_of(small)
     result = {
@@ -208,6 +227,7 @@ def main(_):
                 "temperature",
                 "seed",
                 "held_out",
+                "widths",
             )
         },
         "versions": versions(),

@@ -654,6 +654,7 @@ CALLS = [
         **{k: v for k, v in IMAGES.items() if k != "weight_decay"},
         dropout=real(at_least=0, below=1),
         dense_fan=choice("fan_in", "fan_out"),
+        widths=sizes(3),
     ),
     _call(
         models.MobileNetV2,

@@ -1,10 +1,18 @@
 """LeNet-5-Caffe."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
 from keras_sgl0.models.gated_layers import Gate, GatedLayers, network
-from keras_sgl0.utils.validation import finite_float, image_shape, integer
+from keras_sgl0.utils.validation import (
+    finite_float,
+    image_shape,
+    integer,
+    require,
+    sizes,
+)
 
 
 def LeNet5Caffe(  # noqa: N802
@@ -14,6 +22,7 @@ def LeNet5Caffe(  # noqa: N802
     gate: Gate | None = None,
     dropout: float = 0.0,
     dense_fan: str = "fan_in",
+    widths: Sequence[int] = (20, 50, 500),
 ) -> keras.Model:
     """Builds LeNet-5-Caffe: 20 and 50 5x5 filters, then 500 dense units.
 
@@ -41,13 +50,16 @@ def LeNet5Caffe(  # noqa: N802
         dropout: The share of both dense layers' inputs dropped in training.
         dense_fan: `"fan_out"` divides by the outputs of a dense kernel, not by
             its inputs, in its initial standard deviation.
+        widths: The filters of both convolutions and the units of `fc1`, for a
+            network that is narrower from the start.
 
     Returns:
         A Functional model.
 
     Raises:
         ValueError: If the input is too small, an argument no shape, `dropout`
-            not in [0, 1) or `dense_fan` another word.
+            not in [0, 1), `dense_fan` another word or `widths` not three
+            positive integers.
 
     Example:
         >>> model = LeNet5Caffe(kernel_regularizer=SGL0(0.1 / 60000))
@@ -64,16 +76,19 @@ def LeNet5Caffe(  # noqa: N802
     input_shape = image_shape(input_shape, at_least=16)
     integer("num_classes", num_classes, at_least=1)
     dropout = finite_float("dropout", dropout, at_least=0, below=1)
+    widths = sizes("widths", widths, at_least=3)
+    require(len(widths) == 3, "widths", "three integers of at least 1", widths)
+    first, second, third = widths
     add = GatedLayers(kernel_regularizer, gate, dense_fan)
     inputs = keras.Input(input_shape)
-    x = add.conv(inputs, 20, 5, name="conv1", activation="relu")
+    x = add.conv(inputs, first, 5, name="conv1", activation="relu")
     x = layers.MaxPooling2D(2, name="pool1")(x)
-    x = add.conv(x, 50, 5, name="conv2", activation="relu")
+    x = add.conv(x, second, 5, name="conv2", activation="relu")
     x = layers.MaxPooling2D(2, name="pool2")(x)
     x = layers.Flatten(name="flatten")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout1")(x)
-    x = add.dense(x, 500, name="fc1", activation="relu")
+    x = add.dense(x, third, name="fc1", activation="relu")
     if dropout:
         x = layers.Dropout(dropout, name="dropout2")(x)
     outputs = add.dense(x, num_classes, name="fc2")

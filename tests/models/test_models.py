@@ -71,6 +71,12 @@ def test_how_large_lenets_weights_start(dense_fan, variances):
     np.testing.assert_allclose(found, variances, rtol=0.2)
 
 
+def test_lenet_may_be_narrow():
+    model = ks.models.LeNet5Caffe(widths=[4, 12, 383])
+    assert ks.count_macs(model).macs == 211_766
+    assert model.count_params() == 79_075
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
@@ -81,6 +87,8 @@ def test_how_large_lenets_weights_start(dense_fan, variances):
         ({"dropout": 1}, "dropout"),
         ({"dropout": "0.5"}, "dropout"),
         ({"dense_fan": "in"}, "dense_fan"),
+        ({"widths": (4, 12)}, "widths"),
+        ({"widths": (4, 12, 50, 9)}, "widths"),
     ],
 )
 def test_lenet_refuses_bad_arguments(arguments, name):
