@@ -51,7 +51,13 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_sgl0.compression.linear import input_rows, is_linear, kernel_matrix
+from keras_sgl0.compression.linear import (
+    from_matrix,
+    input_rows,
+    is_linear,
+    kernel_matrix,
+    mixing_kernel,
+)
 from keras_sgl0.groups import other_axes
 from keras_sgl0.network.graph import Node
 from keras_sgl0.structures.families import Structures
@@ -111,7 +117,8 @@ def _readers(found: Structures) -> list[Node]:
     return [
         node
         for node in found.discovery.graph.nodes
-        if is_linear(node.operation) and id(node.operation.kernel) in kernels
+        if is_linear(node.operation)
+        and id(mixing_kernel(node.operation)) in kernels
     ]
 
 
@@ -133,7 +140,7 @@ class _Reader:
 
     def __init__(self, node: Node):
         self.node = node
-        self.kernel = node.operation.kernel
+        self.kernel = mixing_kernel(node.operation)
         self._matrix = kernel_matrix(node.operation)
         size = len(self._matrix)
         self._number = 0
@@ -174,7 +181,7 @@ class _Reader:
         discriminative = averages.T @ targets @ theta.T
         discriminative /= _positive(np.square(targets).sum())
         both = reconstruction + _LAMBDA * discriminative
-        return -both.reshape(self.kernel.shape)
+        return from_matrix(self.node.operation, -both)
 
 
 def _positive(value: float) -> float:

@@ -9,17 +9,40 @@ _CONVOLUTIONS = (
     keras.layers.Conv2D,
     keras.layers.Conv3D,
 )
+_TRANSPOSED = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 
 
 def is_linear(layer: keras.Operation) -> bool:
     """Returns whether a layer is dense, or a convolution without groups.
+
+    It may be a transposed one, or a separable one: the second of its two
+    convolutions is without groups.
 
     Args:
         layer: A layer or another operation.
     """
     if type(layer) in _CONVOLUTIONS:
         return layer.groups == 1
-    return type(layer) is keras.layers.Dense
+    return type(layer) in (keras.layers.Dense, *_TRANSPOSED, *_SEPARABLE)
+
+
+def mixing_kernel(layer: keras.layers.Layer) -> keras.Variable:
+    """Returns the kernel by which a layer mixes channels.
+
+    That of a separable convolution is the pointwise one. It mixes what the
+    depthwise one makes of each channel.
+
+    Args:
+        layer: A layer that `is_linear`.
+    """
+    if type(layer) in _SEPARABLE:
+        return layer.pointwise_kernel
+    return layer.kernel
 
 
 def kernel_matrix(layer: keras.layers.Layer) -> np.ndarray:
@@ -28,8 +51,27 @@ def kernel_matrix(layer: keras.layers.Layer) -> np.ndarray:
     Args:
         layer: A layer that `is_linear`.
     """
-    kernel = np.asarray(ops.convert_to_numpy(layer.kernel), "float64")
+    kernel = ops.convert_to_numpy(mixing_kernel(layer)).astype("float64")
+    kernel = _turned(layer, kernel)
     return kernel.reshape(-1, kernel.shape[-1])
+
+
+def from_matrix(layer: keras.layers.Layer, matrix: np.ndarray) -> np.ndarray:
+    """Returns a matrix like the `kernel_matrix` in the shape of the kernel.
+
+    Args:
+        layer: A layer that `is_linear`.
+        matrix: The matrix.
+    """
+    kernel = mixing_kernel(layer)
+    turned = _turned(layer, np.empty(kernel.shape, "bool"))
+    return _turned(layer, matrix.reshape(turned.shape))
+
+
+def _turned(layer, kernel: np.ndarray) -> np.ndarray:
+    """Returns a kernel whose outputs are at the last axis, or the other way."""
+    is_transposed = type(layer) in _TRANSPOSED
+    return np.moveaxis(kernel, -1, -2) if is_transposed else kernel
 
 
 def products(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:
@@ -41,7 +83,7 @@ def products(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:
     """
     if isinstance(layer, keras.layers.Dense):
         return input_rows(layer, x) @ kernel_matrix(layer)
-    return _convolved(layer, x, ops.convert_to_numpy(layer.kernel))
+    return _convolved(layer, x, ops.convert_to_numpy(mixing_kernel(layer)))
 
 
 def input_rows(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:
@@ -54,20 +96,42 @@ def input_rows(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:
         layer: A layer that `is_linear`.
         x: A batch of what it reads.
     """
-    size = int(np.prod(layer.kernel.shape[:-1]))
+    kernel = kernel_matrix(layer)
+    size = len(kernel)
     if isinstance(layer, keras.layers.Dense):
         return x.reshape(-1, size)
     # A kernel that copies each entry of a patch pads and strides as it should.
-    copying = np.eye(size).reshape(*layer.kernel.shape[:-1], size)
-    return _convolved(layer, x, copying)
+    shape = _turned(layer, ops.convert_to_numpy(mixing_kernel(layer))).shape
+    copying = np.eye(size).reshape(*shape[:-1], size)
+    return _convolved(layer, x, _turned(layer, copying))
 
 
 def _convolved(layer, x, kernel) -> np.ndarray:
     """Returns what a convolution makes with a kernel, positions in rows."""
-    y = layer.convolution_op(
-        ops.convert_to_tensor(x, "float32"),
-        ops.convert_to_tensor(kernel, "float32"),
-    )
+    x = ops.convert_to_tensor(x, "float32")
+    kernel = ops.convert_to_tensor(kernel, "float32")
+    if type(layer) in _SEPARABLE:
+        y = ops.separable_conv(
+            x,
+            ops.cast(layer.depthwise_kernel, "float32"),
+            kernel,
+            layer.strides,
+            layer.padding,
+            layer.data_format,
+            layer.dilation_rate,
+        )
+    elif type(layer) in _TRANSPOSED:
+        y = ops.conv_transpose(
+            x,
+            kernel,
+            layer.strides,
+            layer.padding,
+            layer.output_padding,
+            layer.data_format,
+            layer.dilation_rate,
+        )
+    else:
+        y = layer.convolution_op(x, kernel)
     y = np.asarray(ops.convert_to_numpy(y), "float64")
     if layer.data_format == "channels_first":
         y = np.moveaxis(y, 1, -1)

@@ -110,8 +110,9 @@ def prune(
             are then refit by least squares, so that on these examples their
             outputs are as close as possible to those of the model. It takes
             minutes and replaces some of the training. Some hundred examples
-            will do. Grouped and depthwise convolutions, and layers other than
-            dense ones and convolutions, keep their weights.
+            will do. Transposed convolutions and the second part of separable
+            ones are refit, too. Grouped and depthwise convolutions, and
+            layers other than dense ones and convolutions, keep their weights.
         batch_size: How many examples of arrays to take at a time.
         seed: The seed of `"random"`.
         verify: Whether to compare the outputs of the smaller model with those

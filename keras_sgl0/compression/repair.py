@@ -8,9 +8,11 @@ import numpy as np
 from keras import ops, tree
 
 from keras_sgl0.compression.linear import (
+    from_matrix,
     input_rows,
     is_linear,
     kernel_matrix,
+    mixing_kernel,
     products,
 )
 from keras_sgl0.groups import other_axes
@@ -150,7 +152,8 @@ class Repair:
     which its outputs, before the activation, are closest to those of the
     uncut network, `min ||X W + b - X' W' - b'||^2`, where `X` is what it reads
     in the cut network, with all layers before it refit, and `X'` what it read
-    in the uncut one. A small ridge holds what the inputs do not determine at
+    in the uncut one. Of a separable convolution it is the pointwise part. A
+    small ridge holds what the inputs do not determine at
     its old value. Grouped and depthwise convolutions, layers that are called
     several times and those of other kinds keep their weights.
 
@@ -268,8 +271,7 @@ class Repair:
         if layer.use_bias:
             layer.bias.assign(ops.convert_to_numpy(layer.bias) + change[-1])
             change = change[:-1]
-        new = (kernel + change).reshape(layer.kernel.shape)
-        layer.kernel.assign(new)
+        mixing_kernel(layer).assign(from_matrix(layer, kernel + change))
 
 
 def _is_repaired(found, zeroed, node) -> bool:

@@ -42,18 +42,27 @@ def test_what_a_cut_loses_nothing_by_is_restored():
         {"padding": "same", "use_bias": False},
     ],
 )
+@pytest.mark.parametrize(
+    "kind", ["Conv{}D", "SeparableConv{}D", "Conv{}DTranspose"]
+)
 @pytest.mark.parametrize("rank", [1, 2])
-def test_a_convolution_takes_over_from_a_copy_of_a_filter(rank, options):
+def test_a_convolution_takes_over_from_a_copy_of_a_filter(rank, kind, options):
     keras.utils.set_random_seed(0)
-    conv = (layers.Conv1D, layers.Conv2D)[rank - 1]
+    conv = getattr(layers, f"Conv{rank}D")
     inputs = keras.Input((9,) * rank + (2,))
     x = conv(6, 3, padding="same", activation="relu", name="first")(inputs)
+    conv = getattr(layers, kind.format(rank))
     x = conv(4, 3, activation="tanh", name="second", **options)(x)
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
     first = model.get_layer("first")
     w, b = (to_numpy(v) for v in first.weights)
     w[..., 3:], b[3:] = 1.01 * w[..., :3], 0.0  # the first three go
     first.set_weights([w, b])
+    if kind == "SeparableConv{}D":  # alike for a filter and its copy
+        kernel = model.get_layer("second").depthwise_kernel
+        w = to_numpy(kernel).copy()
+        w[..., 3:, :] = w[..., :3, :]
+        kernel.assign(w)
     x = RNG.normal(size=(60, *inputs.shape[1:])).astype("float32")
     options = {
         "channels": 0.75,
@@ -144,7 +153,7 @@ def test_normalization_follows_what_is_not_refit():
         [
             keras.Input(x.shape[1:]),
             layers.Conv2D(8, 3),
-            layers.SeparableConv2D(6, 3, name="separable"),
+            layers.Conv2D(8, 3, groups=2, name="grouped"),
             layers.BatchNormalization(name="norm"),
             layers.ReLU(),
             layers.Flatten(),
