@@ -153,9 +153,9 @@ class Repair:
     uncut network, `min ||X W + b - X' W' - b'||^2`, where `X` is what it reads
     in the cut network, with all layers before it refit, and `X'` what it read
     in the uncut one. Of a separable convolution it is the pointwise part. A
-    small ridge holds what the inputs do not determine at
-    its old value. Grouped and depthwise convolutions, layers that are called
-    several times and those of other kinds keep their weights.
+    small ridge holds what the inputs do not determine at its old value. Grouped
+    and depthwise convolutions, layers that are called several times and those
+    of other kinds keep their weights.
 
     So what a batch normalization gets may be another, and then training, which
     uses the statistics of the batch, would begin at another network than the
