@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import keras_sgl0 as ks
 from keras_sgl0.compression.importance import Sources, scores
+from keras_sgl0.compression.linear import mixing_kernel
 from keras_sgl0.structures.flat_copy import FlatCopy
 
 RNG = np.random.default_rng(3)
@@ -115,16 +116,20 @@ def test_taylor_is_the_derivative_by_what_is_read(residual):
 def both_losses(layer, kernel, x, y):
     """The losses that "dcp" differentiates, at a kernel."""
 
+    variable = mixing_kernel(layer)
+
     def outputs(w):
         saved = layer.get_weights()
-        layer.set_weights([w, *map(np.zeros_like, saved[1:])])
+        variable.assign(w)
+        if layer.use_bias:
+            layer.bias.assign(np.zeros(layer.bias.shape))
         activation, layer.activation = layer.activation, lambda z: z
         found = to_numpy(layer(x)).astype("float64")
         layer.activation = activation
         layer.set_weights(saved)
         return found.reshape(len(x), -1, found.shape[-1])
 
-    whole, own = outputs(to_numpy(layer.kernel)), outputs(kernel)
+    whole, own = outputs(to_numpy(variable)), outputs(kernel)
     whole, own = whole - whole.mean((0, 1)), own - own.mean((0, 1))
     reconstruction = np.square(whole - own).sum() / np.square(whole).sum()
     whole, own = whole.mean(1), own.mean(1)
@@ -135,24 +140,37 @@ def both_losses(layer, kernel, x, y):
     return (reconstruction + loss) / 2
 
 
-@pytest.mark.parametrize("classes", [True, False])
-def test_dcp_is_the_gradient_of_both_losses_at_zero(residual, classes):
+def mixed():
+    """A network with the other kinds of convolutions."""
+    keras.utils.set_random_seed(2)
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, strides=3, activation="relu")(x)
+    x = layers.Conv2DTranspose(3, 2, 2, name="inner", activation="relu")(x)
+    x = layers.SeparableConv2D(4, 2, depth_multiplier=2, name="outer")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(5, name="head")(x))
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers", "mixed"])
+def test_dcp_is_the_gradient_of_both_losses_at_zero(residual, kind):
     x, labels = data((8, 8, 3), 5)
-    y = np.eye(5)[labels] if classes else RNG.normal(size=(20, 2))
-    found = ks.structures(residual)
-    given = (x, labels if classes else y)
-    received = score(residual, "dcp", data=given, batch_size=8)
+    y = RNG.normal(size=(20, 2)) if kind == "numbers" else np.eye(5)[labels]
+    model = mixed() if kind == "mixed" else residual
+    found = ks.structures(model)
+    given = (x, y if kind == "numbers" else labels)
+    received = score(model, "dcp", data=given, batch_size=8)
     y = y - y.mean(0)
     expected = np.zeros(found.size)
     for name in ("inner", "outer", "head"):
-        layer = residual.get_layer(name)
-        reads = keras.Model(residual.inputs, layer.input)(x)
-        (entry,) = (e for e in found.variables if e.variable is layer.kernel)
+        layer = model.get_layer(name)
+        reads = keras.Model(model.inputs, layer.input)(x)
+        variable = mixing_kernel(layer)
+        (entry,) = (e for e in found.variables if e.variable is variable)
         (sliced,) = entry.along("reader")
-        for place in np.ndindex(*layer.kernel.shape):
+        for place in np.ndindex(*variable.shape):
             ends = []
             for sign in (1, -1):
-                kernel = np.zeros(layer.kernel.shape, "float32")
+                kernel = np.zeros(variable.shape, "float32")
                 kernel[place] = sign
                 ends.append(both_losses(layer, kernel, reads, y))
             slope = (ends[0] - ends[1]) / 2  # exact for a parabola
@@ -182,13 +200,13 @@ def test_dcp_refuses(mlp):
         score(mlp, "dcp", data=(x, np.zeros((20, 2, 2))))
     model = keras.Sequential(
         [
-            keras.Input((6, 6, 2)),
-            layers.Conv2D(4, 3, name="one"),
-            layers.Conv2DTranspose(2, 3),
+            keras.Input((6, 2)),
+            layers.Conv1D(4, 3, name="one"),
+            layers.LSTM(2),
         ]
     )
     with pytest.raises(ValueError, match="no dense layer or convolution: one"):
-        score(model, "dcp", data=(np.zeros((9, 6, 6, 2)), np.zeros((9, 1))))
+        score(model, "dcp", data=(np.zeros((9, 6, 2)), np.zeros((9, 1))))
 
 
 def test_zeros_of_what_is_read(mlp):
