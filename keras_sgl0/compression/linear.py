@@ -57,15 +57,15 @@ def kernel_matrix(layer: keras.layers.Layer) -> np.ndarray:
 
 
 def from_matrix(layer: keras.layers.Layer, matrix: np.ndarray) -> np.ndarray:
-    """Returns a matrix like the `kernel_matrix` in the shape of the kernel.
+    """Returns a matrix like the `kernel_matrix` in the shape of a kernel.
 
     Args:
         layer: A layer that `is_linear`.
-        matrix: The matrix.
+        matrix: The matrix. It may have another number of columns, of outputs.
     """
-    kernel = mixing_kernel(layer)
-    turned = _turned(layer, np.empty(kernel.shape, "bool"))
-    return _turned(layer, matrix.reshape(turned.shape))
+    shape = mixing_kernel(layer).shape
+    *rows, _ = _turned(layer, np.empty(shape, "bool")).shape
+    return _turned(layer, matrix.reshape(*rows, -1))
 
 
 def _turned(layer, kernel: np.ndarray) -> np.ndarray:
@@ -96,14 +96,11 @@ def input_rows(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:
         layer: A layer that `is_linear`.
         x: A batch of what it reads.
     """
-    kernel = kernel_matrix(layer)
-    size = len(kernel)
+    size = len(kernel_matrix(layer))
     if isinstance(layer, keras.layers.Dense):
         return x.reshape(-1, size)
     # A kernel that copies each entry of a patch pads and strides as it should.
-    shape = _turned(layer, ops.convert_to_numpy(mixing_kernel(layer))).shape
-    copying = np.eye(size).reshape(*shape[:-1], size)
-    return _convolved(layer, x, _turned(layer, copying))
+    return _convolved(layer, x, from_matrix(layer, np.eye(size)))
 
 
 def _convolved(layer, x, kernel) -> np.ndarray:

@@ -39,8 +39,9 @@ class Reduction(Channelwise):
         if self._is("Norm"):
             if len(self._gone()) > 1:
                 return "it is the norm of a matrix"
-            if self.layer.ord is not None and self.layer.ord < 0:
-                return "a zero counts in its norm"
+            order = self.layer.ord
+            if order is not None and (isinstance(order, str) or order < 0):
+                return "a zero may count in its norm"
         if self._is_over_channels():
             if not self._gone() >= set(x.axes):
                 return "it is over some of the channel axes"

@@ -62,7 +62,7 @@ OPAQUE = [
     ),
     (lambda x: ops.softmax(x), (4, 3), "depends on others"),
     (lambda x: ops.norm(x, axis=(1, 2)), (4, 4, 3), "norm of a matrix"),
-    (lambda x: ops.norm(x, -np.inf, axis=-1), (4, 3), "counts in its norm"),
+    (lambda x: ops.norm(x, -np.inf, axis=-1), (4, 3), "count in its norm"),
     (lambda x: ops.normalize(x, -1, -1), (4, 3), "counts in its norm"),
     (lambda x: ops.normalize(x, 1), (4, 3), "does not normalize channels"),
     (lambda x: ops.prod(x, -1), (4, 3), "over channels"),
