@@ -54,7 +54,9 @@ class StructureCut:
         if measure == "macs" and cost.macs is None:
             raise InputError(
                 "`TargetDensity` cannot count the macs of a model whose "
-                f"inputs have no known sizes. Received: {model!r}"
+                "inputs have no known sizes. Give a target of parameters, or a "
+                "model that is called on inputs of known sizes. "
+                f"Received: {model!r}"
             )
         self._total = cost.of(measure)
         self._values = ThresholdedArrays(model)

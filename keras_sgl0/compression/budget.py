@@ -63,6 +63,9 @@ class Budget(NamedTuple):
             raise InputError(
                 "Invalid value for argument `macs`. The multiply-adds of a "
                 "model whose inputs have no known sizes cannot be counted. "
+                "Give a budget of `parameters`, or a model that is called on "
+                "inputs of known sizes: `keras.Model(x, model(x))` with "
+                "`x = keras.Input(...)`, compiled. "
                 f"Received: model={model!r}"
             )
 

@@ -150,6 +150,8 @@ class _Walk:
         if is_identity(operation) and not has_own_config(operation):
             return args[0]  # it could not be saved, and is not needed
         reason = ""
+        if inner is not None:
+            reason = "it is called on other inputs than it was made for"
         if is_unfolded(operation):
             try:
                 return self._unfold(call, known, path, mode)
@@ -264,7 +266,9 @@ def _fits(model, args, kwargs) -> bool:
 def _is_exact(given, wanted) -> bool:
     """Whether a conversion that unfolding leaves out changes no number."""
     widened = wanted == "float32" and given in ("float16", "bfloat16")
-    return given == wanted or widened
+    # Tokens are no large numbers, and may be of either type.
+    integers = {given, wanted} <= {"int32", "int64"}
+    return given == wanted or widened or integers
 
 
 def has_mode(operation: keras.Operation) -> bool:

@@ -569,6 +569,25 @@ def test_a_functional_model_with_a_call_of_its_own(nested):
     assert_same_outputs(model, small, inputs=values)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "reason"),
+    [("int64", ""), ("float32", "other inputs than it was made for")],
+)
+def test_a_model_that_is_called_on_another_dtype(dtype, reason):
+    tokens = keras.Input((4,), dtype="int32")
+    table = layers.Embedding(9, 6)(tokens)
+    inner = keras.Model(tokens, layers.Dense(2)(layers.Dense(5)(table)))
+    inputs = keras.Input((4,), dtype=dtype)
+    graph = trace(keras.Model(inputs, inner(inputs)))
+    whole = [node.reason for node in graph.nodes if node.reason]
+    assert len(whole) == bool(reason) and reason in "".join(whole)
+    if not reason:
+        model = keras.Model(inputs, inner(inputs))
+        x = np.random.default_rng(0).integers(0, 9, (3, 4))
+        _, dead = cut_half(model, inputs=x)
+        assert dead.any()
+
+
 @pytest.mark.parametrize("kind", ["several", "unbuilt", "loss"])
 def test_subclassed_models_that_are_refused(kind):
     class Several(keras.Model):
