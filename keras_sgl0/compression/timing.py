@@ -19,6 +19,7 @@ from keras_sgl0.deployment.runtimes import (
     Run,
     running,
     running_file,
+    told_as_not_run,
 )
 from keras_sgl0.network.probing import batch_size_of, random_inputs
 from keras_sgl0.network.unfolding import functional
@@ -89,7 +90,8 @@ class Beside:
         path = os.path.join(folder, "model" + SUFFIXES[self._runtime])
         export(model, path, self._runtime, verify=False)
         try:
-            return running_file(path, self._runtime, model, self._inputs)
+            with told_as_not_run(path):
+                return running_file(path, self._runtime, model, self._inputs)
         except NotRunError as error:
             raise InputError(
                 "Invalid value for argument `runtime`. Expected one that can "

@@ -9,10 +9,16 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_sgl0.deployment.export import written
+from keras_sgl0.deployment.export import export
 from keras_sgl0.deployment.latency import compare_latency
 from keras_sgl0.deployment.report import Change, Comparison, ExportReport
-from keras_sgl0.deployment.runtimes import SUFFIXES, Run, running, running_file
+from keras_sgl0.deployment.runtimes import (
+    SUFFIXES,
+    NotRunError,
+    Run,
+    running,
+    running_file,
+)
 from keras_sgl0.network.cost import count_macs, has_sizes
 from keras_sgl0.network.probing import batch_size_of, probe, random_inputs
 from keras_sgl0.network.unfolding import functional, trace
@@ -150,7 +156,7 @@ class _Exported(NamedTuple):
             for format in formats
         }
         files = [
-            written(model, path, format, inputs=inputs)[0]
+            _export(model, path, format, inputs)
             for format, path in paths.items()
         ]
         return cls(model, files)
@@ -164,6 +170,15 @@ class _Exported(NamedTuple):
                     file.path, file.format, self.model, inputs
                 )
         return runs
+
+
+def _export(model, path, format, inputs) -> ExportReport:
+    """Returns the report of a file, which may be one that cannot be run."""
+    try:
+        return export(model, path, format, inputs=inputs)
+    except NotRunError as error:
+        assert error.report is not None
+        return error.report
 
 
 def _macs(model):

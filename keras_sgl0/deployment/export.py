@@ -12,6 +12,7 @@ from keras_sgl0.deployment.runtimes import (
     named_inputs,
     running_file,
     size_of,
+    told_as_not_run,
 )
 from keras_sgl0.network.probing import (
     Difference,
@@ -84,36 +85,6 @@ def export(
         >>> small, report = shrink(model)
         >>> print(export(small, "small.tflite"))
     """
-    report, failure = written(model, path, format, quantize, inputs, verify)
-    if failure is not None:
-        raise failure
-    return report
-
-
-def written(
-    model: keras.Model,
-    path: str | os.PathLike,
-    format: str | None = None,
-    quantize: str | None = None,
-    inputs: object = None,
-    verify: bool = True,
-) -> tuple[ExportReport, NotRunError | None]:
-    """Does what `export` does, and returns why the file cannot be run.
-
-    Args:
-        model: As for `export`.
-        path: As for `export`.
-        format: As for `export`.
-        quantize: As for `export`.
-        inputs: As for `export`.
-        verify: As for `export`.
-
-    Returns:
-        The report and an error, `None` where the file can be run.
-
-    Raises:
-        ValueError: As `export`, but for files that cannot be run.
-    """
     path = file_path("path", path)
     require(path, "path", "the name of a file or folder", path)
     verify = boolean("verify", verify)
@@ -144,13 +115,13 @@ def written(
     unchecked, failure = "", None
     if verify:
         try:
-            run = running_file(path, format, model, inputs)
-            received = run()
-            found = checked_difference(
-                expected,
-                received,
-                lambda: (outputs(model, inputs, compile=True), received),
-            )
+            with told_as_not_run(path):
+                received = running_file(path, format, model, inputs)()
+                found = checked_difference(
+                    expected,
+                    received,
+                    lambda: (outputs(model, inputs, compile=True), received),
+                )
         except ModuleNotFoundError as error:
             package = (error.name or "a package").partition(".")[0]
             unchecked = f"{package} is not installed"
@@ -168,7 +139,10 @@ def written(
         unchecked=unchecked,
         remark=found.remark,
     )
-    return report, failure
+    if failure is not None:
+        failure.report = report
+        raise failure
+    return report
 
 
 def _format(path, format):

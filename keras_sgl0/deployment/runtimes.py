@@ -5,15 +5,17 @@ that computes the outputs, so that nothing else is timed along with them. LiteRT
 and ONNX Runtime compute on one thread, Keras on as many as it takes.
 """
 
+import contextlib
 import functools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_sgl0.deployment.report import ExportReport
 from keras_sgl0.network.compilation import compiled
 from keras_sgl0.network.tracing import first_line
 from keras_sgl0.network.unfolding import functional
@@ -39,7 +41,10 @@ class NotRunError(InputError):
 
     Attributes:
         reason: The same.
+        report: What `export` reports of the file, `None` until it does.
     """
+
+    report: ExportReport | None = None
 
     def __init__(self, path: str, reason: str):
         super().__init__(
@@ -47,6 +52,31 @@ class NotRunError(InputError):
             "with verify=False leaves it at that."
         )
         self.reason = reason
+
+
+@contextlib.contextmanager
+def told_as_not_run(path: str) -> Iterator[None]:
+    """Has what a runtime raises told as an error about a file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        NotRunError: A `ValueError`, if the runtime cannot run the file. That it
+            is not installed is told as it is.
+    """
+    try:
+        yield
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # a runtime may raise anything
+        reason = first_line(error)
+        if _FOREIGN in reason:
+            reason = (
+                "LiteRT does not know all of its operations; a recurrent layer "
+                "has none of these with `unroll=True`"
+            )
+        raise NotRunError(path, reason) from error
 
 
 def running(model: keras.Model, inputs: object) -> Run:
@@ -74,8 +104,6 @@ def running_file(
 ) -> Run:
     """Returns what runs an exported file in the runtime of its format.
 
-    It is run once, to see whether it can be.
-
     Args:
         path: The file, or the folder of a SavedModel.
         format: One of `SUFFIXES`.
@@ -85,25 +113,7 @@ def running_file(
 
     Raises:
         ModuleNotFoundError: If the runtime is not installed.
-        NotRunError: A `ValueError`, if the runtime cannot run the file.
     """
-    try:
-        run = _running_file(path, format, model, inputs)
-        run()
-    except ModuleNotFoundError:
-        raise
-    except Exception as error:  # a runtime may raise anything
-        reason = first_line(error)
-        if _FOREIGN in reason:
-            reason = (
-                "LiteRT does not know all of its operations; a recurrent layer "
-                "has none of these with `unroll=True`"
-            )
-        raise NotRunError(path, reason) from error
-    return run
-
-
-def _running_file(path, format, model, inputs) -> Run:
     if format == "keras":
         return running(keras.saving.load_model(path, compile=False), inputs)
     if format == "saved_model":
