@@ -46,6 +46,40 @@ class OwnWeights(layers.Layer):
         return y * self.own
 
 
+class OwnKernel(layers.Layer):
+    """A product with a kernel that the layer itself has.
+
+    Args:
+        units: The number of channels it makes.
+        kind: `"matmul"`, `"turned"`, `"einsum"`, `"conv"` or `"computed"`.
+        biased: Whether it adds a bias.
+    """
+
+    def __init__(self, units, kind, biased):
+        super().__init__()
+        self.units, self.kind, self.biased = units, kind, biased
+
+    def build(self, shape):
+        sizes = (shape[-1], self.units)
+        if self.kind in ("turned", "einsum"):
+            sizes = sizes[::-1]
+        if self.kind == "conv":
+            sizes = (*(2 for _ in shape[2:]), *sizes)
+        self.own = self.add_weight(sizes, name=f"kernel_of_{self.name}")
+        self.bias = self.add_weight((self.units,)) if self.biased else None
+
+    def call(self, x):
+        y = {
+            "matmul": lambda: x @ self.own,
+            "turned": lambda: ops.matmul(x, ops.transpose(self.own)),
+            "einsum": lambda: ops.einsum("...i,oi->...o", x, self.own),
+            "conv": lambda: ops.conv(x, self.own, padding="same"),
+            "computed": lambda: ops.matmul(x, ops.tanh(self.own)),
+        }[self.kind]()
+        return ops.relu(y + self.bias) if self.biased else y
+
+
+PRODUCTS = ("matmul", "turned", "einsum", "computed")
 KINDS = ("vector", "scalar", "places")
 # Those for channels behind one axis of positions.
 KINDS_OF_STEPS = ("token", "array")

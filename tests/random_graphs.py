@@ -4,7 +4,13 @@ import keras
 import numpy as np
 from helpers import layers_of
 from keras import layers, ops
-from random_blocks import KINDS, KINDS_OF_STEPS, OwnWeights
+from random_blocks import (
+    KINDS,
+    KINDS_OF_STEPS,
+    PRODUCTS,
+    OwnKernel,
+    OwnWeights,
+)
 from random_views import RandomViews
 
 ACTIVATIONS = (None, "relu", "tanh", "sigmoid", "gelu", "softsign", "elu")
@@ -267,6 +273,9 @@ class RandomGraph:
 
     def _own_weights(self, x):
         """Returns what a block with a weight of its own makes of a tensor."""
+        if not self.first and self._chance(0.5):
+            kind = self._one(PRODUCTS + ("conv",) * (self.rank > 2))
+            return OwnKernel(self._some(2, 6), kind, self._chance(0.5))(x)
         steps = self.rank == 3 and not self.first and x.shape[1] is not None
         kind = self._one(KINDS + KINDS_OF_STEPS * steps)
         if kind == "places" and None in x.shape[1:]:

@@ -18,6 +18,7 @@ from keras_sgl0.compression.repair import Repair
 from keras_sgl0.compression.report import FamilyCut, PruneReport
 from keras_sgl0.network.own_methods import require_no_preprocessing
 from keras_sgl0.shrinking.deletion import WithZeros
+from keras_sgl0.shrinking.report import ShrinkReport
 from keras_sgl0.shrinking.shrink import shrink
 from keras_sgl0.structures.costs import Measure
 from keras_sgl0.structures.families import Structures, structures
@@ -324,6 +325,9 @@ def cut(
         batch_size: As in `prune`.
         verify: As in `prune`.
         inputs: As in `prune`.
+
+    Raises:
+        ValueError: If a layer stays whole that could be cut by the structures.
     """
     zeroed = WithZeros(found, ~kept)
     if repair is not None:
@@ -331,6 +335,7 @@ def cut(
     small, shrunk = shrink(
         zeroed.model, tolerance=0, verify=verify, inputs=inputs
     )
+    _require_cut(found, kept, shrunk)
     after = np.bincount(found.families[kept], minlength=len(found.counts))
     families = tuple(
         FamilyCut(found.names(family), before, left)
@@ -339,3 +344,20 @@ def cut(
         )
     )
     return small, PruneReport(families, importance, shrunk)
+
+
+def _require_cut(found: Structures, kept: np.ndarray, shrunk: ShrinkReport):
+    """Raises if more is left than the structures say, as of a broken config."""
+    wanted, left = found.cost(kept), shrunk.macs_after
+    most = wanted.macs
+    if left is None or most is None:
+        # Biases may have come that hold constants, one number a channel.
+        more = sum(entry.channels_after for entry in shrunk.layers)
+        left, most = shrunk.parameters_after, wanted.parameters + more
+    whole = [f"`{entry.layer}`: {entry.note}" for entry in shrunk.whole]
+    require(
+        left <= most,
+        "model",
+        f"a model that is cut to {most:,}, as its structures can be",
+        f"one of which {left:,} are left; {'; '.join(whole) or shrunk.kept}",
+    )

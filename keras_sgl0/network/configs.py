@@ -63,7 +63,34 @@ def made_from(operation: keras.Operation, config: dict) -> keras.Operation:
         Exception: Anything that the class of a user raises.
     """
     with keras.saving.custom_object_scope(foreign_parts(operation)):
-        return type(operation).from_config(config)
+        made = type(operation).from_config(config)
+    # One that is named like one of Keras would come back as that one.
+    pairs = zip(all_layers(operation), all_layers(made), strict=False)
+    for part, copy in pairs:
+        for name in _FUNCTIONS:
+            function = getattr(part, name, None)
+            if not _is_known(function) and hasattr(copy, name):
+                setattr(copy, name, function)
+    return made
+
+
+def for_other_sizes(config: dict) -> dict:
+    """Returns a config without initial values that are arrays.
+
+    They fit a weight of one size only. Zeros take their place.
+
+    Args:
+        config: That of a layer, whose weights will be set.
+    """
+    arrays = {
+        name: "zeros"
+        for name, value in config.items()
+        if name.endswith("_initializer")
+        and isinstance(value, dict)
+        and value.get("class_name") == "Constant"
+        and not isinstance(value["config"]["value"], int | float)
+    }
+    return config | arrays
 
 
 def foreign_parts(operation: keras.Operation) -> dict[str, object]:
@@ -96,6 +123,20 @@ def is_from_keras(kind: type) -> bool:
         kind: The class.
     """
     return kind.__module__.partition(".")[0] in _KNOWN
+
+
+def class_names(kind: type) -> list[str]:
+    """Returns the names of a class, that of its own module before others.
+
+    `keras_hub.src.layers>Mine` names a class `Mine` in this package or module,
+    or in one that is in it.
+
+    Args:
+        kind: The class.
+    """
+    modules = kind.__module__.split(".")
+    ends = range(len(modules), 0, -1)
+    return [f"{'.'.join(modules[:end])}>{kind.__name__}" for end in ends]
 
 
 def _is_known(function) -> bool:

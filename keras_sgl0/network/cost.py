@@ -39,6 +39,10 @@ _POOLING = tuple(
         "AdaptiveAverage",
     )
 )
+_PRODUCTS = (
+    *("Einsum", "Matmul", "Tensordot", "Dot", "Inner"),
+    *("Conv", "DepthwiseConv", "SeparableConv", "ConvTranspose"),
+)
 _ACTIVATIONS = (
     keras.layers.ReLU,
     keras.layers.LeakyReLU,
@@ -143,6 +147,9 @@ def layer_cost(
         and id(v) not in known
         and not v.name.endswith(("bias", "alpha"))
     ]
+    # A block may compute a kernel from its weights.
+    if first.type in _PRODUCTS and any(x.unbatched for x in first.inputs):
+        not_counted.append("a computed kernel")
     return LayerCost(
         layer=first.path,
         type=first.type,

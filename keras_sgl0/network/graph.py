@@ -114,6 +114,11 @@ class Node:
         return [*self.outputs, *self.inner]
 
     @property
+    def unbatched(self) -> bool:
+        """Whether its outputs are the same for all examples."""
+        return all(y.unbatched for y in self.outputs)
+
+    @property
     def type(self) -> str:
         """The name of the operation's class."""
         return type(self.operation).__name__

@@ -98,6 +98,8 @@ def _at(operation: keras.Operation) -> tuple[OutputKernels, bool]:
     if rows:
         # Of a separable convolution the last kernel makes the outputs.
         kernel = getattr(operation, rows[-1].kernel)
+        if len(kernel.shape) < 2:  # a vector of a block, added or multiplied
+            return none, True
         hands_on = isinstance(operation, _DEPTHWISE)
         return OutputKernels({id(kernel)}, set()), hands_on
     hands_on = not _has_matrix(operation)

@@ -20,15 +20,16 @@ from keras import ops, tree
 class OwnWeights:
     """The weights of a block, as layers.
 
-    Those that are no floats are left out.
+    One of integers that is not trained, such as the indices of a table, counts
+    as an array.
 
     Args:
-        block: A built layer that has others in it.
+        block: A built layer.
 
     Attributes:
         zero: A symbolic zero, for one that comes from an input.
-        layers: An `Embedding` for each weight. It has the variable of the
-            block, which may have any number of axes.
+        layers: An `Embedding` for each weight of floats. It has the variable
+            of the block, which may have any number of axes.
     """
 
     def __init__(self, block: keras.layers.Layer):
@@ -37,16 +38,65 @@ class OwnWeights:
         self.zero = keras.KerasTensor((), "int32")
         self._block = block
         self._names: list[str] = []
+        self._constants: dict[int, np.ndarray] = {}
         self._by_variable: dict[int, keras.layers.Embedding] = {}
         for name, held in vars(block).items():
             if name in _LISTS:
                 continue
-            found = [v for v in _flat(held) if _is_float(v) and id(v) in own]
+            found = [v for v in _flat(held) if id(v) in own]
             for variable in found:
-                self._by_variable[id(variable)] = _embedding(variable, block)
+                if keras.backend.is_float_dtype(variable.dtype):
+                    table = _embedding(variable, block)
+                    self._by_variable[id(variable)] = table
+                elif variable.shape and not variable.trainable:
+                    array = ops.convert_to_numpy(variable)
+                    self._constants[id(variable)] = array
             if found:
                 self._names.append(name)
         self.layers = list(self._by_variable.values())
+        self._products: list[tuple] = []
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The weights that have a layer."""
+        return [layer._embeddings for layer in self.layers]
+
+    def variable_of(self, layer: keras.Operation) -> keras.Variable | None:
+        """Returns the weight that a layer stands for, `None` if for none.
+
+        Args:
+            layer: A layer or another operation.
+        """
+        own = any(layer is known for known in self.layers)
+        return layer._embeddings if own else None
+
+    def product(
+        self,
+        kind: type[keras.layers.Layer],
+        config: dict,
+        kernel: keras.Variable,
+        bias: keras.Variable | None,
+        x: keras.KerasTensor,
+    ) -> keras.layers.Layer | None:
+        """Returns a layer with weights of the block, each time the same one.
+
+        Args:
+            kind: Its class.
+            config: What it is made from, but for its name and bias.
+            kernel: Its kernel.
+            bias: Its bias, `None` if it has none.
+            x: What it is called on.
+
+        Returns:
+            `None` if the layer would compute in another type.
+        """
+        key = kind, config, id(kernel), id(bias)
+        layer = next((own for k, own in self._products if k == key), None)
+        if layer is None:
+            given = kind, config, kernel, bias, x
+            layer = _with_weights(self._block, *given)
+            self._products.append((key, layer))
+        return layer if layer.compute_dtype == x.dtype else None
 
     @contextlib.contextmanager
     def as_symbols(self) -> Iterator[None]:
@@ -77,7 +127,7 @@ class OwnWeights:
     def _symbol(self, variable):
         layer = self._by_variable.get(id(variable))
         if layer is None:
-            return variable
+            return self.of_array(self._constants.get(id(variable), variable))
         shape = tuple(variable.shape)
         rows = np.arange(math.prod(shape[:-1]), dtype="int32")
         table = layer(ops.add(self.zero, rows))
@@ -102,6 +152,15 @@ def zero_of(x: keras.KerasTensor) -> keras.KerasTensor:
     return ops.sum(ops.zeros_like(x, dtype="int32"))
 
 
+def sums_all(operation: keras.Operation) -> bool:
+    """Returns whether an operation is the sum of all entries, as in `zero_of`.
+
+    Args:
+        operation: A layer or another operation.
+    """
+    return type(operation).__name__ == "Sum" and operation.axis is None
+
+
 # Where Keras itself holds the variables of a layer.
 _LISTS = set(vars(keras.layers.Layer(name="any")))
 
@@ -109,20 +168,47 @@ _LISTS = set(vars(keras.layers.Layer(name="any")))
 def _embedding(variable, block):
     """Returns a layer that has a variable as its table."""
     shape = tuple(variable.shape) or (1,)
-    # A variable that is not cast has its own type in the call.
-    dtype = block.dtype_policy if variable._autocast else variable.dtype
     layer = keras.layers.Embedding(
         math.prod(shape[:-1]),
         shape[-1],
         embeddings_regularizer=variable.regularizer,
         embeddings_constraint=variable.constraint,
-        dtype=dtype,
-        trainable=variable.trainable,
-        name=variable.name,
+        **_common(variable, block),
     )
     layer._embeddings = variable  # Private: what `build` would make.
     layer.built = True
     return layer
+
+
+def _with_weights(block, kind, config, kernel, bias, x):
+    """Returns a layer that Keras has built with weights of a block."""
+    named = {"depthwise" if "depth_multiplier" in config else "kernel": kernel}
+    if bias is not None:
+        named["bias"] = bias
+    own = {
+        f"{name}_{what}": getattr(variable, what)
+        for name, variable in named.items()
+        for what in ("regularizer", "constraint")
+    }
+    if "equation" not in config:
+        own["use_bias"] = bias is not None
+    elif bias is not None:
+        own["bias_axes"] = config["equation"][-1]
+    layer = kind(**config, **own, **_common(kernel, block))
+    given = {"kernel": kernel, "bias": bias}
+    object.__setattr__(layer, "add_weight", lambda name, **_: given[name])
+    layer.build(x.shape)
+    object.__delattr__(layer, "add_weight")
+    layer.built = True
+    return layer
+
+
+def _common(variable, block) -> dict:
+    """Returns what any layer with a weight of a block is made from."""
+    # A variable that is not cast has its own type in the call.
+    dtype = block.dtype_policy if variable._autocast else variable.dtype
+    name, trainable = variable.name, variable.trainable
+    return {"name": name, "trainable": trainable, "dtype": dtype}
 
 
 def _flat(held) -> list:
@@ -132,9 +218,3 @@ def _flat(held) -> list:
     if isinstance(held, list | tuple):
         return [x for value in held for x in _flat(value)]
     return [held]
-
-
-def _is_float(x) -> bool:
-    return isinstance(x, keras.Variable) and keras.backend.is_float_dtype(
-        x.dtype
-    )

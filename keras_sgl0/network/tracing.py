@@ -14,7 +14,11 @@ from keras import tree
 
 from keras_sgl0.network.agreement import Agreement, Recording
 from keras_sgl0.network.calls import Call, calls_behind
-from keras_sgl0.network.configs import has_config, has_own_config
+from keras_sgl0.network.configs import (
+    class_names,
+    has_config,
+    has_own_config,
+)
 from keras_sgl0.network.guards import (
     CallFailed,
     NotTraced,
@@ -23,7 +27,7 @@ from keras_sgl0.network.guards import (
     unchanged,
     uncounted_names,
 )
-from keras_sgl0.network.layer_table import all_layers, parts
+from keras_sgl0.network.layer_table import all_layers
 from keras_sgl0.network.own_weights import OwnWeights, is_array
 from keras_sgl0.network.specs import (
     KNOWN,
@@ -31,8 +35,9 @@ from keras_sgl0.network.specs import (
     output_spec,
     spec_of,
 )
+from keras_sgl0.network.weight_products import as_layers
 
-_WHOLE: set[type] = set()
+_WHOLE: set[type | str] = set()
 # How what Keras puts around the error of a call begins.
 _AROUND = ("Exception encountered", "Could not automatically infer")
 _MODES = (False, True)
@@ -42,12 +47,12 @@ _BATCHES = (83, 89)
 _WINDOWS = 2**6 * 3**2 * 5 * 7
 
 
-def keep_whole(*classes: type):
+def keep_whole(*classes: type | str):
     """Has layers of some classes never unfolded, as there are rules for them.
 
     Args:
-        *classes: Layer classes. A subclass with a `call` of its own is
-            another layer.
+        *classes: Layer classes, or such names of them as `class_names` gives.
+            A subclass with a `call` of its own is another layer.
     """
     _WHOLE.update(classes)
 
@@ -55,9 +60,8 @@ def keep_whole(*classes: type):
 def is_unfolded(operation: keras.Operation) -> bool:
     """Returns whether a layer should be seen as the calls in it.
 
-    That is a layer whose `call` is not one of Keras or this package, and that
-    has other layers in it or no weights at all; and `Lambda`, whose function
-    is not Keras's.
+    That is a layer whose `call` is not one of Keras or this package and which
+    has no rule; and `Lambda`, whose function is not Keras's.
 
     Args:
         operation: A layer or another operation of a model.
@@ -67,12 +71,10 @@ def is_unfolded(operation: keras.Operation) -> bool:
     if type(operation) is keras.layers.Lambda:
         return True
     for kind in type(operation).__mro__:
-        if kind in _WHOLE:
+        if not _WHOLE.isdisjoint([kind, *class_names(kind)]):
             return False
         if "call" in vars(kind):
-            if kind.__module__.partition(".")[0] in KNOWN:
-                return False
-            return bool(parts(operation)) or not operation.weights
+            return kind.__module__.partition(".")[0] not in KNOWN
     return False
 
 
@@ -109,7 +111,8 @@ def record(
         raise NotTraced("it has an activity regularizer")
     modes = _MODES if training is None else (training, training)
     try:
-        return _recorded(layer, args, kwargs, modes, weights)
+        recording = _recorded(layer, args, kwargs, modes, weights)
+        return as_layers(recording, weights) if weights else recording
     except CallFailed:
         if weights is None or not weights.layers:
             raise

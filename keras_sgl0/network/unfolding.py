@@ -11,7 +11,7 @@ from keras_sgl0.network.configs import has_own_config
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
 from keras_sgl0.network.guards import NotTraced, unchanged, uncounted_names
 from keras_sgl0.network.input_shapes import given_shapes
-from keras_sgl0.network.own_weights import OwnWeights, zero_of
+from keras_sgl0.network.own_weights import OwnWeights, sums_all, zero_of
 from keras_sgl0.network.specs import output_spec, spec_of
 from keras_sgl0.network.tracing import (
     is_identity,
@@ -111,6 +111,8 @@ class _Walk:
         self._model = model
         self.nodes: list[Node] = []
         self._owners: dict[str, keras.Operation] = {}
+        self._weights: dict[int, OwnWeights] = {}
+        self._zeros: set[Tensor] = set()
         # Keras takes a product with a constant for sparse.
         self._sparse = any(x.spec.sparse for x in inputs)
         # Inputs to compute what depends on none from.
@@ -161,6 +163,8 @@ class _Walk:
             kwargs = {**kwargs, "training": training}
         read = tensors((args, kwargs))
         unbatched = bool(read) and all(x.unbatched for x in read)
+        # How a block whose weights were seen as layers is copied.
+        unbatched |= sums_all(operation) and read[0] in self._zeros
         specs = {x: x.spec for x in read}
         spec_args, spec_kwargs = fill((args, kwargs), specs)
         with unchanged(operation):
@@ -174,9 +178,12 @@ class _Walk:
         )
         given = tree.flatten((call.args, call.kwargs))
         masked = any(mask_of(x) is not None for x in given)
-        self.nodes.append(
-            Node(operation, path, args, kwargs, results, reason, masked=masked)
+        node = Node(
+            operation, path, args, kwargs, results, reason, masked=masked
         )
+        self.nodes.append(node)
+        if node.type == "ZerosLike":
+            self._zeros.update(node.outputs)
         return results
 
     def _unfold(self, call, known, path, training):
@@ -201,7 +208,7 @@ class _Walk:
             return made[id(x)]
 
         args, kwargs = tree.map_structure(symbol, (call.args, kwargs))
-        weights = OwnWeights(call.operation) if self._dense else None
+        weights = self._own_weights(call.operation)
         recording = record(call.operation, args, kwargs, training, weights)
         if weights is not None:
             read = (tree.flatten((c.args, c.kwargs)) for c in recording.calls)
@@ -210,6 +217,14 @@ class _Walk:
         prefix = "" if call.operation is self._model else path + "/"
         self._follow(recording.calls, inner, prefix, training)
         return tree.map_structure(lambda y: inner[id(y)], recording.outputs)
+
+    def _own_weights(self, block):
+        """Returns the weights of a block, the same for all its calls."""
+        if not self._dense:
+            return None
+        if id(block) not in self._weights:
+            self._weights[id(block)] = OwnWeights(block)
+        return self._weights[id(block)]
 
     def _zero(self):
         """Returns a zero, computed from an input of the model."""

@@ -156,7 +156,8 @@ class _Network:
         makers = {id(maker) for maker in self._makers}
         own = {n: r for n, r in rules.items() if id(n.operation) not in makers}
         for node, rule in own.items():
-            assert not isinstance(rule, Opaque), (
+            # What is computed from constants alone has no channels.
+            assert node.unbatched or not isinstance(rule, Opaque), (
                 f"`{node.path}` ({node.type}) stays whole: {rule.reason}"
             )
         self.rules = {n.path: type(rule).__name__ for n, rule in own.items()}

@@ -179,7 +179,8 @@ def _note(node: Node, cuts: Cuts, rebuilt: Rebuilt) -> str:
     """Returns why a layer stays as it is, empty if it may be cut."""
     reasons = []
     rule = cuts.rules[node]
-    if isinstance(rule, Opaque):
+    # What is computed from constants alone has no channels to lose.
+    if isinstance(rule, Opaque) and not node.unbatched:
         reasons.append(rule.reason)
     # A layer without weights is copied for each call, hence by path.
     if any(node.path == shared.path for shared in rebuilt.shared):

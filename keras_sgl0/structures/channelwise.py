@@ -202,6 +202,8 @@ class Elementwise(Channelwise):
     def _is_wider(self, array: np.ndarray) -> bool:
         """Returns whether an array has more channels, or axes, than inputs."""
         y = self.node.outputs[0]
+        if math.prod(y.shape[axis] for axis in self.axes()) != self.channels:
+            return True
         if array.ndim > y.rank or not self._aligned(array)[0] == 1:
             return True
         sizes = [self._aligned(array)[axis] for axis in y.axes]

@@ -6,7 +6,8 @@ import numpy as np
 from keras_sgl0.network.positions import is_reversed
 from keras_sgl0.structures.kernels import is_altered
 from keras_sgl0.structures.registry import rule
-from keras_sgl0.structures.rules import Rule
+from keras_sgl0.structures.reshaping import OffChannels
+from keras_sgl0.structures.rules import Channelwise, Rule
 from keras_sgl0.structures.slices import Rewrite, Slices
 
 
@@ -131,6 +132,48 @@ class Reversed(Rule):
         if self.layer.tie_weights:
             return self.values(self.layer.embeddings) != 0
         return self.values(self.layer.reverse_embeddings).T != 0
+
+
+@rule("Take")
+class Take(OffChannels):
+    """What is at some indices of an axis of positions."""
+
+    def bind(self, node, values):
+        """Returns the rule, `Lookup` where a tensor says which indices."""
+        if len(node.inputs) > 1:
+            return Lookup().bind(node, values)
+        return super().bind(node, values)
+
+
+class Lookup(Channelwise):
+    """Rows of one tensor, by the indices in another one."""
+
+    several_axes = True
+
+    def refusal(self):
+        table, _ = self.node.inputs
+        if self.layer.axis is None or self._axis in table.axes:
+            return "it moves single channels"
+        return ""
+
+    def fixed_inputs(self):
+        """Returns the indices."""
+        return self.node.inputs[1:]
+
+    def axes(self):
+        """Returns the channel axes, behind those of the indices."""
+        table, indices = self.node.inputs
+        more = indices.rank - 1
+        return tuple(a + more * (a > self._axis) for a in table.axes)
+
+    def ties(self):
+        """Returns that the channels of the rows are those of the table."""
+        own = np.arange(self.node.inputs[0].channels)
+        return [own, None, own]
+
+    @property
+    def _axis(self):
+        return self.layer.axis % self.node.inputs[0].rank
 
 
 def _narrowed(rule: Rule, kept: np.ndarray) -> Rewrite:

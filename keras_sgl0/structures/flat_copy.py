@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sgl0.network.configs import for_other_sizes
 from keras_sgl0.network.copying import from_config, refresh, shared_weights
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
 from keras_sgl0.network.views import maker_name, mark_as_dense
@@ -242,8 +243,14 @@ class FlatCopy:
 
     def _copy(self, node, change):
         """Returns a copy of a layer, its weights not yet set."""
-        own = (change.config if change else {}) | {"name": self._name(node)}
-        return from_config(node, lambda config: self.config(config | own))
+        name = {"name": self._name(node)}
+
+        def changed(config):
+            if change is not None:
+                config = for_other_sizes(config) | change.config
+            return self.config(config | name)
+
+        return from_config(node, changed)
 
     def _name(self, node):
         """Returns a name for the layer of a call that no other layer has."""

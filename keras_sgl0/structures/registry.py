@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import keras
 
-from keras_sgl0.network.configs import is_from_keras
+from keras_sgl0.network.configs import class_names, is_from_keras
 from keras_sgl0.network.graph import Node
 from keras_sgl0.network.tracing import keep_whole
 from keras_sgl0.structures.rules import Opaque, Rule, Values
@@ -59,7 +59,7 @@ def rule(*classes: type | str) -> Callable:
             kind,
         )
         _RULES.update(dict.fromkeys(classes, kind))
-        keep_whole(*(c for c in classes if isinstance(c, type)))
+        keep_whole(*classes)
         return kind
 
     return register
@@ -118,17 +118,10 @@ def find(operation: keras.Operation) -> type[Rule] | None:
         return _RULES.get(type(operation).__name__)
     line = type(operation).__mro__
     for i, known in enumerate(line):
-        names = [known, *_names_of(known)]
+        names = [known, *class_names(known)]
         found = next((_RULES[name] for name in names if name in _RULES), None)
         if found:
             own = {name for c in line[:i] for name in vars(c)}
             altered = own & (set(dir(known)) - _HARMLESS)
             return None if altered else found
     return None
-
-
-def _names_of(kind: type) -> list[str]:
-    """Returns the names of a layer class, that of its module before others."""
-    parts = kind.__module__.split(".")
-    ends = range(len(parts), 0, -1)
-    return [f"{'.'.join(parts[:end])}>{kind.__name__}" for end in ends]

@@ -365,7 +365,7 @@ class Unstack(Moving):
         return np.broadcast_to(grid, x.sizes).ravel()
 
 
-@rule("Roll", "Repeat", "Take")
+@rule("Roll", "Repeat")
 class OffChannels(Moving):
     """What is done along axes of positions only."""
 

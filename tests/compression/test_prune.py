@@ -411,6 +411,45 @@ def test_an_inner_model():
     assert small(x).shape == (1, 2)
 
 
+class Scaled(layers.Layer):
+    """A block with a layer and a weight of its own."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.dense = layers.Dense(units)
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.scale = self.add_weight((self.dense.units,), name="scale")
+
+    def call(self, x):
+        return ops.relu(self.dense(x) * self.scale)
+
+
+def test_a_block_with_a_weight_of_its_own_is_cut_again_and_again():
+    parts = [keras.Input((8,)), Scaled(32), Scaled(32), layers.Dense(3)]
+    model = keras.Sequential(parts)
+    for _ in range(2):
+        before = ks.count_macs(model).macs
+        model, _ = ks.prune(model, macs=0.5, importance="l2")
+        assert 0.4 * before < ks.count_macs(model).macs <= 0.5 * before
+
+
+class Exactly(keras.initializers.Initializer):
+    """Values for one shape alone."""
+
+    def __call__(self, shape, dtype=None):
+        return ops.reshape(ops.arange(64, dtype=dtype), shape)
+
+
+def test_a_layer_that_cannot_be_made_smaller_after_all():
+    exact = layers.Dense(8, kernel_initializer=Exactly(), name="exact")
+    model = keras.Sequential([keras.Input((8,)), exact, layers.Dense(2)])
+    words = "cut to 40, as .* of which 80 are left; `exact`: it cannot be made"
+    with pytest.raises(ValueError, match=words):
+        ks.prune(model, macs=0.5, importance="l2")
+
+
 def test_the_report(residual):
     _, report = ks.prune(residual, macs=0.5, importance="l1")
     text = str(report)

@@ -150,26 +150,36 @@ def test_a_kernel_counts_for_every_call():
 class Mixer(layers.Layer):
     """A layer that is in no table."""
 
+    def __init__(self, squashed=False, **kwargs):
+        super().__init__(**kwargs)
+        self.squashed = squashed
+
     def build(self, shape):
         self.kernel = self.add_weight(shape=(shape[-1], 5), name="kernel")
 
     def call(self, x):
-        return x @ self.kernel
+        return x @ (ops.tanh(self.kernel) if self.squashed else self.kernel)
 
 
-def test_models_in_models_and_unknown_layers():
+def test_products_with_a_weight_of_a_layer_are_counted():
+    model = keras.Sequential([keras.Input((7, 4)), Mixer(name="mixer")])
+    (entry,) = ks.count_macs(model).layers
+    assert (entry.layer, entry.macs) == ("mixer/kernel", 7 * 4 * 5)
+
+
+def test_models_in_models_and_computed_kernels():
     inner = keras.Sequential(
         [keras.Input((None, None, 3)), layers.Conv2D(4, 3, name="conv")],
         name="inner",
     )
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Reshape((36, 4))(inner(x))
-    model = keras.Model(inputs, Mixer(name="mixer")(x))
+    model = keras.Model(inputs, Mixer(squashed=True, name="mixer")(x))
     report = ks.count_macs(model)
     costs = {e.layer: e for e in report.layers}
     assert costs["inner/conv"].macs == 36 * 108
-    assert costs["mixer"].macs == 0
-    assert costs["mixer"].note == "not counted: kernel"
+    assert costs["mixer/matmul"].macs == 0
+    assert costs["mixer/matmul"].note == "not counted: a computed kernel"
     assert report.parameters == model.count_params()
     content = json.loads(json.dumps(report.to_dict()))
     assert content["macs"] == report.macs

@@ -5,6 +5,7 @@ import importlib
 import keras
 import numpy as np
 import pytest
+from custom_blocks import Remembering
 from keras import layers
 
 import keras_sgl0 as ks
@@ -95,11 +96,13 @@ def test_what_is_read_and_not_said_to_be_is_found():
         ks.check_rule(Own(4), (3,))
 
 
-def test_a_layer_without_a_rule_is_named():
-    with pytest.raises(
-        AssertionError, match="stays whole: its type is not known"
-    ):
-        ks.check_rule(Scale(), (4, 6))
+def test_a_layer_that_cannot_be_followed_is_named():
+    with pytest.raises(AssertionError, match="stays whole: its call sets"):
+        ks.check_rule(Remembering(6), (4, 6))
+
+
+def test_a_layer_without_a_rule_is_checked_as_what_it_does():
+    assert ks.check_rule(Scale(), (4, 6)).relative_difference < 1e-6
 
 
 def test_a_layer_that_cannot_be_called_is_an_error():

@@ -231,6 +231,9 @@ class NoConfig(layers.Layer):
 class Doubled(layers.Dense):
     """Looks like a dense layer and is none."""
 
+    def __init__(self, units=8):
+        super().__init__(units)
+
     def call(self, x):
         return 2 * super().call(x)
 
@@ -249,12 +252,22 @@ class Named(layers.Dense):
     """A dense layer by another name."""
 
 
+@pytest.mark.parametrize("make", [Scale, lambda: NoConfig(2.0), Doubled])
+def test_layers_of_a_user_are_cut_as_what_they_do(make):
+    x = inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="relu", name="first")(x)
+    x = layers.Dense(8, name="second")(make()(x))
+    model = scramble(keras.Model(inputs, layers.Dense(3)(x)))
+    small, report = ks.shrink(model, 0)
+    assert_same_outputs(model, small)
+    assert report.whole == ()
+    assert small.get_layer("first").units < 8
+    assert small.get_layer("second").units < 8
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (Scale, "its type is not known"),
-        (lambda: NoConfig(2.0), "in both models, as it cannot be copied"),
-        (lambda: Doubled(8), "its type is not known"),
         (Fixed, "it cannot be made from its config"),
         (
             # What it does depends on the mode.
@@ -264,7 +277,7 @@ class Named(layers.Dense):
             "what it does depends on `training`",
         ),
     ],
-    ids=["scale", "no_config", "doubled", "fixed", "lambda"],
+    ids=["fixed", "lambda"],
 )
 def test_unknown_layers_stay_whole_and_are_named(make, reason):
     x = inputs = keras.Input((6,))

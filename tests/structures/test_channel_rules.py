@@ -263,3 +263,13 @@ def test_an_axis_of_size_one_is_no_channel_axis():
     _, found = split((5, 1, 6))
     middle = found.discovery.graph.nodes[1].outputs[0]
     assert (middle.axes, found.counts.tolist()) == ((3,), [6])
+
+
+def test_a_channel_that_is_spread_over_an_array_stays():
+    inputs = keras.Input((4,))
+    x = layers.Dense(1, name="first")(layers.Dense(3)(inputs))
+    x = x * np.arange(1.0, 4.0, dtype="float32")[None]
+    found = ks.structures(keras.Model(inputs, layers.Dense(2)(x)))
+    reasons = {entry.layer: entry.reason for entry in found.fixed}
+    assert found.size == 3
+    assert "broadcasts its input over an array" in reasons["first"]

@@ -172,14 +172,16 @@ def test_an_unknown_layer_is_named():
     class Own(layers.Layer):
         def build(self, shape):
             self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
+            self.count = self.add_weight(shape=(), trainable=False, name="n")
 
         def call(self, x):
+            self.count.assign_add(1.0)
             return x @ self.kernel
 
     x = keras.Input((3,))
     model = keras.Model(x, layers.Dense(2)(Own(name="own")(layers.Dense(5)(x))))
     reasons = {e.layer: e.reason for e in ks.structures(model).fixed}
-    assert "type is not known" in reasons["own"]
+    assert "it uses its weight" in reasons["own"]
     assert ks.structures(model).size == 0
 
 
