@@ -57,6 +57,11 @@ class OwnWeights:
         self._products: list[tuple] = []
 
     @property
+    def keeps_masks(self) -> bool:
+        """Whether what the block returns has the masks of its inputs."""
+        return bool(self._block.supports_masking)
+
+    @property
     def variables(self) -> list[keras.Variable]:
         """The weights that have a layer."""
         return [layer._embeddings for layer in self.layers]

@@ -113,6 +113,7 @@ class _Walk:
         self._owners: dict[str, keras.Operation] = {}
         self._weights: dict[int, OwnWeights] = {}
         self._zeros: set[Tensor] = set()
+        self._made_zero: Tensor | None = None
         # Keras takes a product with a constant for sparse.
         self._sparse = any(x.spec.sparse for x in inputs)
         # Inputs to compute what depends on none from.
@@ -227,13 +228,15 @@ class _Walk:
         return self._weights[id(block)]
 
     def _zero(self):
-        """Returns a zero, computed from an input of the model."""
-        x = self._dense[0]
-        zero = zero_of(x.spec)
-        known = {id(x.spec): x}
-        self._follow(calls_behind(zero, known), known, "", None)
-        known[id(zero)].unbatched = True
-        return known[id(zero)]
+        """Returns a zero, computed once from an input of the model."""
+        if self._made_zero is None:
+            x = self._dense[0]
+            zero = zero_of(x.spec)
+            known = {id(x.spec): x}
+            self._follow(calls_behind(zero, known), known, "", None)
+            self._made_zero = known[id(zero)]
+            self._made_zero.unbatched = True
+        return self._made_zero
 
     def _path(self, path, operation):
         """Returns the path of a call; no two operations have the same."""

@@ -105,19 +105,21 @@ class _Merging:
         if len(dtypes) > 1 or any(p[2:] != first[2:] for p in known):
             return
         bias = self._bias(known, variable)
-        layer = self._weights.product(
-            first.kind, first.config, variable, bias, first.x
-        )
+        ends = [
+            p.call if bias is None else self._readers[id(p.call.outputs[0])][0]
+            for p in known
+        ]
+        pairs = list(zip(known, ends, strict=True))
+        if any(self._hands_on_a_mask(p.x, end.outputs[0]) for p, end in pairs):
+            return
+        layer = self._weights.product(*first[2:], variable, bias, first.x)
         if layer is None:
             return
-        for product in known:
-            outputs = product.call.outputs
-            if bias is not None:
-                (addition,) = self._readers[id(outputs[0])]
-                outputs = addition.outputs
-                self._instead[id(addition)] = None
-            call = Call(layer, (product.x,), {}, outputs)
-            self._instead[id(product.call)] = call
+        for product, end in pairs:
+            self._instead[id(end)] = None
+            self._instead[id(product.call)] = Call(
+                layer, (product.x,), {}, end.outputs
+            )
 
     def _readers_of(self, variable) -> list[Call] | None:
         """Returns the calls that read a weight, `None` if it is an output."""
@@ -143,12 +145,21 @@ class _Merging:
             x, view = call.args[1], self._view(call.args[0])
         if view is None or id(x) not in self._of_examples:
             return None
-        if getattr(x, "_keras_mask", None) is not None:
-            return None  # a layer would hand it on
         if kind in _CONVOLUTIONS:
             return _convolution(call, x, view)
         names = _names(call, flipped, x, view)
         return names and _dense(call, x, view, *names)
+
+    def _hands_on_a_mask(self, x, y) -> bool:
+        """Returns whether a layer from one to the other would do so wrongly.
+
+        The operation that it replaces loses the mask of its input.
+        """
+        readers = [call.operation for call in self._readers.get(id(y), ())]
+        returned = id(y) in self._returned and not self._weights.keeps_masks
+        return getattr(x, "_keras_mask", None) is not None and (
+            returned or any(isinstance(r, keras.layers.Layer) for r in readers)
+        )
 
     def _view(self, x) -> _View | None:
         return self._views.get(id(x))

@@ -228,12 +228,21 @@ def test_trained_together_regularized_and_cast_as_the_weights_are():
     assert dense.trainable and not dense.use_bias
 
 
-def test_a_masked_input_stays_with_the_product():
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("end", [ops.relu, lambda x: x, layers.Softmax(-2)])
+def test_masks_are_handed_on_as_before(end, keeps):
     inputs = keras.Input((6,), dtype="int32")
     x = layers.Embedding(9, 4, mask_zero=True)(inputs)
-    x = Weighted(lambda x, w, b: x @ w, (4, 3))(x)
-    model = keras.Model(inputs, layers.LSTM(2)(x))
-    assert "Matmul" in kinds(trace(model))
+    own = Weighted(lambda x, w, b: end(x @ w + b), (4, 3), (3,))
+    own.supports_masking = keeps
+    outputs = layers.LSTM(2)(own(x))
+    model = scramble(keras.Model(inputs, outputs))
+    graph = trace(model)
+    # Where a mask would come to a layer that had none, the product stays.
+    is_layer = isinstance(end, layers.Layer)
+    stays = is_layer or (end is not ops.relu and not keeps)
+    assert ("Matmul" in kinds(graph)) == stays
+    assert_copied(model, graph)
 
 
 def test_indices_that_a_layer_keeps_as_a_weight():
