@@ -13,12 +13,15 @@ from keras import ops
 
 from keras_sgl0.network.calls import Call, calls_behind
 from keras_sgl0.network.guards import NotTraced
+from keras_sgl0.network.own_weights import is_array
 
 # Calls of them may have a constant with one row for all examples.
 _BROADCASTING = (
     "Add And Divide Equal Greater GreaterEqual Less LessEqual LogicalAnd "
     "LogicalOr Maximum Minimum Multiply NotEqual Subtract TrueDivide Where"
 ).split()
+# Calls of them may have a constant with equal rows, one for each example.
+_JOINING = {"Concatenate", "Stack"}
 # Calls of them may repeat a row for each example.
 _REPEATING = {"Tile", "Repeat", "BroadcastTo"}
 
@@ -88,7 +91,34 @@ class Agreement:
             repeated = self._repeated(a, b)
             if repeated is not None:
                 return repeated
-        return [self._call(a, b)]
+        before: list[Call] = []
+        if len(kinds) == 1 and kinds <= _JOINING:
+            a, b = self._with_rows(a, b, before)
+        return [*before, self._call(a, b)]
+
+    def _with_rows(self, a: Call, b: Call, before: list[Call]):
+        """Returns two calls on tensors in place of constants of the batch size.
+
+        Args:
+            a: A call on a list of tensors.
+            b: The same call with another batch size.
+            before: Gets the calls that make these tensors.
+        """
+        given = [list(call.args[0]) for call in (a, b)]
+        for i, (x, y) in enumerate(zip(*given, strict=False)):
+            if not (is_array(x) and is_array(y)):
+                continue
+            like = self._with_examples(x.shape[0], y.shape[0])
+            row = _common_row(x, y)
+            if like is None or row is None:
+                continue
+            found = like_examples(ops.convert_to_tensor(row), like)
+            before += calls_behind(found, {id(like)})
+            for own, value in zip(given, (x, y), strict=True):
+                own[i] = keras.KerasTensor(value.shape, found.dtype)
+            self._pair([given[0][i]], [given[1][i]], [found])
+        pair = zip((a, b), given, strict=True)
+        return [call._replace(args=(own, *call.args[1:])) for call, own in pair]
 
     def _repeated(self, a: Call, b: Call) -> list[Call] | None:
         """Returns calls that give one row to each example.
@@ -193,7 +223,7 @@ class Agreement:
             if common is None or self._common.get(id(b)) is not common:
                 raise NotTraced(_MODE)
             return common
-        if ops.is_tensor(a) or isinstance(a, np.ndarray):
+        if is_array(a):
             return _common_constant(a, b, name, broadcasts)
         if type(a) is not type(b) or a != b:
             raise NotTraced(_MODE)
@@ -246,10 +276,16 @@ def _common_spec(x, y) -> keras.KerasTensor:
 
 def _common_constant(a, b, name, broadcasts):
     """Returns the constant that stands for two."""
-    x, y = (ops.convert_to_numpy(c) for c in (a, b))
-    if np.array_equal(x, y):
+    if np.array_equal(*map(ops.convert_to_numpy, (a, b))):
         return a
-    rows = [c[:1] for c in (x, y) if c.ndim and (c == c[:1]).all()]
-    if not broadcasts or len(rows) < 2 or not np.array_equal(*rows):
+    if not broadcasts or _common_row(a, b) is None:
         raise NotTraced(f"`{name}` is given a constant of the batch size")
     return a[:1]
+
+
+def _common_row(a, b) -> np.ndarray | None:
+    """Returns the row that all rows of two arrays are, `None` if not."""
+    arrays = [ops.convert_to_numpy(c) for c in (a, b)]
+    rows = [c[:1] for c in arrays if c.ndim and (c == c[:1]).all()]
+    same = len(rows) == 2 and np.array_equal(*rows)
+    return rows[0] if same else None

@@ -56,6 +56,19 @@ class Examples(Block):
         return ops.concatenate(ops.unstack(y, axis=0), axis=-1)
 
 
+class Places(Block):
+    """It joins its input with the places of it, which are no input."""
+
+    def build(self, shape):
+        super().build((*shape[:-1], shape[-1] + 2))
+
+    def call(self, x):
+        batch, (steps, _) = ops.shape(x)[0], x.shape[1:]
+        places = ops.stack([ops.linspace(0.0, 1.0, steps)] * 2, axis=-1)
+        places = ops.tile(places[None], (batch, 1, 1))
+        return super().call(ops.concatenate([x, places], axis=-1))
+
+
 class Padded(Block):
     """It takes what is missing to four examples from the first ones."""
 
@@ -96,7 +109,7 @@ def cut(model, tolerance=1e-5):
     return small, report
 
 
-@pytest.mark.parametrize("kind", [Block, Windows])
+@pytest.mark.parametrize("kind", [Block, Windows, Places])
 def test_the_columns_of_a_table_are_cut(kind, tmp_path):
     model = network(kind(10, name="block"))
     assert not any(node.reason for node in trace(model).nodes)
