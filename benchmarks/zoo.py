@@ -33,6 +33,7 @@ from absl import app, flags
 import keras_sgl0 as ks
 from keras_sgl0.network.graph import tensors
 from keras_sgl0.network.layer_table import all_layers, layouts_of
+from keras_sgl0.network.layer_table import layouts as layouts_in
 from keras_sgl0.network.unfolding import trace
 from keras_sgl0.structures.selection import random_half
 
@@ -81,7 +82,13 @@ def ideal(model: keras.Model) -> float:
     from the layers, not from the rules that `shrink` goes by.
     """
     graph = trace(model)
-    layouts = layouts_of(model, ("kernel", "recurrent"))
+    kinds = ("kernel", "recurrent")
+    layouts = layouts_of(model, kinds)
+    for node in graph.nodes:  # weights of a layer may be seen as a layer
+        if isinstance(node.operation, keras.layers.Layer):
+            for own in layouts_in((node.operation,), kinds):
+                kernel = getattr(node.operation, own.kernel)
+                layouts[id(kernel)] = own
     first = _ends(graph, forward=True)
     last = _ends(graph, forward=False)
     before = after = 0.0

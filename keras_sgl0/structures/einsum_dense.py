@@ -4,7 +4,8 @@ Every axis of the input, the kernel and the output has a letter. Letters of the
 kernel that the output has not are summed over: those of the input's channels
 are inputs, the others positions. Letters of kernel and output alone are
 outputs. In `abc,cde->abde` the channels `c` become `d * e` channels over two
-axes.
+axes. In `beh,eho->beo` there is a kernel for each index of `e`, as each of
+several experts has one: what has one index of `h` is cut for all of them.
 """
 
 from typing import NamedTuple
@@ -46,6 +47,11 @@ class Equation(NamedTuple):
     def summed(self) -> list[Name]:
         """The axes that are summed over."""
         return [a for a in self.kernel if a not in self.y]
+
+    @property
+    def apart(self) -> list[Name]:
+        """The axes that there is a kernel for each index of."""
+        return [a for a in self.kernel if a in self.x and a in self.y]
 
     def output_shape(self, given, sizes: dict[Name, int]) -> list:
         """Returns the argument `output_shape` with other sizes.
@@ -98,8 +104,6 @@ class EinsumDense(Kernel):
         inward = [*own.summed, *(a for a in own.x if a in own.y)]
         if own.x[0] != own.y[0] or set(own.x) != set(inward):
             return "it sums over an axis without a kernel"
-        if set(own.kernel) & set(own.x) & set(own.y):
-            return "it has a kernel for each index of an axis"
         if not own.made:
             return "it makes no channels"
         if bias_axes is not None and set(bias_axes) != set(own.made):
@@ -112,9 +116,32 @@ class EinsumDense(Kernel):
 
     def input_axes(self):
         """Returns the channel axes of the input if it sums over them."""
-        axes = self.node.inputs[0].axes
-        summed = {self.names.x[i] for i in axes} <= set(self.names.summed)
-        return axes if summed else ()
+        axes, own = self.node.inputs[0].axes, self.names
+        channels = {own.x[i] for i in axes}
+        known = channels <= {*own.summed, *own.apart}
+        return axes if known and channels & set(own.summed) else ()
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether all outputs are made by one kernel, without activation."""
+        return super().is_linear and not self.names.apart
+
+    @property
+    def zeros_only(self) -> bool:
+        """Whether a constant would give each index another one."""
+        return bool(self.names.apart)
+
+    def ties(self):
+        """Returns that the inputs of all kernels go together."""
+        own = [a in self.names.apart for a in self.inputs]
+        if not any(own):
+            return None
+        x = self.node.inputs[0]
+        sizes = [
+            1 if apart else n for n, apart in zip(x.sizes, own, strict=True)
+        ]
+        numbers = np.arange(np.prod(sizes, dtype=int)).reshape(sizes)
+        return [np.broadcast_to(numbers, x.sizes).ravel(), None]
 
     @property
     def inputs(self) -> list[Name]:
@@ -123,7 +150,8 @@ class EinsumDense(Kernel):
 
     def kernel(self):
         """Returns the kernel as `(positions, inputs, outputs)`."""
-        outer = [a for a in self.names.summed if a not in self.inputs]
+        inner = {*self.inputs, *self.names.made}
+        outer = [a for a in self.names.kernel if a not in inner]
         order = [*outer, *self.inputs, *self.names.made]
         kernel = self.values(self.layer.kernel)
         moved = kernel.transpose([self.names.kernel.index(a) for a in order])

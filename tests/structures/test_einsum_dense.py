@@ -58,10 +58,28 @@ LAYERS = {
 }
 
 
+# With a kernel for each index of an axis.
+APART = {
+    "each position": lambda b: [einsum("abc,bcd->abd", (5, 7), "d" * b)],
+    "experts": lambda b: [
+        einsum("abc,ecd->abed", (5, 4, 6), "ed" * b),
+        layers.Activation("relu"),
+        einsum("abed,edf->abef", (5, 4, 7), "f" * b),
+        layers.GlobalMaxPooling2D(),
+    ],
+    "experts first": lambda b: [
+        # With as many experts as channels, Keras adds the bias to the former.
+        einsum("abc,cde->abed", (5, 3, 6), "ed" * b),
+        einsum("abed,fde->abfe", (5, 7, 3), "f" * b),
+        layers.Permute((1, 3, 2)),
+    ],
+}
+
+
 @pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", LAYERS | APART)
 def test_a_random_half_is_cut(kind, has_bias):
-    model = between(*LAYERS[kind](has_bias))
+    model = between(*(LAYERS | APART)[kind](has_bias))
     small, _ = cut_half(model)
     assert small.count_params() < 0.6 * model.count_params()
 
@@ -75,6 +93,21 @@ def test_constants_are_folded(kind, has_bias):
     assert report.whole == ()
     assert_same_outputs(model, small)
     assert small.get_layer("before").units < 8
+
+
+def test_a_constant_that_each_kernel_makes_another_of_stays():
+    own = einsum("abc,bcd->abd", (5, 7), name="own")
+    model = between(own, activation="sigmoid")
+    rng = np.random.default_rng(0)
+    kernel, bias = model.get_layer("before").get_weights()
+    kernel[:, :3] = 0
+    model.get_layer("before").set_weights([kernel, bias])
+    own.kernel.assign(rng.normal(size=own.kernel.shape) * (np.arange(7) > 2))
+    small, report = ks.shrink(model, 0)
+    assert report.whole == () and small.get_layer("before").units == 8
+    assert any("counts in `own`" in kept.reason for kept in report.kept)
+    assert small.get_layer("own").kernel.shape == (5, 8, 4)
+    assert_same_outputs(model, small)
 
 
 @pytest.mark.parametrize("bias_axes", [None, "c"])
@@ -100,7 +133,6 @@ def test_a_factor_for_each_channel(equation, bias_axes):
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (lambda: einsum("abc,bcd->abd", (5, 7)), "for each index"),
         (lambda: einsum("abc,b->ac", 8), "makes no channels"),
         (lambda: einsum("abc,bd->adc", (7, 8)), "not at the channel axis"),
         (lambda: einsum("abc,cd->ad", 7), "without a kernel"),
