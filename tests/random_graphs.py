@@ -285,12 +285,21 @@ class RandomGraph:
     def _excite(self, x):
         if self.rank == 2:
             return layers.Multiply()([x, self._partner(x)])
+        if None not in x.shape[1:] and self._chance(0.3):
+            return layers.Multiply()([x, self._factors(x)])
         y = self._layer("GlobalAveragePooling")()(x)
         y = layers.Dense(self._some(2, 5), "relu")(y)
         y = layers.Dense(self.channels(x), "sigmoid")(y)
         shape = [1] * (self.rank - 2)
         shape.insert(0 if self.first else len(shape), self.channels(x))
         return layers.Multiply()([x, layers.Reshape(shape)(y)])
+
+    def _factors(self, x):
+        """Returns a factor for each position of a tensor."""
+        sizes = self.spatial(x)
+        y = layers.Dense(int(np.prod(sizes)), "sigmoid")(layers.Flatten()(x))
+        shape = (1, *sizes) if self.first else (*sizes, 1)
+        return layers.Reshape(shape)(y)
 
     def _recurrent(self, x):
         """Returns the outputs of a recurrent layer at all steps."""

@@ -51,22 +51,34 @@ class Elementwise(Channelwise):
     """A function of each entry, or of the same entry of several tensors.
 
     An input with one channel is broadcast over those of the others and stays.
-    One that is the same for all examples may have fewer axes.
+    So does one that has its channels where the others have positions, and size
+    1 where they have channels, such as a factor for each position. One that is
+    the same for all examples may have fewer axes.
     """
 
     is_entrywise = True
 
     several_axes = True
 
+    _across: tuple[Tensor, ...] = ()
+
     @property
     def channels(self) -> int:
         """The number of channels of the output."""
-        return max(x.channels for x in self.node.inputs)
+        return max(x.channels for x in self._main)
 
     @property
     def wide(self) -> list[bool]:
         """Which inputs have as many."""
-        return [x.channels == self.channels for x in self.node.inputs]
+        return [
+            x.channels == self.channels and x not in self._across
+            for x in self.node.inputs
+        ]
+
+    @property
+    def _main(self) -> list[Tensor]:
+        """The inputs that have channels where the output has them."""
+        return [x for x in self.node.inputs if x not in self._across]
 
     def refusal(self):
         layer, inputs = self.layer, self.node.inputs
@@ -75,16 +87,12 @@ class Elementwise(Channelwise):
         rank = max(x.rank for x in inputs)
         if any(x.rank < rank and not x.unbatched for x in inputs):
             return "its inputs have their channels at different axes"
-        # From the last one, as broadcasting has it.
-        places = {
-            tuple(axis - x.rank for axis in x.axes)
-            for x in inputs
-            if x.rank == rank or x.channels > 1
-        }
-        if len(places) > 1:
+        found = _at_one_place(inputs, rank)
+        if found is None:
             return "its inputs have their channels at different axes"
+        self._across = found
         limits = [getattr(layer, name, 0) for name in ("x_min", "x_max")]
-        narrow = {x.channels for x in inputs} - {self.channels}
+        narrow = {x.channels for x in self._main} - {self.channels}
         spread = self.node.outputs[0].rank != rank
         if (
             spread
@@ -111,7 +119,7 @@ class Elementwise(Channelwise):
 
     def axes(self):
         """Returns the channel axes of the inputs with the most axes."""
-        return max(self.node.inputs, key=lambda x: x.rank).axes
+        return max(self._main, key=lambda x: x.rank).axes
 
     def ties(self):
         """Returns that all channels of one number are cut together."""
@@ -126,6 +134,10 @@ class Elementwise(Channelwise):
         """
         inputs = list(dict.fromkeys(self.node.inputs))
         given = dict(zip(self.node.inputs, input_constants, strict=True))
+        for x in self._across:
+            same = (given[x] == given[x][0]).all()
+            given[x] = np.where(same, given[x][:1], np.nan)
+        input_constants = [given[x] for x in self.node.inputs]
         result = evaluate(
             lambda *values: self._of(dict(zip(inputs, values, strict=True))),
             *(np.resize(given[x], self.channels) for x in inputs),
@@ -147,7 +159,11 @@ class Elementwise(Channelwise):
 
     def reads(self, live, input_constants):
         """Returns that the channels of the live outputs are read."""
-        return [live if wide else live.any(keepdims=True) for wide in self.wide]
+        pairs = zip(self.node.inputs, self.wide, strict=True)
+        return [
+            live if wide else np.full(x.channels, live.any())
+            for x, wide in pairs
+        ]
 
     def rewrite(self, kept_inputs, kept_outputs, input_constants):
         """Returns the call with what arrays have for the channels that stay."""
@@ -229,6 +245,28 @@ class Elementwise(Channelwise):
         is_float = keras.backend.is_float_dtype
         first = next((x for x in every if is_float(x.spec.dtype)), every[0])
         return wide_dtype(first.spec)
+
+
+def _at_one_place(inputs, rank: int) -> tuple[Tensor, ...] | None:
+    """Returns the inputs whose channels are at other axes than the others'.
+
+    They have size 1 where the others have channels. Nothing is returned where
+    it is not clear which these are.
+    """
+    # From the last one, as broadcasting has it.
+    places = {
+        x: tuple(axis - x.rank for axis in x.axes)
+        for x in inputs
+        if x.rank == rank or x.channels > 1
+    }
+    found = []
+    for place in set(places.values()):
+        others = [x for x, own in places.items() if own != place]
+        sizes = [x.shape[a] for x in others for a in place if -a <= x.rank]
+        here = [x.rank for x, own in places.items() if own == place]
+        if all(n == 1 for n in sizes) and max(here) == rank:
+            found.append(tuple(others))
+    return found[0] if len(found) == 1 else None
 
 
 def _size(x) -> int:

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import scramble, to_numpy
+from helpers import assert_same_outputs, scramble, to_numpy
 from keras import layers, ops
 from test_kernel_rules import rule_of
 
@@ -273,3 +273,56 @@ def test_a_channel_that_is_spread_over_an_array_stays():
     reasons = {entry.layer: entry.reason for entry in found.fixed}
     assert found.size == 3
     assert "broadcasts its input over an array" in reasons["first"]
+
+
+def weighed(multiply, activation="relu"):
+    """Returns a model that weighs its positions by dense outputs."""
+    inputs = keras.Input((5, 4))
+    x = layers.Dense(8, activation, name="first")(inputs)
+    factors = layers.Dense(5, name="factors")(layers.Flatten()(inputs))
+    x = multiply(x, layers.Reshape((5, 1))(factors))
+    outputs = layers.Dense(2, name="last")(layers.GlobalMaxPooling1D()(x))
+    return scramble(keras.Model(inputs, outputs), dead=0)
+
+
+@pytest.mark.parametrize(
+    "multiply",
+    [
+        lambda x, y: x * y,
+        lambda x, y: layers.Multiply()([y, x]),
+        lambda x, y: x / (y + 99.0),
+    ],
+)
+def test_a_factor_for_each_position_does_not_keep_channels(multiply):
+    model = weighed(multiply)
+    found = ks.structures(model)
+    assert found.size == 8
+    reasons = {entry.layer: entry.reason for entry in found.fixed}
+    assert "broadcasts it" in reasons["factors"]
+    found.zero(np.arange(8) < 3)
+    small, report = ks.shrink(model, 0)
+    assert small.get_layer("first").units == 5 and report.whole == ()
+    assert_same_outputs(model, small)
+
+
+def test_a_known_factor_for_all_positions_is_a_constant():
+    model = weighed(lambda x, y: x * y, "sigmoid")
+    for layer, bias in (("factors", 2.0), ("first", 0.0)):
+        kernel, old = model.get_layer(layer).get_weights()
+        kernel[:, :3] = 0
+        kernel *= layer == "first"
+        model.get_layer(layer).set_weights([kernel, np.full_like(old, bias)])
+    small, _ = ks.shrink(model, 0)
+    assert small.get_layer("first").units == 5
+    assert_same_outputs(model, small)
+
+
+def test_an_outer_product_stays():
+    a, b = keras.Input((4,)), keras.Input((4,))
+    x = layers.Reshape((6, 1))(layers.Dense(6)(a))
+    y = layers.Reshape((1, 3))(layers.Dense(3)(b))
+    outputs = layers.Dense(2)(layers.Flatten()(x * y))
+    model = scramble(keras.Model([a, b], outputs))
+    small, report = ks.shrink(model, 0)
+    assert any("different axes" in entry.note for entry in report.whole)
+    assert_same_outputs(model, small)
