@@ -155,6 +155,14 @@ class Elementwise(Channelwise):
         if two and self.node.type in _QUOTIENTS:
             above, below = (given[x] for x in args)
             result = np.where((above == 0) & np.isnan(below), 0, result)
+        if self.node.type == "Where" and len(args) == 3:
+            # The same in both cases, whichever it is.
+            first, second = (
+                given[x] if isinstance(x, Tensor) else np.asarray(x)
+                for x in args[1:]
+            )
+            if max(first.ndim, second.ndim) < 2:
+                result = np.where(first == second, first, result)
         return result
 
     def reads(self, live, input_constants):

@@ -305,6 +305,19 @@ def test_a_factor_for_each_position_does_not_keep_channels(multiply):
     assert_same_outputs(model, small)
 
 
+@pytest.mark.parametrize("other", [lambda x: 0.0, lambda x: x * 2.0])
+def test_a_choice_between_zeros_is_zero(other):
+    def choose(x, y):
+        return ops.where(y > 0.0, x, other(x))
+
+    model = weighed(choose)
+    found = ks.structures(model)
+    found.zero(np.arange(8) < 3)
+    small, _ = ks.shrink(model, 0)
+    assert found.size == 8 and small.get_layer("first").units == 5
+    assert_same_outputs(model, small)
+
+
 def test_a_known_factor_for_all_positions_is_a_constant():
     model = weighed(lambda x, y: x * y, "sigmoid")
     for layer, bias in (("factors", 2.0), ("first", 0.0)):
