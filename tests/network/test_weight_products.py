@@ -8,6 +8,7 @@ from keras import layers, ops
 
 import keras_sgl0 as ks
 from keras_sgl0.network.unfolding import trace
+from keras_sgl0.structures.flat_copy import FlatCopy
 
 
 class Weighted(layers.Layer):
@@ -38,8 +39,6 @@ def kinds(graph):
 
 def assert_copied(model, graph):
     """The calls that were found compute what the model does."""
-    from keras_sgl0.structures.flat_copy import FlatCopy
-
     copy = FlatCopy(graph, "copy").model
     assert_same_outputs(model, copy)
     copy.get_config()

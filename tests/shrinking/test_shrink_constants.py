@@ -231,9 +231,6 @@ class NoConfig(layers.Layer):
 class Doubled(layers.Dense):
     """Looks like a dense layer and is none."""
 
-    def __init__(self, units=8):
-        super().__init__(units)
-
     def call(self, x):
         return 2 * super().call(x)
 
@@ -252,12 +249,19 @@ class Named(layers.Dense):
     """A dense layer by another name."""
 
 
-@pytest.mark.parametrize("make", [Scale, lambda: NoConfig(2.0), Doubled])
-def test_layers_of_a_user_are_cut_as_what_they_do(make):
+def around(layer):
+    """Returns a model with a layer of a user between two dense ones."""
     x = inputs = keras.Input((6,))
     x = layers.Dense(8, activation="relu", name="first")(x)
-    x = layers.Dense(8, name="second")(make()(x))
-    model = scramble(keras.Model(inputs, layers.Dense(3)(x)))
+    x = layers.Dense(8, name="second")(layer(x))
+    return scramble(keras.Model(inputs, layers.Dense(3)(x)))
+
+
+@pytest.mark.parametrize(
+    "make", [Scale, lambda: NoConfig(2.0), lambda: Doubled(8)]
+)
+def test_layers_of_a_user_are_cut_as_what_they_do(make):
+    model = around(make())
     small, report = ks.shrink(model, 0)
     assert_same_outputs(model, small)
     assert report.whole == ()
@@ -280,10 +284,7 @@ def test_layers_of_a_user_are_cut_as_what_they_do(make):
     ids=["fixed", "lambda"],
 )
 def test_unknown_layers_stay_whole_and_are_named(make, reason):
-    x = inputs = keras.Input((6,))
-    x = layers.Dense(8, activation="relu", name="first")(x)
-    x = layers.Dense(8, name="second")(make()(x))
-    model = scramble(keras.Model(inputs, layers.Dense(3)(x)))
+    model = around(make())
     small, report = ks.shrink(model, 0)
     assert_same_outputs(model, small)
     (whole,) = report.whole
