@@ -26,6 +26,12 @@ class Call(NamedTuple):
     kwargs: dict
     outputs: list[keras.KerasTensor]
 
+    @property
+    def inputs(self) -> list[keras.KerasTensor]:
+        """The symbolic tensors among its arguments."""
+        flat = tree.flatten((self.args, self.kwargs))
+        return [x for x in flat if isinstance(x, keras.KerasTensor)]
+
 
 def calls_behind(
     outputs: object,

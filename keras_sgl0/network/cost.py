@@ -22,6 +22,7 @@ from collections.abc import Iterable
 import keras
 
 from keras_sgl0.network.cost_report import CostReport, LayerCost
+from keras_sgl0.network.equations import CONTRACTIONS
 from keras_sgl0.network.graph import Graph, Node
 from keras_sgl0.network.positions import kernel_positions, product
 from keras_sgl0.network.unfolding import trace
@@ -39,10 +40,7 @@ _POOLING = tuple(
         "AdaptiveAverage",
     )
 )
-_PRODUCTS = (
-    *("Einsum", "Matmul", "Tensordot", "Dot", "Inner"),
-    *("Conv", "DepthwiseConv", "SeparableConv", "ConvTranspose"),
-)
+_CONVOLUTIONS = {"Conv", "DepthwiseConv", "SeparableConv", "ConvTranspose"}
 _ACTIVATIONS = (
     keras.layers.ReLU,
     keras.layers.LeakyReLU,
@@ -148,7 +146,9 @@ def layer_cost(
         and not v.name.endswith(("bias", "alpha"))
     ]
     # A block may compute a kernel from its weights.
-    if first.type in _PRODUCTS and any(x.unbatched for x in first.inputs):
+    if first.type in CONTRACTIONS | _CONVOLUTIONS and any(
+        x.unbatched for x in first.inputs
+    ):
         not_counted.append("a computed kernel")
     return LayerCost(
         layer=first.path,

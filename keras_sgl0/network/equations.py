@@ -6,6 +6,8 @@ from keras_sgl0.network.graph import Node, tensors
 
 # A letter, or a number for an axis without one.
 Name = str | int
+# The operations that sum over products of entries of several tensors.
+CONTRACTIONS = {"Dot", "Einsum", "Inner", "Matmul", "Tensordot", "Vdot"}
 
 
 def spell(term: str, rank: int) -> list[Name]:
@@ -41,20 +43,30 @@ def names_of(node: Node) -> list[list[Name]]:
     inputs, (y,) = node.inputs, node.outputs
     if len(inputs) < 2 or len(tensors(node.args)) < len(_flat(node.args)):
         return []
-    if node.type == "Einsum":
-        operands, arrow, result = node.operation.subscripts.partition("->")
-        if not arrow:
-            return []
-        terms = [*operands.split(","), result]
-        pairs = zip(terms, (*inputs, y), strict=True)
-        return [spell(term, x.rank) for term, x in pairs]
-    if node.type == "Matmul":
-        if min(x.rank for x in inputs) < 2:
-            return []
+    if isinstance(node.operation, keras.layers.Dot):
+        return _of_dot(node)
+    return spelled(node.operation, [x.rank for x in (*inputs, y)])
+
+
+def spelled(operation: keras.Operation, ranks: list[int]) -> list[list[Name]]:
+    """Returns the names of the axes of a product.
+
+    Args:
+        operation: An `Einsum` or a `Matmul`.
+        ranks: The numbers of axes of the operands and of the output.
+
+    Returns:
+        Nothing where it is another operation, the equation has no `->`, or an
+        operand of a `Matmul` is a vector.
+    """
+    kind, terms = type(operation).__name__, []
+    if kind == "Matmul" and min(ranks[:-1]) > 1:
         terms = ["...ij", "...jk", "...ik"]
-        pairs = zip(terms, (*inputs, y), strict=True)
-        return [spell(term, x.rank) for term, x in pairs]
-    return _of_dot(node)
+    elif kind == "Einsum":
+        operands, arrow, result = operation.subscripts.partition("->")
+        terms = [*operands.split(","), result] if arrow else []
+    pairs = zip(terms, ranks, strict=True) if terms else ()
+    return [spell(term, rank) for term, rank in pairs]
 
 
 def _of_dot(node) -> list[list[Name]]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import keras
 
+from keras_sgl0.network.equations import CONTRACTIONS
 from keras_sgl0.network.graph import Node, tensors
 from keras_sgl0.network.layer_table import (
     is_projection,
@@ -18,9 +19,6 @@ from keras_sgl0.network.layer_table import (
 )
 from keras_sgl0.network.unfolding import trace
 
-# They sum over the channels of their inputs. Any other operation without
-# weights is taken to hand channels on, which at worst spares a kernel.
-_CONTRACTIONS = {"Dot", "Einsum", "Inner", "Matmul", "Tensordot", "Vdot"}
 # What has weights of several axes, or may have, and yet makes no channels.
 _CHANNELWISE = (
     keras.layers.LayerNormalization,
@@ -90,7 +88,9 @@ def _at(operation: keras.Operation) -> tuple[OutputKernels, bool]:
     while isinstance(operation, keras.layers.Wrapper):
         operation = operation.layer
     none = OutputKernels(set(), set())
-    if type(operation).__name__ in _CONTRACTIONS:
+    # They sum over the channels of their inputs. Any other operation without
+    # weights is taken to hand channels on, which at worst spares a kernel.
+    if type(operation).__name__ in CONTRACTIONS:
         return none, False
     if not isinstance(operation, keras.layers.Layer):
         return none, True

@@ -55,3 +55,12 @@ def is_told_by_call(operation: keras.Operation) -> bool:
         if "call" in vars(kind):
             return kind.__module__.partition(".")[0] not in KNOWN
     return False
+
+
+def mask_of(x: keras.KerasTensor) -> keras.KerasTensor | None:
+    """Returns the mask that Keras hands on with a tensor, `None` for none.
+
+    Args:
+        x: A symbolic tensor.
+    """
+    return getattr(x, "_keras_mask", None)

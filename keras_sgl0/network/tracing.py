@@ -32,6 +32,7 @@ from keras_sgl0.network.own_weights import OwnWeights, is_array
 from keras_sgl0.network.specs import (
     KNOWN,
     is_told_by_call,
+    mask_of,
     output_spec,
     spec_of,
 )
@@ -110,11 +111,12 @@ def record(
     if layer.activity_regularizer is not None:
         raise NotTraced("it has an activity regularizer")
     modes = _MODES if training is None else (training, training)
+    own = weights if weights is not None and weights.layers else None
     try:
         recording = _recorded(layer, args, kwargs, modes, weights)
-        return as_layers(recording, weights) if weights else recording
+        return as_layers(recording, own) if own else recording
     except CallFailed:
-        if weights is None or not weights.layers:
+        if own is None:
             raise
         # It may do with a weight what can be done with no tensor.
         return _recorded(layer, args, kwargs, modes, None)
@@ -189,15 +191,6 @@ def is_identity(operation: keras.Operation) -> bool:
         operation: A layer or another operation of a model.
     """
     return type(operation) is keras.layers.Identity
-
-
-def mask_of(x: keras.KerasTensor) -> keras.KerasTensor | None:
-    """Returns the mask that Keras hands on with a tensor, `None` for none.
-
-    Args:
-        x: A symbolic tensor.
-    """
-    return getattr(x, "_keras_mask", None)
 
 
 def _record(layer, args, kwargs, training, weights) -> Recording:

@@ -12,13 +12,8 @@ from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
 from keras_sgl0.network.guards import NotTraced, unchanged, uncounted_names
 from keras_sgl0.network.input_shapes import given_shapes
 from keras_sgl0.network.own_weights import OwnWeights, sums_all, zero_of
-from keras_sgl0.network.specs import output_spec, spec_of
-from keras_sgl0.network.tracing import (
-    is_identity,
-    is_unfolded,
-    mask_of,
-    record,
-)
+from keras_sgl0.network.specs import mask_of, output_spec, spec_of
+from keras_sgl0.network.tracing import is_identity, is_unfolded, record
 from keras_sgl0.network.views import called_on_inputs, calls_of, functional_view
 from keras_sgl0.utils.validation import require, require_built
 
@@ -128,9 +123,7 @@ class _Walk:
     def _follow(self, calls, known, prefix, training):
         """Goes through calls and adds what they return to what is known."""
         for call in calls:
-            read = tree.flatten((call.args, call.kwargs))
-            read = [x for x in read if isinstance(x, keras.KerasTensor)]
-            if any(id(x) not in known for x in read):
+            if any(id(x) not in known for x in call.inputs):
                 continue  # Keras does the same: it leads to no output
             results = self._call(call, known, prefix, training)
             pairs = zip(call.outputs, tree.flatten(results), strict=True)
@@ -177,8 +170,7 @@ class _Walk:
             ),
             spec,
         )
-        given = tree.flatten((call.args, call.kwargs))
-        masked = any(mask_of(x) is not None for x in given)
+        masked = any(mask_of(x) is not None for x in call.inputs)
         node = Node(
             operation, path, args, kwargs, results, reason, masked=masked
         )
@@ -212,8 +204,8 @@ class _Walk:
         weights = self._own_weights(call.operation)
         recording = record(call.operation, args, kwargs, training, weights)
         if weights is not None:
-            read = (tree.flatten((c.args, c.kwargs)) for c in recording.calls)
-            if any(x is weights.zero for own in read for x in own):
+            read = (x for call in recording.calls for x in call.inputs)
+            if any(x is weights.zero for x in read):
                 inner[id(weights.zero)] = self._zero()
         prefix = "" if call.operation is self._model else path + "/"
         self._follow(recording.calls, inner, prefix, training)
@@ -235,7 +227,6 @@ class _Walk:
             known = {id(x.spec): x}
             self._follow(calls_behind(zero, known), known, "", None)
             self._made_zero = known[id(zero)]
-            self._made_zero.unbatched = True
         return self._made_zero
 
     def _path(self, path, operation):

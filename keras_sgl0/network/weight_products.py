@@ -15,7 +15,6 @@ A weight that is read in any other way stays a table, see `own_weights`.
 """
 
 import string
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import keras
@@ -23,8 +22,9 @@ from keras import tree
 
 from keras_sgl0.network.agreement import Recording
 from keras_sgl0.network.calls import Call
-from keras_sgl0.network.equations import Name, spell
+from keras_sgl0.network.equations import Name, spelled
 from keras_sgl0.network.own_weights import OwnWeights
+from keras_sgl0.network.specs import mask_of
 
 _CONVOLUTIONS = ("Conv", "DepthwiseConv", "ConvTranspose")
 
@@ -80,7 +80,7 @@ class _Merging:
         self._views = _views(recording.calls, weights)
         self._readers: dict[int, list[Call]] = {}
         for call in recording.calls:
-            for x in _read(call):
+            for x in call.inputs:
                 self._readers.setdefault(id(x), []).append(call)
         self._returned = {id(y) for y in tree.flatten(recording.outputs)}
         self._of_examples = _of_examples(recording, weights)
@@ -147,8 +147,8 @@ class _Merging:
             return None
         if kind in _CONVOLUTIONS:
             return _convolution(call, x, view)
-        names = _names(call, flipped, x, view)
-        return names and _dense(call, x, view, *names)
+        names = _names(call, flipped, view)
+        return names and _dense(call, x, *names)
 
     def _hands_on_a_mask(self, x, y) -> bool:
         """Returns whether a layer from one to the other would do so wrongly.
@@ -157,7 +157,7 @@ class _Merging:
         """
         readers = [call.operation for call in self._readers.get(id(y), ())]
         returned = id(y) in self._returned and not self._weights.keeps_masks
-        return getattr(x, "_keras_mask", None) is not None and (
+        return mask_of(x) is not None and (
             returned or any(isinstance(r, keras.layers.Layer) for r in readers)
         )
 
@@ -230,7 +230,7 @@ def _of_examples(recording: Recording, weights: OwnWeights) -> set[int]:
     """Returns the tensors that come from the inputs of the block."""
     found = {id(x) for x in recording.given if x is not weights.zero}
     for call in recording.calls:
-        if any(id(x) in found for x in _read(call)):
+        if any(id(x) in found for x in call.inputs):
             found.update(map(id, call.outputs))
     return found
 
@@ -241,54 +241,36 @@ def _needed(calls: list[Call], outputs: Any) -> list[Call]:
     found = []
     for call in reversed(calls):
         if any(id(y) in wanted for y in call.outputs):
-            wanted.update(id(x) for x in _read(call))
+            wanted.update(id(x) for x in call.inputs)
             found.append(call)
     return found[::-1]
 
 
-def _read(call: Call) -> Iterable[keras.KerasTensor]:
-    flat = tree.flatten((call.args, call.kwargs))
-    return [x for x in flat if isinstance(x, keras.KerasTensor)]
-
-
-def _names(call, flipped, x, view) -> tuple[list, list, list] | None:
+def _names(call, flipped, view) -> tuple[list, list, list] | None:
     """Returns the names of the axes of input, weight and output.
 
     Those of the weight are in its own order. Nothing is returned where the
     operation is no product, or sizes of 1 are broadcast.
     """
-    (y,) = call.outputs
-    ranks = len(x.shape), len(view.axes)
-    first, second = ranks[::-1] if flipped else ranks
-    kind, terms = type(call.operation).__name__, None
-    if kind == "Matmul" and min(ranks) > 1:
-        terms = ["...ij", "...jk", "...ik"]
-    elif kind == "Einsum":
-        operands, arrow, result = call.operation.subscripts.partition("->")
-        terms = [*operands.split(","), result] if arrow else None
-    if terms:
-        sizes = (first, second, len(y.shape))
-        names = [spell(t, n) for t, n in zip(terms, sizes, strict=True)]
-    elif kind == "Tensordot":
-        names = _of_tensordot(call.operation.axes, first, second)
-    elif kind == "Dot" and ranks == (first, 2) and first > 1:
-        names = _of_tensordot(1, first, second)
+    first, second = (x.shape for x in call.args)
+    ranks = len(first), len(second)
+    kind = type(call.operation).__name__
+    if kind == "Tensordot":
+        names = _of_tensordot(call.operation.axes, *ranks)
+    elif kind == "Dot" and ranks[0] > 1 and len(view.axes) == ranks[1] == 2:
+        names = _of_tensordot(1, *ranks)
     else:
+        names = spelled(call.operation, [*ranks, len(call.outputs[0].shape)])
+    if not names:
         return None
-    own, table = names[::-1][1:] if flipped else names[:2]
-    shapes = zip(own + table, x.shape + _shape(view), strict=True)
-    sizes_of: dict[Name, set] = {}
-    for name, size in shapes:
-        sizes_of.setdefault(name, set()).add(size)
-    if any(len(found) > 1 for found in sizes_of.values()):
+    sizes: dict[Name, set] = {}
+    for name, size in zip(names[0] + names[1], first + second, strict=True):
+        sizes.setdefault(name, set()).add(size)
+    if any(len(found) > 1 for found in sizes.values()):
         return None
+    own, table = names[1::-1] if flipped else names[:2]
     stored = [name for _, name in sorted(zip(view.axes, table, strict=True))]
     return own, stored, names[2]
-
-
-def _shape(view: _View) -> tuple[int, ...]:
-    """Returns the shape of a view of a weight."""
-    return tuple(view.variable.shape[axis] for axis in view.axes)
 
 
 def _of_tensordot(axes, first: int, second: int) -> list[list[Name]]:
@@ -306,7 +288,7 @@ def _of_tensordot(axes, first: int, second: int) -> list[list[Name]]:
     return [*names, rest]
 
 
-def _dense(call, x, view, own, table, result) -> _Product | None:
+def _dense(call, x, own, table, result) -> _Product | None:
     """Returns a product as a `Dense` or an `EinsumDense`."""
     repeated = any(len(set(n)) < len(n) for n in (own, table, result))
     # The examples come first, and the weight has none.
@@ -315,7 +297,7 @@ def _dense(call, x, view, own, table, result) -> _Product | None:
     if own[0] != result[0] or own[0] in table:
         return None
     if own == [*result[:-1], own[-1]] and table == [own[-1], result[-1]]:
-        config: dict[str, Any] = {"units": int(view.variable.shape[1])}
+        config: dict[str, Any] = {"units": call.outputs[0].shape[-1]}
         return _Product(call, x, keras.layers.Dense, config)
     every = {*own, *table, *result}
     read_once = all(
