@@ -5,6 +5,7 @@ python scripts/plot.py pareto runs/sweep      # error against sparsity
 python scripts/plot.py front runs/search runs/sweep # a search, and other runs
 python scripts/plot.py epochs runs/digits-0   # the history of a run
 python scripts/plot.py importances docs/results/importances/digits
+python scripts/plot.py frontier docs/results/frontier/*/*.json
 python scripts/plot.py shrink_costs docs/results/shrink_costs.json
 python scripts/plot.py filters runs/digits-0 --layer=conv2
 python scripts/plot.py weights runs/digits-0/checkpoint.keras
@@ -38,6 +39,7 @@ _RUNS = {
     "front": lambda paths: plots.front(paths[0], paths[1:]),
     "epochs": plots.epochs,
     "importances": plots.importances,
+    "frontier": plots.frontier,
 }
 _MODEL = {
     "filters": lambda path: plots.filters(path, _LAYER.value),

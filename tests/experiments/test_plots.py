@@ -549,8 +549,8 @@ def test_the_script_draws(tmp_path):
     [
         (
             ["weights"],
-            "Expected one of against, pareto, front, epochs, importances and "
-            "folders of runs",
+            "Expected one of against, pareto, front, epochs, importances, "
+            "frontier and folders of runs",
         ),
         (["weights", "a.keras", "--output=b"], "plot.py: Invalid value for"),
     ],
@@ -594,3 +594,65 @@ def test_path_shows_each_size():
     found = ks_path(model, data, macs=[0.8], epochs=0, verbose=0)
     with pytest.raises(ValueError, match="no metric to draw"):
         plots.path(found.report)
+
+
+def write_figures(path, error, macs=200_000, seed=0, held_out=0.0, weights=0):
+    """Writes what a run of `benchmarks/frontier.py` leaves."""
+    settings = {
+        "macs": 0.0924,
+        "weights": weights,
+        "epochs": 120,
+        "seed": seed,
+        "held_out": held_out,
+    }
+    figures = {"macs": macs, "weights": 50_000, "error": error}
+    path.write_text(json.dumps({**figures, "settings": settings}))
+    return path
+
+
+def test_frontier_shows_runs_beside_published_networks(tmp_path):
+    paths = [
+        write_figures(tmp_path / "0.json", 0.6),
+        write_figures(tmp_path / "1.json", 0.8, macs=220_000, seed=1),
+        write_figures(tmp_path / "2.json", 0.9, weights=2700),
+    ]
+    other = tmp_path / "other.json"
+    figures = {"macs": 1000, "weights": 10, "error": 1.0}
+    other.write_text(json.dumps({"method": "another", **figures}))
+    figure = plots.frontier([*paths, other])
+    macs, weights = map(lines, figure.axes)
+    label = "target 9.24 %, 120 epochs"
+    points, bars = macs[label]
+    assert points == pytest.approx(np.array([(210_000, 0.7)]))
+    half = statistics.stdev([0.6, 0.8])
+    assert bars[1][0][:, 1] == pytest.approx([0.7 - half, 0.7 + half])
+    assert weights[label][0] == pytest.approx(np.array([(50_000, 0.7)]))
+    assert legend(figure) == [
+        label,
+        "target 9.24 %, 2,700 weights, 120 epochs",
+        "another",
+    ]
+    for axis, cost in zip(figure.axes, (1000, 10), strict=True):
+        (line,) = (e for e in axis.get_lines() if e.get_label() == "another")
+        assert line.get_xydata().tolist() == [[cost, 1.0]]
+
+
+def test_frontier_refuses(tmp_path):
+    path = tmp_path / "figures.json"
+    with pytest.raises(ValueError, match="Expected files of runs"):
+        plots.frontier([])
+    with pytest.raises(ValueError, match=r"figures\.json cannot be read"):
+        plots.frontier([path])
+    path.write_text('{"method": "another", "macs": 1}')
+    with pytest.raises(ValueError, match=r"a file with \['error', 'weights'\]"):
+        plots.frontier([path])
+    write_figures(path, 0.6, held_out=0.2)
+    with pytest.raises(ValueError, match="Expected errors on test images"):
+        plots.frontier([path])
+
+
+def test_frontier_of_the_results_has_every_run():
+    frontier = RESULTS / "frontier"
+    files = [*frontier.glob("0*/*.json"), *frontier.glob("published/*.json")]
+    names = legend(plots.frontier(files))
+    assert {"SBP", "BC-GHS", "target 9.24 %, 120 epochs"} <= set(names)

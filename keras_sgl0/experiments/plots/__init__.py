@@ -6,6 +6,7 @@ Each function returns a `matplotlib.figure.Figure`, which notebooks show and
 
 from keras_sgl0.experiments.plots.changes import before_and_after, shrunk
 from keras_sgl0.experiments.plots.drawing import save
+from keras_sgl0.experiments.plots.frontier import frontier
 from keras_sgl0.experiments.plots.fronts import front
 from keras_sgl0.experiments.plots.histories import epochs
 from keras_sgl0.experiments.plots.importances import importances
@@ -20,6 +21,7 @@ __all__ = [
     "epochs",
     "filters",
     "front",
+    "frontier",
     "importances",
     "pareto",
     "path",
