@@ -349,11 +349,13 @@ class MultiHead(Attention):
     def alike(self) -> bool:
         """Whether it calls JAX's own attention, which asks for it.
 
-        What is cut on another backend may not run on JAX, therefore.
+        What is cut on another backend may not run on JAX, therefore, and what
+        has different numbers of both does not run there.
         """
-        fused = self.given["query"].rank == 3
-        fused &= not self.layer.get_config()["dropout"]
-        return keras.backend.backend() == "jax" and fused
+        config = self.layer.get_config()
+        fused = self.given["query"].rank == 3 and not config["dropout"]
+        equal = config["key_dim"] == config["value_dim"]
+        return keras.backend.backend() == "jax" and fused and equal
 
     def config(self, kept):
         """Returns the sizes, those of the output included."""
