@@ -166,7 +166,11 @@ class RandomGraph:
 
     def _kernel(self, x):
         if self.rank == 2 or self._chance(0.5) or min(self.spatial(x)) < 3:
-            return self.kernel(x)(x)
+            layer = self.kernel(x)
+            separable = self._layer("SeparableConv") or ()
+            if self._chance(0.1) and not isinstance(layer, separable):
+                layer = layers.SpectralNormalization(layer)
+            return layer(x)
         options = {"activation": self._one(ACTIVATIONS)}
         if self.rank < 5 and self._chance(0.3):
             depthwise = self._layer("DepthwiseConv")
@@ -311,7 +315,12 @@ class RandomGraph:
         }
         units = self._some(2, 5)
         if self._chance(0.3):
-            return layers.TimeDistributed(layers.Dense(units, "relu"))(x)
+            layer = layers.Dense(units, "relu")
+            if self._chance(0.5):
+                y = step = keras.Input(x.shape[2:])
+                y = layers.Add()([layer(y), layers.Dense(units)(y)])
+                layer = keras.Model(step, layers.PReLU()(y))
+            return layers.TimeDistributed(layer)(x)
         if self.rank == 4:
             padding = "same" if x.shape[2] < 3 else self._one(("same", "valid"))
             return layers.ConvLSTM1D(units, 2, padding=padding, **options)(x)

@@ -259,3 +259,14 @@ def dlrm():
     x = layers.Concatenate()([dense, *vectors])
     x = layers.Dense(32, "relu")(layers.Dense(64, "relu")(x))
     return keras.Model([numbers, *ids], layers.Dense(1)(x))
+
+
+@network
+def spectral_discriminator():
+    x = inputs = image()
+    for filters in (32, 64, 128):
+        convolution = layers.Conv2D(filters, 4, 2, padding="same")
+        x = layers.SpectralNormalization(convolution)(x)
+        x = layers.LeakyReLU(0.2)(x)
+    x = layers.SpectralNormalization(layers.Dense(1))(layers.Flatten()(x))
+    return keras.Model(inputs, x)

@@ -97,3 +97,14 @@ def video_cnn_lstm():
     x = layers.TimeDistributed(layers.Conv2D(24, 3, activation="relu"))(x)
     x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)
     return keras.Model(inputs, layers.Dense(4)(layers.LSTM(32)(x)))
+
+
+@network
+def video_mobilenet():
+    pictures = keras.applications.MobileNetV2(
+        (32, 32, 3), include_top=False, weights=None, pooling="avg"
+    )
+    x = inputs = keras.Input((6, 32, 32, 3))
+    x = layers.TimeDistributed(pictures)(x)
+    x = layers.Dropout(0.2)(layers.GRU(64)(x))
+    return keras.Model(inputs, layers.Dense(4)(x))

@@ -230,7 +230,7 @@ def _elementwise(node: Node) -> int | None:
     )
     if not times:
         return 0
-    size = total(product(y.shape[1:]) for y in node.outputs)
+    size = total(product((y.entries, *y.shape[1:])) for y in node.outputs)
     return None if size is None else times * size
 
 

@@ -22,6 +22,7 @@ class Tensor:
         label: What its channels are if they are inside a call, such as heads.
         unbatched: Whether it is the same for all examples, as a weight is, so
             that its first axis is none of examples.
+        entries: How many entries of its first axis belong to one example.
     """
 
     spec: keras.KerasTensor
@@ -29,6 +30,7 @@ class Tensor:
     optional: bool = False
     label: str = ""
     unbatched: bool = False
+    entries: int = 1
 
     def __post_init__(self):
         self.axes = tuple(sorted(a % max(self.rank, 1) for a in self.axes))

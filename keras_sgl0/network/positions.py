@@ -11,6 +11,7 @@ the kernels of a single layer are applied is a column of the table in
 | ConvLSTM1D, 2D, 3D           | the steps times those of the output       |
 | Bidirectional                | those of both layers                      |
 | TimeDistributed              | the steps times those of the layer        |
+| SpectralNormalization        | those of the layer                        |
 | ReversibleEmbedding          | those of the input, if called in reverse  |
 | MultiHeadAttention,          | of each projection, those of the query,   |
 | GroupQueryAttention          | key or value that it is applied to        |
@@ -52,13 +53,22 @@ def kernel_positions(node: Node) -> list[tuple[keras.Variable, int | None]]:
     layer = node.operation
     if not isinstance(layer, keras.layers.Layer) or not node.inputs:
         return []
+    entries = max(x.entries for x in node.inputs)
+    found = _of_call(node)
+    return [(kernel, product((number, entries))) for kernel, number in found]
+
+
+def _of_call(node: Node) -> Positions:
+    """Yields the kernels of a call on what is one entry of its inputs."""
+    layer = node.operation
     if isinstance(layer, ATTENTION):
-        return list(_of_attention(node))
-    if is_reversed(node):
+        yield from _of_attention(node)
+    elif is_reversed(node):
         tied = layer.tie_weights
         kernel = layer.embeddings if tied else layer.reverse_embeddings
-        return [(kernel, product(node.inputs[0].shape[1:-1]))]
-    return list(_of(layer, node.inputs[0].shape, node.outputs[0].shape))
+        yield kernel, product(node.inputs[0].shape[1:-1])
+    else:
+        yield from _of(layer, node.inputs[0].shape, node.outputs[0].shape)
 
 
 def is_reversed(node: Node) -> bool:
@@ -94,6 +104,8 @@ def _of(layer: keras.layers.Layer, x: Shape, y: Shape) -> Positions:
         inner = _of(layer.layer, (x[0], *x[2:]), (y[0], *y[2:]))
         for kernel, number in inner:
             yield kernel, product((x[1], number))
+    elif isinstance(layer, keras.layers.SpectralNormalization):
+        yield from _of(layer.layer, x, y)
     elif isinstance(layer, keras.layers.Bidirectional):
         yield from _of(layer.forward_layer, x, y)
         yield from _of(layer.backward_layer, x, y)

@@ -8,11 +8,13 @@ from keras import tree
 
 from keras_sgl0.network.calls import calls_behind
 from keras_sgl0.network.configs import has_own_config
+from keras_sgl0.network.examples import entries_of_outputs
 from keras_sgl0.network.graph import Graph, Node, Tensor, fill, tensors
 from keras_sgl0.network.guards import NotTraced, unchanged, uncounted_names
 from keras_sgl0.network.input_shapes import given_shapes
 from keras_sgl0.network.own_weights import OwnWeights, sums_all, zero_of
 from keras_sgl0.network.specs import mask_of, output_spec, spec_of
+from keras_sgl0.network.steps import is_model_by_steps, record_by_steps
 from keras_sgl0.network.tracing import is_identity, is_unfolded, record
 from keras_sgl0.network.views import called_on_inputs, calls_of, functional_view
 from keras_sgl0.utils.validation import require, require_built
@@ -148,7 +150,7 @@ class _Walk:
         reason = ""
         if inner is not None:
             reason = "it is called on other inputs than it was made for"
-        if is_unfolded(operation):
+        if is_unfolded(operation) or is_model_by_steps(operation):
             try:
                 return self._unfold(call, known, path, mode)
             except NotTraced as error:
@@ -163,10 +165,12 @@ class _Walk:
         spec_args, spec_kwargs = fill((args, kwargs), specs)
         with unchanged(operation):
             spec = output_spec(operation, *spec_args, **spec_kwargs)
+        entries = entries_of_outputs(operation, args, kwargs)
         results = tree.map_structure(
             lambda s: Tensor(
                 spec_of(s, sparse=s.sparse and self._sparse),
                 unbatched=unbatched,
+                entries=entries,
             ),
             spec,
         )
@@ -201,6 +205,10 @@ class _Walk:
             return made[id(x)]
 
         args, kwargs = tree.map_structure(symbol, (call.args, kwargs))
+        if is_model_by_steps(call.operation):
+            recording = record_by_steps(call.operation, args, kwargs)
+            self._follow(recording.calls, inner, path + "/", training)
+            return inner[id(recording.outputs)]
         weights = self._own_weights(call.operation)
         recording = record(call.operation, args, kwargs, training, weights)
         if weights is not None:

@@ -17,8 +17,8 @@ from keras_sgl0.structures import (
     reductions,
     reshaping,
     slicing,
-    steps,
     windows,
+    wrappers,
 )
 
 __all__ = [
@@ -37,6 +37,6 @@ __all__ = [
     "reductions",
     "reshaping",
     "slicing",
-    "steps",
     "windows",
+    "wrappers",
 ]

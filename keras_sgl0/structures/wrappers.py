@@ -1,6 +1,7 @@
-"""The rule of `TimeDistributed`: that of the layer in it, at every step."""
+"""The rules of the layers that call one other layer: they are that layer's."""
 
 import keras
+import numpy as np
 
 from keras_sgl0.network.copying import with_config
 from keras_sgl0.network.graph import Node, Tensor
@@ -9,21 +10,19 @@ from keras_sgl0.structures.rules import Opaque, Rule
 from keras_sgl0.structures.slices import Rewrite, Slices, Zeros
 
 
-@rule(keras.layers.TimeDistributed)
-class TimeDistributed(Rule):
-    """A layer called on each step alone.
+class Wrapper(Rule):
+    """A layer that does to channels what the layer in it does."""
 
-    What it does to channels is what the layer does to those of one step, whose
-    tensors have one axis less.
-    """
+    axes_before = 0
+    """How many axes the layer in it does not see, behind that of the batch."""
 
     def bind(self, node, values):
         super().bind(node, values)
-        pairs = ((x, _step(x)) for x in (*node.inputs, *node.outputs))
-        self._steps = dict(pairs)
+        tensors = (*node.inputs, *node.outputs)
+        self._within = {x: self._seen(x) for x in tensors}
         layer = self.layer.layer
-        inputs = tuple(self._steps[x] for x in node.inputs)
-        results = [self._steps[y] for y in node.outputs]
+        inputs = tuple(self._within[x] for x in node.inputs)
+        results = [self._within[y] for y in node.outputs]
         masked = node.masked
         inner = Node(layer, node.path, inputs, {}, results, masked=masked)
         kind = find(layer)
@@ -49,7 +48,7 @@ class TimeDistributed(Rule):
 
     @property
     def is_linear(self) -> bool:
-        """Whether the layer at every step is linear."""
+        """Whether the layer in it is linear."""
         return self._own.is_linear
 
     @property
@@ -59,20 +58,18 @@ class TimeDistributed(Rule):
 
     def refusal(self):
         if isinstance(self._own, Opaque):
-            return self._own.reason
-        if any(1 in x.axes for x in self.node.inputs):
-            return "its channels are its steps"
+            return self.node.reason or self._own.reason
         reason = refusal(self._own, self._own.node)
         if not reason and self._own.inner():
             return "its layer has channels inside"
         return reason
 
     def all_axes(self):
-        """Returns the axes of the layer's outputs, after that of the steps."""
+        """Returns the axes of the layer's outputs, in those of the wrapper."""
         found = self._own.all_axes()
         for y, axes in zip(self._own.node.outputs, found, strict=True):
             y.axes = axes
-        return [tuple(axis + 1 for axis in axes) for axes in found]
+        return [tuple(a + self.axes_before for a in axes) for axes in found]
 
     def ties(self):
         """Returns the ties of the layer."""
@@ -80,7 +77,7 @@ class TimeDistributed(Rule):
 
     def slices(self):
         """Returns the slices of the layer's variables."""
-        whole = {step: x for x, step in self._steps.items()}
+        whole = {inner: x for x, inner in self._within.items()}
         return [
             Slices(
                 f"layer.{own.variable}",
@@ -111,18 +108,81 @@ class TimeDistributed(Rule):
 
     def cut(self, kept, input_constants):
         """Returns the wrapper with a smaller layer in it."""
-        own = {step: kept[x] for x, step in self._steps.items()}
+        own = {inner: kept[x] for x, inner in self._within.items()}
         change = self._own.cut(own, input_constants)
         weights = {f"layer.{name}": w for name, w in change.weights.items()}
         config = with_config(self.layer.layer, change.config)
         zeros = change.zeros
         if zeros is not None:
-            zeros = Zeros(zeros.axis + 1, zeros.number, zeros.removed)
+            axis = zeros.axis + self.axes_before
+            zeros = Zeros(axis, zeros.number, zeros.removed)
         return Rewrite({"layer": config}, weights, zeros=zeros)
 
+    def _seen(self, x: Tensor) -> Tensor:
+        """Returns a tensor as the layer in the wrapper sees it."""
+        shape = (*x.shape[:1], *x.shape[1 + self.axes_before :])
+        axes = tuple(max(axis - self.axes_before, 0) for axis in x.axes)
+        return Tensor(keras.KerasTensor(shape, x.spec.dtype), axes)
 
-def _step(x: Tensor) -> Tensor:
-    """Returns a tensor without the axis of the steps."""
-    shape = (*x.shape[:1], *x.shape[2:])
-    axes = tuple(max(axis - 1, 0) for axis in x.axes)
-    return Tensor(keras.KerasTensor(shape, x.spec.dtype), axes)
+
+@rule(keras.layers.TimeDistributed)
+class TimeDistributed(Wrapper):
+    """A layer called on each step alone.
+
+    A model or a block in it is unfolded instead (`network.unfolding`).
+    """
+
+    axes_before = 1
+
+    def refusal(self):
+        if any(1 in x.axes for x in self.node.inputs):
+            return "its channels are its steps"
+        return super().refusal()
+
+
+@rule(keras.layers.SpectralNormalization)
+class SpectralNormalization(Wrapper):
+    """A layer whose kernel is divided by its largest singular value.
+
+    That is done in training, to the kernel itself, so that inference is the
+    layer alone. A column of the kernel that is zero has no part in it.
+    """
+
+    def refusal(self):
+        kernel = getattr(self.layer.layer, "kernel", None)
+        if kernel is None:
+            return "its layer has no kernel"
+        reason = super().refusal()
+        if reason:
+            return reason
+        self.all_axes()  # which the slices depend on
+        axes = [np.atleast_1d(own.axis) for own in self._kernel_slices()]
+        if any(len(own) > 1 for own in axes):
+            return "the channels of its kernel run over several axes"
+        return ""
+
+    def slices(self):
+        """Returns the layer's slices, and those of the singular vector."""
+        return [*super().slices(), *self._vector_slices()]
+
+    def cut(self, kept, input_constants):
+        """Returns the wrapper with a smaller layer and singular vector."""
+        change = super().cut(kept, input_constants)
+        for own in self._vector_slices():
+            vector = self.values(self.layer.vector_u)
+            kept_entries = kept[own.tensor][own.channels]
+            change.weights["vector_u"] = vector[:, kept_entries]
+        return change
+
+    def _vector_slices(self):
+        """Returns what belongs to the last axis of the kernel."""
+        last = len(self.layer.kernel.shape) - 1
+        return [
+            own._replace(variable="vector_u", axis=1, role="follower")
+            for own in self._kernel_slices()
+            if own.axis % (last + 1) == last
+        ]
+
+    def _kernel_slices(self):
+        found = super().slices()
+        return [own for own in found if own.variable == "layer.kernel"]

@@ -254,3 +254,28 @@ def test_sizes_may_be_given():
     for wrong in ((8, 6), (8, 6, 2), [(8, 6, 3)] * 2, {"no": (8, 6, 3)}, 8):
         with pytest.raises(ValueError, match=r"argument `input_shapes`.*image"):
             ks.count_macs(model, input_shapes=wrong)
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_windows_and_pictures_are_counted_as_often_as_there_are(batch):
+    x = inputs = keras.Input(batch_shape=(batch, 8, 8, 3))
+    x = ops.reshape(x, (-1, 2, 4, 2, 4, 3))
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    x = ops.reshape(x, (-1, 16, 3))
+    x = layers.Dense(5, name="windows")(x)
+    x = ops.reshape(x, (-1, 8, 8, 5))
+    x = layers.Dense(2, activation="relu", name="whole")(x)
+    both = ops.concatenate([x, x], axis=0)
+    both = layers.Dense(4, name="both")(both)
+    first, _ = ops.split(both, 2, axis=0)
+    model = keras.Model(inputs, layers.Dense(1, name="first")(first))
+    report = ks.count_macs(model)
+    macs = {row.layer: row.macs for row in report.layers if row.macs}
+    assert macs == {
+        "windows": 64 * 3 * 5,
+        "whole": 64 * 5 * 2,
+        "both": 2 * 64 * 2 * 4,
+        "first": 64 * 4,
+    }
+    wider = ks.count_macs(model, elementwise=True)
+    assert wider.macs - report.macs == 64 * (5 + 2 * 2 + 2 * 4 + 1)
