@@ -264,8 +264,9 @@ def _call(function, valid, **wrong):
 
 CRITERIA = {
     "importance": lambda rng: [
-        *choice("l1", "l2", "bn_scale", "fpgm", "taylor", "dcp")(rng),
-        *("taylor", "apoz", "dcp", "bn_scale"),  # without data, without gamma
+        *choice("l1", "l2", "bn_scale", "fpgm", "taylor", "dcp", "obs")(rng),
+        # Without data, and without gamma.
+        *("taylor", "apoz", "dcp", "obs", "bn_scale"),
     ],
     "scope": choice("family", "global", "cost"),
     "limits": lambda rng: [

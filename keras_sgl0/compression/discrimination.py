@@ -47,22 +47,20 @@ Reference:
 
 from collections.abc import Iterable
 
-import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_sgl0.compression.linear import (
-    from_matrix,
-    input_rows,
-    is_linear,
-    kernel_matrix,
-    mixing_kernel,
+from keras_sgl0.compression.linear import from_matrix
+from keras_sgl0.compression.readers import (
+    Reader,
+    calls_of_readers,
+    fill,
+    require_read,
 )
 from keras_sgl0.groups import other_axes
 from keras_sgl0.network.graph import Node
 from keras_sgl0.structures.families import Structures
-from keras_sgl0.structures.flat_copy import FlatCopy
-from keras_sgl0.utils.validation import InputError, require
+from keras_sgl0.utils.validation import require
 
 _LAMBDA = 1.0
 # What is added to the diagonal, as a share of its mean.
@@ -80,18 +78,8 @@ def discrimination(found: Structures, data: Iterable[tuple]) -> np.ndarray:
         ValueError: If there are no labels, labels have more than one axis, or
             no dense layer or convolution reads a family.
     """
-    flat = FlatCopy(found.discovery.graph, "discrimination")
-    readers = [_Reader(node) for node in _readers(found)]
-    view = keras.Model(
-        flat.model.inputs, [flat.made[own.node.inputs[0]] for own in readers]
-    )
-    labels = []
-    for x, y, _ in data:
-        labels.append(_labels(y))
-        results = tree.flatten(view.predict_on_batch(tree.flatten(x)))
-        for own, values in zip(readers, results, strict=True):
-            own.add(np.asarray(values, "float64"))
-    targets = _targets(labels)
+    readers = [_Reader(node) for node in calls_of_readers(found)]
+    targets = _targets([_labels(y) for y in fill(found, readers, data)])
     by_kernel: dict[int, np.ndarray] = {}
     for own in readers:  # a layer that is called several times adds up
         key, gradient = id(own.kernel), own.gradient(targets)
@@ -107,58 +95,20 @@ def discrimination(found: Structures, data: Iterable[tuple]) -> np.ndarray:
             own = np.square(gradient).sum(others)
             np.add.at(squares, sliced.structures, own)
             read[sliced.structures] = True
-    _require_readers(found, read[:-1])
+    require_read(found, read[:-1])
     return np.sqrt(squares[:-1])  # -1 is for what is in none
 
 
-def _readers(found: Structures) -> list[Node]:
-    """Returns the dense layers and convolutions that read structures."""
-    kernels = {id(e.variable) for e in found.variables if e.along("reader")}
-    return [
-        node
-        for node in found.discovery.graph.nodes
-        if is_linear(node.operation)
-        and id(mixing_kernel(node.operation)) in kernels
-    ]
-
-
-def _require_readers(found: Structures, read: np.ndarray):
-    for family in np.unique(found.families[~read]).tolist():
-        raise InputError(
-            "A family of channels is read by no dense layer or convolution: "
-            f"{', '.join(found.made_by(family))}. Spare these layers with "
-            "`limits`, or choose another `importance`."
-        )
-
-
-class _Reader:
-    """What the gradient of a layer's kernel is computed from.
-
-    Args:
-        node: The call of the layer.
-    """
+class _Reader(Reader):
+    """What the gradient of a layer's kernel is computed from."""
 
     def __init__(self, node: Node):
-        self.node = node
-        self.kernel = mixing_kernel(node.operation)
-        self._matrix = kernel_matrix(node.operation)
-        size = len(self._matrix)
-        self._number = 0
-        self._sum = np.zeros(size)
-        self._gram = np.zeros((size, size))
+        super().__init__(node)
         self._averages: list[np.ndarray] = []
 
-    def add(self, x: np.ndarray):
-        """Adds a batch of what the layer reads.
-
-        Args:
-            x: The batch.
-        """
-        rows = input_rows(self.node.operation, x)
-        self._number += len(rows)
-        self._sum += rows.sum(0)
-        self._gram += rows.T @ rows
-        self._averages.append(rows.reshape(len(x), -1, rows.shape[1]).mean(1))
+    def take(self, rows):
+        super().take(rows)
+        self._averages.append(rows.mean(1))
 
     def gradient(self, targets: np.ndarray) -> np.ndarray:
         """Returns the gradient of both losses at a kernel of zeros.
@@ -166,13 +116,11 @@ class _Reader:
         Args:
             targets: The centered labels, one row an example.
         """
-        mean = self._sum / self._number
-        gram = self._gram - self._number * np.outer(mean, mean)
-        moment = gram @ self._matrix
-        reconstruction = moment / _positive((self._matrix * moment).sum())
+        moment = self.moments.scatter() @ self.matrix
+        reconstruction = moment / _positive((self.matrix * moment).sum())
         averages = np.concatenate(self._averages)
         averages -= averages.mean(0)
-        features = averages @ self._matrix
+        features = averages @ self.matrix
         square = features.T @ features
         ridge = _RIDGE * _positive(np.trace(square) / len(square))
         theta = np.linalg.solve(

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_sgl0.compression.brain_surgeon import losses
 from keras_sgl0.compression.discrimination import discrimination
 from keras_sgl0.groups import other_axes
 from keras_sgl0.network.batches import batches_for
@@ -222,6 +223,11 @@ def _dcp(sources: Sources) -> np.ndarray:
     return discrimination(sources.structures, _some(sources))
 
 
+def _obs(sources: Sources) -> np.ndarray:
+    _require_data(sources, "obs")
+    return losses(sources.structures, _some(sources))
+
+
 def _require_data(sources, name):
     require(
         sources.data is not None,
@@ -301,5 +307,6 @@ IMPORTANCES: dict[str, Callable[[Sources], np.ndarray]] = {
     "taylor": _taylor,
     "apoz": _active,
     "dcp": _dcp,
+    "obs": _obs,
     "random": _random,
 }

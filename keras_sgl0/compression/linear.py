@@ -1,8 +1,12 @@
 """Dense layers and convolutions as matrix products, in NumPy."""
 
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 from keras import ops
+
+from keras_sgl0.groups import other_axes
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -14,6 +18,8 @@ _TRANSPOSED = (
     keras.layers.Conv2DTranspose,
     keras.layers.Conv3DTranspose,
 )
+# How many numbers the rows of a part of a batch may be: 128 megabytes of them.
+_MOST_NUMBERS = 2**24
 _SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 
 
@@ -68,6 +74,22 @@ def from_matrix(layer: keras.layers.Layer, matrix: np.ndarray) -> np.ndarray:
     return _turned(layer, matrix.reshape(*rows, -1))
 
 
+def labels_of_rows(
+    layer: keras.layers.Layer, axis: int, labels: np.ndarray
+) -> np.ndarray:
+    """Returns for each row of the `kernel_matrix` which label it has.
+
+    Args:
+        layer: A layer that `is_linear`.
+        axis: The axis of the `mixing_kernel` that the labels are along.
+        labels: The label of each index of that axis.
+    """
+    shape = list(mixing_kernel(layer).shape)
+    along = np.expand_dims(labels, other_axes(tuple(shape), axis))
+    shape[-2 if type(layer) in _TRANSPOSED else -1] = 1
+    return _turned(layer, np.broadcast_to(along, shape)).ravel()
+
+
 def _turned(layer, kernel: np.ndarray) -> np.ndarray:
     """Returns a kernel whose outputs are at the last axis, or the other way."""
     is_transposed = type(layer) in _TRANSPOSED
@@ -101,6 +123,29 @@ def input_rows(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:
         return x.reshape(-1, size)
     # A kernel that copies each entry of a patch pads and strides as it should.
     return _convolved(layer, x, from_matrix(layer, np.eye(size)))
+
+
+def rows_by_parts(
+    layer: keras.layers.Layer, x: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Yields the `input_rows` of some examples after the other.
+
+    Those of all examples of a batch may take much memory: a 3x3 convolution
+    copies what it reads nine times.
+
+    Args:
+        layer: A layer that `is_linear`.
+        x: A batch of what it reads.
+
+    Yields:
+        Arrays `(examples, positions, rows of the kernel)`.
+    """
+    one = input_rows(layer, x[:1])
+    step = max(1, _MOST_NUMBERS // one.size)
+    yield one[None]
+    for start in range(1, len(x), step):
+        part = x[start : start + step]
+        yield input_rows(layer, part).reshape(len(part), *one.shape)
 
 
 def _convolved(layer, x, kernel) -> np.ndarray:

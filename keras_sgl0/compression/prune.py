@@ -71,12 +71,17 @@ def prune(
       error of their outputs and of the loss of a linear classifier on the
       outputs' averages, starting without any channel | Zhuang et al., 2018,
       discrimination-aware channel pruning |
+    | `"obs"` | the share of the outputs of its readers that is lost with it
+      and all less important ones of its family, the rest being refit | Hassibi,
+      Stork, 1992, optimal brain surgeon; Kurtic et al., 2023, ZipLM |
     | `"random"` | a random number | |
 
     `"dcp"` has the two losses of the paper, in closed form, on every layer;
     the module `compression.discrimination` says what differs. Take it with
-    `scope="family"`. The paper's other rivals: magnitude pruning with
-    retraining (Han et al., 2015) is `"l2"` and `fit` in turn, with
+    `scope="family"`. `"obs"` is made for `repair`, which does the refit, needs
+    no labels, and can be compared between families
+    (`compression.brain_surgeon`). The paper's other rivals: magnitude pruning
+    with retraining (Han et al., 2015) is `"l2"` and `fit` in turn, with
     `KeepZeros` for single weights; iterative hard thresholding keeps its
     masks by `KeepZeros`; Net-Trim's layer-wise fit on real inputs (Aghasi et
     al., 2017) is `repair`, by least squares.
@@ -93,8 +98,8 @@ def prune(
         channels: The share of the output channels of its layers to keep,
             likewise.
         importance: A name in the table, or a function.
-        data: What `fit` takes, for `"taylor"` and `"dcp"` (inputs and labels)
-            and `"apoz"`: a tuple of arrays, a `tf.data.Dataset`, a
+        data: What `fit` takes, for `"taylor"` and `"dcp"` (inputs and labels),
+            `"apoz"` and `"obs"`: a tuple of arrays, a `tf.data.Dataset`, a
             `keras.utils.PyDataset` or another finite iterable of batches. Some
             hundred examples will do.
         scope: What scores are compared to. `"family"`: each relative to the

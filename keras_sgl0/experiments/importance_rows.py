@@ -20,6 +20,7 @@ ROWS = (
     "apoz",
     "fpgm",
     "dcp",
+    "obs",
     *SEARCHES,
 )
 # What is done after the cut, from nothing to the most.

@@ -6,6 +6,7 @@ from helpers import to_numpy
 from keras import layers, ops
 
 import keras_sgl0 as ks
+from keras_sgl0.compression import brain_surgeon
 from keras_sgl0.compression.importance import Sources, scores
 from keras_sgl0.compression.linear import mixing_kernel
 from keras_sgl0.structures.flat_copy import FlatCopy
@@ -205,8 +206,121 @@ def test_dcp_refuses(mlp):
             layers.LSTM(2),
         ]
     )
-    with pytest.raises(ValueError, match="no dense layer or convolution: one"):
-        score(model, "dcp", data=(np.zeros((9, 6, 2)), np.zeros((9, 1))))
+    for name in ("dcp", "obs"):
+        with pytest.raises(ValueError, match="no dense layer or convolution"):
+            score(model, name, data=(np.zeros((9, 6, 2)), np.zeros((9, 1))))
+
+
+def rows_of(layer, x):
+    """What each position is computed from, centered, a kernel row a column."""
+    variable, saved = mixing_kernel(layer), layer.get_weights()
+    activation, layer.activation = layer.activation, lambda z: z
+    transposed = isinstance(layer, layers.Conv2DTranspose)
+    places = np.moveaxis(np.empty(variable.shape), -1, -2 if transposed else -1)
+    found, bias = [], layer.bias
+    if bias is not None:
+        bias.assign(np.zeros(bias.shape))
+    for place in np.ndindex(*places.shape[:-1]):
+        kernel = np.zeros(places.shape, "float32")
+        kernel[(*place, 0)] = 1
+        variable.assign(np.moveaxis(kernel, -1, -2) if transposed else kernel)
+        found.append(to_numpy(layer(x))[..., 0].ravel().astype("float64"))
+    layer.set_weights(saved)
+    layer.activation = activation
+    rows = np.stack(found, axis=1)
+    return rows - rows.mean(0)
+
+
+def loss_without(gone, readers):
+    """What readers lose without structures if the other rows are refit."""
+    total = 0.0
+    for gram, ridged, weights, owners in readers:
+        rows, rest = np.isin(owners, gone), ~np.isin(owners, gone)
+        inner = ridged[rows][:, rest]
+        left = np.linalg.solve(ridged[rest][:, rest], inner.T)
+        product = (ridged[rows][:, rows] - inner @ left) @ weights[rows]
+        total += (weights[rows] * product).sum() / (
+            weights * (gram @ weights)
+        ).sum()
+    return total
+
+
+@pytest.mark.parametrize("kind", ["residual", "mixed"])
+def test_obs_is_what_readers_lose_one_structure_after_the_other(residual, kind):
+    model = mixed() if kind == "mixed" else residual
+    x, _ = data((8, 8, 3), 5)
+    found = ks.structures(model)
+    received = score(model, "obs", data=(x,), batch_size=8)
+    readers = []
+    for name in ("inner", "outer", "head"):
+        layer = model.get_layer(name)
+        rows = rows_of(layer, keras.Model(model.inputs, layer.input)(x))
+        gram = rows.T @ rows
+        ridge = 1e-3 * np.trace(gram) / len(gram)
+        variable = mixing_kernel(layer)
+        (entry,) = (e for e in found.variables if e.variable is variable)
+        (sliced,) = entry.along("reader")
+        others = [i for i in range(len(variable.shape)) if i != sliced.axis]
+        owners = np.expand_dims(sliced.structures, others)
+        weights = to_numpy(variable).astype("float64")
+        owners = np.broadcast_to(owners, weights.shape)
+        if isinstance(layer, layers.Conv2DTranspose):
+            owners, weights = owners.swapaxes(-1, -2), weights.swapaxes(-1, -2)
+        columns = weights.shape[-1]
+        readers.append(
+            (
+                gram,
+                gram + ridge * np.eye(len(gram)),
+                weights.reshape(-1, columns),
+                owners.reshape(-1, columns)[:, 0],
+            )
+        )
+    for family in range(len(found.counts)):
+        own = np.flatnonzero(found.families == family)
+        order = own[np.argsort(received[own])]
+        for k in range(len(order)):
+            gone, rest = order[: k + 1], order[k:]
+            expected = loss_without(gone, readers)
+            assert received[order[k]] == pytest.approx(expected, rel=1e-4)
+            first = gone[:-1]
+            all_next = [loss_without([*first, s], readers) for s in rest]
+            assert min(all_next) == pytest.approx(expected, rel=1e-4)
+
+
+def test_obs_keeps_one_of_two_twins():
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(200, 4)).astype("float32")
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(5), layers.Dense(3)]
+    )
+    first = np.eye(4, 5)
+    first[:, 4] = first[:, 1]  # the same as the second channel
+    model.layers[0].set_weights([first, np.zeros(5)])
+    model.layers[1].set_weights([np.ones((5, 3)), np.zeros(3)])
+    found = score(model, "obs", data=(x,))
+    assert min(found[[1, 4]]) < 1e-3
+    # The other one now does the work of both.
+    assert found.argmax() in (1, 4)
+    twins, _ = ks.prune(
+        model, channels=0.9, importance="obs", data=(x,), repair=(x,)
+    )
+    np.testing.assert_allclose(twins(x), model(x), atol=1e-3)
+
+
+@pytest.mark.parametrize("limit", ["_STEPS", "_MOST_ROWS"])
+def test_obs_of_large_layers_is_an_estimate_from_above(
+    residual, monkeypatch, limit
+):
+    x, _ = data((8, 8, 3), 5)
+    exact = score(residual, "obs", data=(x,))
+    monkeypatch.setattr(brain_surgeon, limit, 3)
+    found = score(residual, "obs", data=(x,))
+    families = ks.structures(residual).families
+    for family in np.unique(families):
+        last = exact[families == family].max()
+        own = found[families == family]
+        assert len(np.unique(own)) == len(own)
+        assert last * 0.99 <= own.max() <= 3 * last
 
 
 def test_zeros_of_what_is_read(mlp):
@@ -279,7 +393,7 @@ def two_inputs():
     return model
 
 
-@pytest.mark.parametrize("importance", ["taylor", "apoz", "dcp"])
+@pytest.mark.parametrize("importance", ["taylor", "apoz", "dcp", "obs"])
 def test_inputs_may_be_given_in_every_way_of_fit(importance):
     rng = np.random.default_rng(0)
     a, b = rng.normal([[[0]], [[2]]], size=(2, 20, 1)).astype("float32")
