@@ -8,6 +8,7 @@ from random_blocks import (
     KINDS,
     KINDS_OF_STEPS,
     PRODUCTS,
+    DropPath,
     OwnKernel,
     OwnWeights,
 )
@@ -192,6 +193,7 @@ class RandomGraph:
             "leaky": lambda: layers.LeakyReLU(0.2),
             "dropout": lambda: layers.Dropout(0.3),
             "entrywise": lambda: self._one(ENTRYWISE),
+            "noise": DropPath,
         }
         if not self.first:
             known["prelu"] = lambda: layers.PReLU(
@@ -200,7 +202,11 @@ class RandomGraph:
             known["rescaling"] = lambda: layers.Rescaling(0.7, -0.2)
             known["mixing"] = lambda: self._one(MIXING)()
         if self.rank > 2:
+            axes = [
+                i for i in range(1, self.rank) if i != self.axis % self.rank
+            ]
             known |= {
+                "moments": lambda: lambda x: _standardized(x, axes),
                 "groups": lambda: layers.GroupNormalization(-1, axis=self.axis),
                 "up": lambda: self._layer("UpSampling")(2),
                 "pad": lambda: self._layer("ZeroPadding")(1),
@@ -445,3 +451,9 @@ def _norm(x, axis, keepdims):
 
 
 _RANKS = (0.2, 0.25, 0.25, 0.2, 0.1)
+
+
+def _standardized(x, axes):
+    """Returns feature maps without their means, each with its own spread."""
+    mean, variance = ops.moments(x, axes, keepdims=True)
+    return (x - mean) / ops.sqrt(variance + 0.1)

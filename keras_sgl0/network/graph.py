@@ -94,6 +94,8 @@ class Node:
         results: What it returns, a `Tensor` or a structure of them.
         reason: Why it is one call although it is made of others, empty for
             what is not.
+        is_noise: Whether it is a block that changes nothing at inference, such
+            as stochastic depth.
         calls: How often the operation is called in the whole model.
         masked: Whether Keras hands on masks with its inputs.
         inner: What is inside the call and has channels of its own, such as
@@ -106,6 +108,7 @@ class Node:
     kwargs: dict
     results: object
     reason: str = ""
+    is_noise: bool = False
     calls: int = 1
     masked: bool = False
     inner: list[Tensor] = dataclasses.field(default_factory=list)

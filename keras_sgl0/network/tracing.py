@@ -28,6 +28,7 @@ from keras_sgl0.network.guards import (
     uncounted_names,
 )
 from keras_sgl0.network.layer_table import all_layers
+from keras_sgl0.network.leniency import as_on_tensors
 from keras_sgl0.network.own_weights import OwnWeights, is_array
 from keras_sgl0.network.specs import (
     KNOWN,
@@ -232,7 +233,7 @@ def _record(layer, args, kwargs, training, weights) -> Recording:
             told = functools.partial(told, part)
             object.__setattr__(part, "symbolic_call", told)
         object.__setattr__(layer, "symbolic_call", symbolic_call)
-        with watch, uncounted_names():
+        with watch, uncounted_names(), as_on_tensors():
             try:
                 outputs = layer(*args, **kwargs)
             except Exception as error:

@@ -155,6 +155,7 @@ class _Walk:
                 return self._unfold(call, known, path, mode)
             except NotTraced as error:
                 reason = str(error)
+        is_noise = bool(reason) and self._is_noise(call, known)
         if training is not None and own is None and has_mode(operation):
             kwargs = {**kwargs, "training": training}
         read = tensors((args, kwargs))
@@ -176,7 +177,14 @@ class _Walk:
         )
         masked = any(mask_of(x) is not None for x in call.inputs)
         node = Node(
-            operation, path, args, kwargs, results, reason, masked=masked
+            operation,
+            path,
+            args,
+            kwargs,
+            results,
+            "" if is_noise else reason,
+            is_noise,
+            masked=masked,
         )
         self.nodes.append(node)
         if node.type == "ZerosLike":
@@ -218,6 +226,27 @@ class _Walk:
         prefix = "" if call.operation is self._model else path + "/"
         self._follow(recording.calls, inner, prefix, training)
         return tree.map_structure(lambda y: inner[id(y)], recording.outputs)
+
+    def _is_noise(self, call, known) -> bool:
+        """Returns whether a block returns what it is given, at inference."""
+        block = call.operation
+        weights = getattr(block, "weights", ())
+        # The state of a generator of random numbers is one of integers.
+        if any(keras.backend.is_float_dtype(v.dtype) for v in weights):
+            return False
+        if not is_unfolded(block) or len(call.inputs) != 1:
+            return False
+        x = spec_of(known[id(call.inputs[0])].spec)
+        args, kwargs = tree.map_structure(
+            lambda y: x if isinstance(y, keras.KerasTensor) else y,
+            (call.args, call.kwargs),
+        )
+        kwargs.pop("training", None)
+        try:
+            recording = record(block, args, kwargs, training=False)
+        except NotTraced:
+            return False
+        return recording.outputs is x
 
     def _own_weights(self, block):
         """Returns the weights of a block, the same for all its calls."""

@@ -329,34 +329,6 @@ class Filled(Channelwise):
         return [np.zeros(self.node.inputs[0].channels, bool)]
 
 
-@rule(
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-)
-class Dropout(Channelwise):
-    """Random factors in training; one that is called for it has them always."""
-
-    any_mode = True
-
-    def constants(self, input_constants):
-        """Returns the constants; of random factors only zero is one."""
-        own = input_constants[0]
-        if self.node.kwargs.get("training"):
-            own = np.where(own == 0, own, np.nan)
-        return own
-
-
-rule(
-    keras.layers.AlphaDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.ActivityRegularization,
-    keras.layers.Identity,
-)(Channelwise)
-
-
 @rule(keras.layers.PReLU)
 class PReLU(Channelwise):
     """A slope for negative entries, at each position or shared."""

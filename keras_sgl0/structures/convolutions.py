@@ -11,6 +11,7 @@ import functools
 import keras
 import numpy as np
 
+from keras_sgl0.structures.across import AcrossPositions
 from keras_sgl0.structures.kernels import Kernel
 from keras_sgl0.structures.registry import rule
 from keras_sgl0.structures.slices import Rewrite, Slices
@@ -24,7 +25,10 @@ class Conv(Kernel):
         layer = node.operation
         sizes = (layer.kernel.shape[-2], layer.filters // layer.groups)
         if layer.groups == 1 or type(self) is not Conv:
-            return super().bind(node, values)
+            super().bind(node, values)
+            if type(self) is Conv and node.inputs[0].axes != self.axes():
+                return AcrossPositions().bind(node, values)
+            return self
         kind = WholeGroups if layer.groups >= max(sizes) else EqualGroups
         return kind().bind(node, values)
 

@@ -1,11 +1,10 @@
-"""The rules of dense layers."""
+"""The rule of dense layers."""
 
 import keras
-import numpy as np
 
+from keras_sgl0.structures.across import DenseAcrossPositions
 from keras_sgl0.structures.kernels import Kernel
 from keras_sgl0.structures.registry import rule
-from keras_sgl0.structures.slices import Slices
 
 
 @rule(keras.layers.Dense)
@@ -18,51 +17,5 @@ class Dense(Kernel):
         super().bind(node, values)
         # A rule of a user that is made from this one refuses such calls.
         if type(self) is Dense and node.inputs[0].axes != self.axes():
-            return AcrossPositions().bind(node, values)
+            return DenseAcrossPositions().bind(node, values)
         return self
-
-
-class AcrossPositions(Dense):
-    """A dense layer along an axis that is not that of the channels.
-
-    It mixes what each channel is at several positions, as in MLP-Mixer. All
-    channels of its input stay: of one that is zero the bias makes numbers that
-    differ from position to position. Its own outputs can be cut.
-    """
-
-    several_axes = True
-
-    @property
-    def why_inputs_stay(self):
-        """Why no input channel can be cut."""
-        return f"`{self.node.path}` mixes positions"
-
-    def input_axes(self):
-        """Returns the axes of the input's channels, whichever they are."""
-        return self.node.inputs[0].axes
-
-    def constants(self, input_constants):
-        return super().constants([self._unknown()])
-
-    def held(self, input_constants):
-        return super().held([self._unknown()])
-
-    def reads(self, live, input_constants):
-        """Returns that all is read if an output is live."""
-        return [np.full(self.node.inputs[0].channels, live.any())]
-
-    def rewrite(self, kept_inputs, kept_outputs, input_constants):
-        """Returns the layer without the outputs that are cut."""
-        unknown = self._unknown()
-        rows = np.ones(len(unknown), bool)
-        return super().rewrite([rows], kept_outputs, [unknown])
-
-    def slices(self):
-        """Returns the columns of the kernel, and the bias."""
-        outputs = np.arange(self.node.outputs[0].channels)
-        columns = Slices("kernel", self.output_axis, outputs, "member")
-        return [columns, *self._bias_slices(outputs)]
-
-    def _unknown(self):
-        """Returns that no row of the kernel reads a constant."""
-        return np.full(self.layer.kernel.shape[-2], np.nan)

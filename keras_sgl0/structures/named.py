@@ -49,13 +49,6 @@ class ScaledSum(Channelwise):
         return input_constants[0] + self.layer.scale * input_constants[1]
 
 
-@rule("keras_hub>DropPath")
-class DropPath(Channelwise):
-    """Whole examples that are zero in training, as in the blocks of Swin."""
-
-    several_axes = True
-
-
 @rule("keras_hub>PositionEmbedding")
 class PositionTable(Channelwise):
     """A vector for each position, as many channels as its input has."""

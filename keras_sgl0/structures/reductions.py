@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_sgl0.network.positions import product
 from keras_sgl0.structures.registry import rule
-from keras_sgl0.structures.rules import Channelwise
+from keras_sgl0.structures.rules import Channelwise, Rule
 from keras_sgl0.structures.slices import Rewrite, Zeros
 
 
@@ -123,6 +123,44 @@ class OverPositions(Reduction):
         (given,) = input_constants
         stays = ((given == 0) & self._is("Prod")) | self._is("Median")
         return np.where(stays, given, np.nan)
+
+
+@rule("Moments")
+class Moments(Rule):
+    """The mean and the variance of each channel over positions."""
+
+    carries = True
+
+    def refusal(self):
+        x = self.node.inputs[0]
+        axes = {int(a) % x.rank for a in np.atleast_1d(self.layer.axes)}
+        if 0 in axes:
+            return "it is over all examples"
+        if x.axis in axes:
+            return "it is over channels"
+        return ""
+
+    def all_axes(self):
+        """Returns where the channel axis is after it, twice."""
+        (axis,) = self.node.inputs[0].axes
+        rank = self.node.inputs[0].rank
+        if not self.layer.keepdims:
+            gone = {int(a) % rank for a in np.atleast_1d(self.layer.axes)}
+            axis -= sum(a < axis for a in gone)
+        return [(axis,), (axis,)]
+
+    def ties(self):
+        """Returns that the moments of a channel are cut with it."""
+        return [np.arange(self.node.inputs[0].channels)] * 3
+
+    def all_constants(self, input_constants):
+        """Returns the constant as the mean, and no variance."""
+        (given,) = input_constants
+        return [given, 0 * given]
+
+    def all_reads(self, live, input_constants):
+        """Returns the channels of both."""
+        return [live[0] | live[1]]
 
 
 @rule("Glu")

@@ -12,6 +12,8 @@ from keras_sgl0.structures.rules import Opaque, Rule, Values
 from keras_sgl0.utils.validation import require
 
 _RULES: dict[type | str, type[Rule]] = {}
+# For what the rule of blocks is registered that add noise in training.
+NOISE = "noise"
 # What a subclass of a layer may have of its own and still be such a layer.
 _HARMLESS = {"get_config", "from_config", "__init__", "__doc__", "__module__"}
 
@@ -72,7 +74,7 @@ def rule_for(node: Node, values: Values) -> Rule:
         node: The call, the axes of its inputs being set.
         values: Gives the values of a variable.
     """
-    kind = find(node.operation)
+    kind = _RULES[NOISE] if node.is_noise else find(node.operation)
     if kind is None:
         reason = node.reason or "its type is not known"
         return Opaque(reason).bind(node, values)

@@ -233,6 +233,55 @@ def test_random_numbers_of_a_leaf_stay_its_own():
     assert "seed_generator_state" in reasons(trace(model))["b"]
 
 
+@keras.saving.register_keras_serializable("tests")
+class DropPath(layers.Layer):
+    """Whole examples that are zero in training."""
+
+    def __init__(self, rate=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seeds = keras.random.SeedGenerator(0)
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
+        kept = keras.random.uniform(shape, seed=self.seeds) > self.rate
+        return x * ops.cast(kept, x.dtype) / (1 - self.rate)
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate}
+
+
+def test_noise_in_training_does_not_keep_channels():
+    x = inputs = keras.Input(IMAGE)
+    x = layers.Conv2D(6, 1, name="first")(x)
+    y = layers.Conv2D(6, 1, name="second")(x)
+    x = layers.Add()([x, DropPath(name="drop")(y)])
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    assert not any(reasons(trace(model)).values())
+    small, _ = cut_half(model)
+    drop = small.get_layer("drop")
+    assert type(drop) is DropPath and drop.rate == 0.5
+    data = np.ones((64, *IMAGE), "float32")
+    outputs = to_numpy(small(data, training=True))
+    # Some examples have the branch and some have not.
+    assert len(np.unique(outputs[:, 0, 0, 0].round(4))) == 2
+
+
+def test_noise_with_weights_or_another_inference_stays_whole():
+    class Learned(DropPath):
+        def build(self, shape):
+            self.own = self.add_weight((1,))
+
+    class Halving(DropPath):
+        def call(self, x, training=None):
+            return super().call(x, training) / 2
+
+    for kind in (Learned, Halving):
+        assert "it uses" in reasons(trace(around(kind(name="b"), (5,))))["b"]
+
+
 def test_several_inputs_keywords_and_a_dictionary_of_outputs():
     a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
     y = Pair(5, name="pair")(a, other=b, scale=2.0)

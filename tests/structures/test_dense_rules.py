@@ -1,4 +1,4 @@
-"""Dense layers along an axis that is not that of the channels."""
+"""Kernels along an axis that is not that of the channels."""
 
 import keras
 import numpy as np
@@ -94,3 +94,27 @@ def test_its_softmax_needs_all_outputs():
     small, report = ks.shrink(model, 0)
     assert small.get_layer("along").units == 8
     assert np.isclose(report.relative_difference, 0, atol=1e-6)
+
+
+def test_a_convolution_over_a_picture_without_channels():
+    x = inputs = keras.Input((8, 9))
+    x = layers.Reshape((8, 9, 1))(x)
+    x = layers.Conv2D(6, 3, padding="same", activation="relu", name="one")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    small, _ = cut_half(model)
+    assert small.get_layer("one").filters == 3
+
+
+def test_a_convolution_along_the_channels_keeps_its_input_whole():
+    x = inputs = keras.Input((4, 4, 3))
+    x = layers.Conv2D(6, 1, name="first")(x)
+    s = layers.GlobalAveragePooling2D()(x)
+    s = layers.Conv1D(4, 3, padding="same", name="along")(s[..., None])
+    s = layers.Conv1D(1, 1, activation="sigmoid", name="gate")(s)
+    x = x * layers.Reshape((1, 1, 6))(s)
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(x))
+    small, _ = cut_half(model)
+    sizes = {n: small.get_layer(n).filters for n in ("first", "along", "gate")}
+    assert sizes == {"first": 6, "along": 2, "gate": 1}
+    assert "`along` mixes positions" in str(ks.structures(model))

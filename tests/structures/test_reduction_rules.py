@@ -163,3 +163,42 @@ def test_halves_of_a_gated_unit():
     np.testing.assert_allclose(found, expected)
     (read,) = rule.reads(np.array([True, False, False]), [np.full(6, nan)])
     assert read.tolist() == [True, False, False] * 2
+
+
+class InstanceNorm(layers.Layer):
+    """Normalization by the moments of each feature map."""
+
+    def __init__(self, keepdims):
+        super().__init__()
+        self.keepdims = keepdims
+
+    def build(self, shape):
+        self.gamma = self.add_weight(shape[-1:], name="gamma")
+        self.beta = self.add_weight(shape[-1:], name="beta")
+
+    def call(self, x):
+        mean, variance = ops.moments(x, [1, 2], keepdims=self.keepdims)
+        if not self.keepdims:
+            mean, variance = mean[:, None, None], variance[:, None, None]
+        return self.gamma * (x - mean) * ops.rsqrt(variance + 0.1) + self.beta
+
+
+@pytest.mark.parametrize("keepdims", [True, False])
+def test_moments_are_cut_with_their_channels(keepdims):
+    x = inputs = keras.Input((5, 4, 3))
+    x = layers.Conv2D(6, 3, name="conv")(x)
+    x = InstanceNorm(keepdims)(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    assert ks.structures(model).made_by(0)[0] == "conv"
+    cut_half(model)
+
+
+@pytest.mark.parametrize(
+    ("axes", "reason"), [([0, 1], "over all examples"), ([3], "over channels")]
+)
+def test_moments_over_channels_or_examples_keep_them(axes, reason):
+    x = inputs = keras.Input((5, 4, 3))
+    x = layers.Conv2D(6, 3)(x)
+    mean, _ = ops.moments(x, axes, keepdims=True)
+    model = keras.Model(inputs, layers.Dense(2)(x - mean))
+    assert reason in str(ks.structures(model))
