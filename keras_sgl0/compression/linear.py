@@ -125,27 +125,18 @@ def input_rows(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:
     return _convolved(layer, x, from_matrix(layer, np.eye(size)))
 
 
-def rows_by_parts(
-    layer: keras.layers.Layer, x: np.ndarray
-) -> Iterator[np.ndarray]:
-    """Yields the `input_rows` of some examples after the other.
+def parts_of(layer: keras.layers.Layer, x: np.ndarray) -> Iterator[slice]:
+    """Yields slices of a batch, so few examples that their rows fit memory.
 
-    Those of all examples of a batch may take much memory: a 3x3 convolution
-    copies what it reads nine times.
+    A 3x3 convolution copies what it reads nine times.
 
     Args:
         layer: A layer that `is_linear`.
         x: A batch of what it reads.
-
-    Yields:
-        Arrays `(examples, positions, rows of the kernel)`.
     """
-    one = input_rows(layer, x[:1])
-    step = max(1, _MOST_NUMBERS // one.size)
-    yield one[None]
-    for start in range(1, len(x), step):
-        part = x[start : start + step]
-        yield input_rows(layer, part).reshape(len(part), *one.shape)
+    step = max(1, _MOST_NUMBERS // input_rows(layer, x[:1]).size)
+    for start in range(0, len(x), step):
+        yield slice(start, start + step)
 
 
 def _convolved(layer, x, kernel) -> np.ndarray:

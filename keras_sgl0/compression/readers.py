@@ -7,10 +7,11 @@ import numpy as np
 from keras import tree
 
 from keras_sgl0.compression.linear import (
+    input_rows,
     is_linear,
     kernel_matrix,
     mixing_kernel,
-    rows_by_parts,
+    parts_of,
 )
 from keras_sgl0.network.graph import Node
 from keras_sgl0.structures.families import Structures
@@ -71,8 +72,10 @@ class Reader:
         Args:
             x: The batch.
         """
-        for rows in rows_by_parts(self.node.operation, x):
-            self.take(rows)
+        layer = self.node.operation
+        for part in parts_of(layer, x):
+            rows = input_rows(layer, x[part])
+            self.take(rows.reshape(len(x[part]), -1, rows.shape[-1]))
 
     def take(self, rows: np.ndarray):
         """Adds what each position of the output is computed from.

@@ -13,6 +13,7 @@ from keras_sgl0.compression.linear import (
     is_linear,
     kernel_matrix,
     mixing_kernel,
+    parts_of,
     products,
 )
 from keras_sgl0.groups import other_axes
@@ -257,7 +258,12 @@ class Repair:
         size = kernel.shape[0] + layer.use_bias
         gram = np.zeros((size, size))
         moment = np.zeros((size, kernel.shape[1]))
-        for x, before in inputs:
+        parts = (
+            (x[part], before[part])
+            for x, before in inputs
+            for part in parts_of(layer, x)
+        )
+        for x, before in parts:
             rows = input_rows(layer, x)
             missing = products(uncut, before) - rows @ kernel
             if layer.use_bias:

@@ -1,4 +1,5 @@
 import keras
+import networks
 import numpy as np
 import pytest
 from helpers import to_numpy
@@ -6,7 +7,7 @@ from keras import layers
 from random_graphs import RandomGraph
 
 import keras_sgl0 as ks
-from keras_sgl0.compression import repair
+from keras_sgl0.compression import linear, repair
 from keras_sgl0.network.probing import outputs
 from keras_sgl0.network.running import Walk
 
@@ -285,3 +286,16 @@ def test_refusals():
             [keras.Input((8,)), layers.Dense(6), layers.Dense(3)]
         )
         ks.prune(small, macs=0.5, repair=[])
+
+
+def test_a_batch_is_repaired_in_parts_where_it_is_large(monkeypatch):
+    model = networks.residual(8, stream=6, inner=8, outputs=5)
+    x = np.random.default_rng(0).normal(size=(10, 8, 8, 3)).astype("float32")
+    options = {"macs": 0.5, "importance": "obs", "data": (x,), "repair": (x,)}
+    whole, _ = ks.prune(model, **options)
+    monkeypatch.setattr(linear, "_MOST_NUMBERS", 20_000)
+    layer = model.get_layer("inner")
+    read = np.zeros((10, *layer.input.shape[1:]))
+    assert len(list(linear.parts_of(layer, read))) > 1
+    parts, _ = ks.prune(model, **options)
+    np.testing.assert_allclose(parts(x), whole(x), rtol=1e-4, atol=1e-5)
