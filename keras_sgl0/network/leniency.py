@@ -34,8 +34,10 @@ def as_on_tensors() -> Iterator[None]:
             along = operation.axis in (0, [0], (0,))
             if along and not operation.keepdims:
                 return functools.reduce(_OF_TWO[kind], args[0])
-        if kind == "Einsum" and not operation.subscripts.islower():
-            return ops.einsum(_small(operation.subscripts), *args, **kwargs)
+        if kind == "Einsum":
+            small = _small(operation.subscripts)
+            if small != operation.subscripts:
+                return ops.einsum(small, *args, **kwargs)
         return call(operation, *args, **kwargs)
 
     keras.KerasTensor.__getitem__ = get_item

@@ -1,7 +1,7 @@
 """A model or a block in `TimeDistributed`, as calls on all steps at once."""
 
 import keras
-from keras import ops
+from keras import ops, tree
 
 from keras_sgl0.network.agreement import Recording
 from keras_sgl0.network.calls import calls_behind
@@ -39,16 +39,19 @@ def record_by_steps(
 
     Args:
         wrapper: The wrapper.
-        args: Its positional arguments, one symbolic tensor.
+        args: Its positional arguments.
         kwargs: Its keyword arguments, but for `training`.
 
     Raises:
-        NotTraced: If it has a mask, if sizes are not known, if the layer has
-            another dtype, or if it returns no single tensor.
+        NotTraced: If it has a mask or several inputs, if sizes are not known,
+            if the layer has another dtype, or if it returns no single tensor.
     """
     layer = wrapper.layer
-    (x,) = args
-    if mask_of(x) is not None or kwargs.get("mask") is not None:
+    given = [x for x in tree.flatten((args, kwargs)) if x is not None]
+    if len(given) != 1:
+        raise NotTraced("it has a mask, or several inputs")
+    (x,) = given
+    if mask_of(x) is not None:
         raise NotTraced("it has a mask")
     if None in x.shape[1:]:
         raise NotTraced("sizes of its inputs are not known")

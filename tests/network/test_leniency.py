@@ -14,6 +14,7 @@ CALLS = {
     "sum": lambda x: ops.sum([x, 2 * x, ops.tanh(x)], axis=0),
     "max": lambda x: ops.max([x, ops.tanh(x)], axis=0),
     "min": lambda x: ops.min((x, ops.tanh(x)), axis=0),
+    "dots": lambda x: ops.einsum("...,...->...", x, ops.tanh(x)),
     "capitals": lambda x: ops.einsum("bTd,bSd->bTS", x, ops.tanh(x)),
 }
 

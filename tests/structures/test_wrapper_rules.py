@@ -177,7 +177,7 @@ def sequential():
 )
 def test_a_model_at_each_step_is_cut_inside(make):
     x = inputs = keras.Input((4, 6, 6, 3))
-    x = layers.TimeDistributed(make(), name="each")(x)
+    x = layers.TimeDistributed(make(), name="each")(inputs=x)
     x = layers.Reshape((4, -1))(x)
     x = layers.LSTM(6, name="lstm")(x)
     model = keras.Model(inputs, layers.Dense(2, name="head")(x))
