@@ -305,4 +305,6 @@ def _target(recipe):
         of: Counted = "macs" if recipe.density_of == "macs" else "parameters"
         rate = recipe.dual_learning_rate
         return L0Constraint(density, recipe.scope, rate, of=of)
-    return TargetDensity(density, recipe.density_of, recipe.settle)
+    return TargetDensity(
+        density, recipe.density_of, recipe.settle, round_to=recipe.round_to
+    )

@@ -7,10 +7,7 @@ from keras_sgl0.callbacks.density_measures import COUNTED
 from keras_sgl0.callbacks.l0_constraint import SCOPES
 from keras_sgl0.callbacks.splitting import REFRESHES
 from keras_sgl0.experiments.choices import AUGMENTATIONS, DATASETS, data_set
-from keras_sgl0.experiments.penalties import (
-    PENALTIES,
-    require_training,
-)
+from keras_sgl0.experiments.penalties import PENALTIES, require_training
 from keras_sgl0.experiments.recipe_fields import (
     COUPLED_GROUPS,
     DENSITY,
@@ -23,6 +20,7 @@ from keras_sgl0.experiments.recipe_fields import (
     NO_GATES,
     NO_SHARE,
     PENALTY,
+    STRUCTURES,
     as_json,
     group_axis,
     number,
@@ -185,15 +183,13 @@ class Recipe:
     )
     growing: str = setting(
         "all",
-        "Kernels whose beta grows: all as in the paper, or convolutions as in "
-        "the authors' code.",
+        "Kernels whose beta grows: all, or as in the authors' code.",
         ("all", "convolutions"),
         used_by=(trained_by("splitting"), GROWTH),
     )
     refresh: str = setting(
         "step",
-        "Whether V is computed inside the train step or stored and updated "
-        "after each batch.",
+        "Whether V is computed in each step, or stored after each batch.",
         REFRESHES,
         used_by=(trained_by("splitting"),),
     )
@@ -214,10 +210,15 @@ class Recipe:
     )
     settle: float = setting(
         0.3,
-        "Share of the run after which weights are cut to meet the target "
-        "density and the support is fixed.",
+        "Share of the run after which what misses the target is cut for good.",
         check=number(above=0, below=1),
         used_by=(NO_GATES, DENSITY),
+    )
+    round_to: int = setting(
+        1,
+        "Of what the channels of each layer that is cut are a multiple.",
+        check=_COUNT,
+        used_by=(NO_GATES, DENSITY, STRUCTURES),
     )
     scope: str = setting(
         "model",
@@ -233,8 +234,7 @@ class Recipe:
     )
     droprate: tuple[float, ...] = setting(
         (0.5,),
-        "Initial share of closed gates: one number, or one for each gated "
-        "layer.",
+        "Initial share of closed gates: one number, or one for each layer.",
         check=numbers(at_least=0.01, at_most=0.99),
         used_by=(GATES,),
     )

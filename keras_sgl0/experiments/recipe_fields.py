@@ -234,6 +234,11 @@ COUPLED_GROUPS = Use(
     lambda r: r.groups == "coupled",
     "with groups='kernel'",
 )
+STRUCTURES = Use(
+    "for a target of structures",
+    lambda r: r.groups == "coupled" or r.density_of in ("macs", "channels"),
+    "with a target of single weights",
+)
 GROWTH = Use("with a growth above 1", lambda r: r.growth > 1, "with growth=1")
 MILESTONES = Use(
     "with milestones", lambda r: bool(r.milestones), "without milestones"

@@ -92,6 +92,23 @@ def test_a_recipe_penalises_what_makes_the_outputs_too(axis):
     assert factors == {recipe.factor * scale}
 
 
+def test_the_target_is_what_the_recipe_says():
+    recipe = adapt(
+        RECIPES["digits_group_lasso_coupled"],
+        density=(0.3,),
+        density_of="macs",
+        settle=0.5,
+        round_to=8,
+    )
+    (target,) = (
+        callback
+        for callback in callbacks_for(recipe, 0.5)
+        if isinstance(callback, ks.TargetDensity)
+    )
+    settings = target.density, target.of, target.settle, target.round_to
+    assert settings == (0.3, "macs", 0.5, 8)
+
+
 def test_structures_count_what_the_recipe_says():
     recipe = adapt(RECIPES["digits_group_lasso_coupled"], group_weight="macs")
     coupled, *_ = callbacks_for(recipe, 0.5)

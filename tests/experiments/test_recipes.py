@@ -348,6 +348,7 @@ REFUSED = [
     ("epsilon", NOT_POSITIVE, "a finite number greater than 0"),
     ("dual_learning_rate", NOT_POSITIVE, "a finite number greater than 0"),
     ("settle", [*NOT_POSITIVE, 1, 1.5], "greater than 0 and less than 1"),
+    ("round_to", [0, 1.5, "8"], "an integer of at least 1"),
     ("density", [(0,), (1.1,), ("0.1",)], "greater than 0 and at most 1"),
     ("density", [0.1, "0.1", None], "a tuple of numbers"),
     ("density", [(0.1, 0.2)], "one number, unless for 'l0_gates' with scope"),
@@ -439,6 +440,7 @@ NONE = {"penalty": "none", "training": "subgradient"}
         for pair, default in (
             (("share_of_max", 0.1), 0.0),
             (("settle", 0.5), 0.3),
+            (("round_to", 8), 1),
             (("ema", 0.9), 0.0),
         )
     ]
@@ -628,6 +630,16 @@ USES = [
         [
             ({}, "without a density"),
             (NONE, "without a density"),
+            (CONSTRAINED, "with the penalty 'l0_gates'"),
+        ],
+    ),
+    (
+        "round_to",
+        8,
+        [{"density": (0.2,), "density_of": "macs"}],
+        [
+            ({}, "without a density"),
+            ({"density": (0.2,)}, "with a target of single weights"),
             (CONSTRAINED, "with the penalty 'l0_gates'"),
         ],
     ),
