@@ -38,6 +38,7 @@ OVERRIDES = {
         "density": [0.3],
         "density_of": "macs",
         "settle": 0.5,
+        "round_to": 2,
         "normalize": True,
         "augment": "crop",
         "optimizer": "sgd",

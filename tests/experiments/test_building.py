@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_sgl0 as ks
 from keras_sgl0.experiments import datasets
 from keras_sgl0.experiments.building import (
     build,
