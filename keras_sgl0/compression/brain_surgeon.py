@@ -25,6 +25,8 @@ of different families can be compared.
 - A family with many structures loses some at a time, in 256 steps.
 - A kernel with very many rows is refit for each tap of a convolution, or each
   position of a map that was flattened, alone. That gives an upper bound of `E`.
+- A family that no such layer reads, as key dimensions or what an LSTM reads,
+  has the share of its squared weights that is lost (`compression.importance`).
 - The calls of a layer that is called several times count one by one.
 
 Reference:
@@ -43,7 +45,6 @@ from keras_sgl0.compression.readers import (
     Reader,
     calls_of_readers,
     fill,
-    require_read,
 )
 from keras_sgl0.network.graph import Node
 from keras_sgl0.structures.families import Structures
@@ -57,31 +58,29 @@ _MOST_ROWS = 4608
 
 
 def losses(found: Structures, data: Iterable[tuple]) -> np.ndarray:
-    """Returns the score of each structure.
+    """Returns the score of each structure, NaN without a reader.
+
+    Readers are dense layers and convolutions without groups.
 
     Args:
         found: The structures of a model.
         data: Batches `(x, y, sample_weight)`; labels are not used.
-
-    Raises:
-        ValueError: If no dense layer or convolution reads a family.
     """
     readers = [
         _Reader(node, _owners(found, node)) for node in calls_of_readers(found)
     ]
-    read = np.zeros(found.size + 1, bool)
-    for reader in readers:
-        read[reader.owners] = True
-    require_read(found, read[:-1])  # the last is for rows of no structure
+    if not readers:
+        return np.full(found.size, np.nan)
     for _ in fill(found, readers, data):
         pass
     for reader in readers:
         reader.invert()
-    scores = np.zeros(found.size)
+    scores = np.full(found.size, np.nan)
     for family in range(len(found.counts)):
         own = np.flatnonzero(found.families == family)
         parts = [part for r in readers for part in r.parts_of(own)]
-        scores[own] = _eliminate(len(own), parts)
+        if parts:
+            scores[own] = _eliminate(len(own), parts)
     return scores
 
 

@@ -224,8 +224,22 @@ def _dcp(sources: Sources) -> np.ndarray:
 
 
 def _obs(sources: Sources) -> np.ndarray:
+    """Returns what readers lose; where there are none, what weights do."""
     _require_data(sources, "obs")
-    return losses(sources.structures, _some(sources))
+    found = losses(sources.structures, _some(sources))
+    if not np.isnan(found).any():
+        return found
+    shares = _by_family(sources.structures, _shares_lost)
+    return np.where(np.isnan(found), shares, found)
+
+
+def _shares_lost(members: Members) -> np.ndarray:
+    """Returns the share of the squares of a structure and all smaller ones."""
+    squares = np.square(magnitude_l2(members))
+    order = np.argsort(squares, kind="stable")
+    shares = np.empty(len(order))
+    shares[order] = np.cumsum(squares[order]) / max(squares.sum(), 1e-30)
+    return shares
 
 
 def _require_data(sources, name):

@@ -76,6 +76,10 @@ def prune(
       Stork, 1992, optimal brain surgeon; Kurtic et al., 2023, ZipLM |
     | `"random"` | a random number | |
 
+    Families that no dense layer or convolution reads, such as key dimensions
+    or what an LSTM reads, have no `"dcp"`; their `"obs"` is the share of the
+    squares of their weights.
+
     `"dcp"` has the two losses of the paper, in closed form, on every layer;
     the module `compression.discrimination` says what differs. Take it with
     `scope="family"`. `"obs"` is made for `repair`, which does the refit, needs

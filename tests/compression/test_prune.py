@@ -206,9 +206,8 @@ def test_dcp_refuses(mlp):
             layers.LSTM(2),
         ]
     )
-    for name in ("dcp", "obs"):
-        with pytest.raises(ValueError, match="no dense layer or convolution"):
-            score(model, name, data=(np.zeros((9, 6, 2)), np.zeros((9, 1))))
+    with pytest.raises(ValueError, match="no dense layer or convolution: one"):
+        score(model, "dcp", data=(np.zeros((9, 6, 2)), np.zeros((9, 1))))
 
 
 def rows_of(layer, x):
@@ -321,6 +320,18 @@ def test_obs_of_large_layers_is_an_estimate_from_above(
         own = found[families == family]
         assert len(np.unique(own)) == len(own)
         assert last * 0.99 <= own.max() <= 3 * last
+
+
+def test_obs_without_readers_is_the_share_of_the_weights():
+    model = keras.Sequential(
+        [keras.Input((6, 2)), layers.Conv1D(3, 1, name="one"), layers.LSTM(2)]
+    )
+    kernel = np.zeros((1, 2, 3))
+    kernel[0, 0] = [3, 1, -2]
+    model.layers[0].set_weights([kernel, np.zeros(3)])
+    found = score(model, "obs", data=(np.ones((9, 6, 2), "float32"),))
+    own = ks.structures(model).families == 0
+    np.testing.assert_allclose(found[own], [14 / 14, 1 / 14, 5 / 14])
 
 
 def test_zeros_of_what_is_read(mlp):
