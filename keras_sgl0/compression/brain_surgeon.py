@@ -31,8 +31,8 @@ of different families can be compared.
 
 Reference:
     Hassibi, Stork: Second order derivatives for network pruning: Optimal brain
-    surgeon, 1992. Kurtic, Frantar, Alistarh: ZipLM, 2023, eq. 2 to 4, for
-    structures that go one after the other.
+    surgeon, 1992. Kurtic, Frantar, Alistarh: ZipLM: Inference-aware structured
+    pruning of language models, 2023, for structures one after the other.
 """
 
 from collections.abc import Iterable
