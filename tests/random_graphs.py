@@ -298,11 +298,29 @@ class RandomGraph:
         if None not in x.shape[1:] and self._chance(0.3):
             return layers.Multiply()([x, self._factors(x)])
         y = self._layer("GlobalAveragePooling")()(x)
-        y = layers.Dense(self._some(2, 5), "relu")(y)
-        y = layers.Dense(self.channels(x), "sigmoid")(y)
+        if self._chance(0.3):
+            y = self._along_channels(y)
+        else:
+            y = layers.Dense(self._some(2, 5), "relu")(y)
+            y = layers.Dense(self.channels(x), "sigmoid")(y)
         shape = [1] * (self.rank - 2)
         shape.insert(0 if self.first else len(shape), self.channels(x))
         return layers.Multiply()([x, layers.Reshape(shape)(y)])
+
+    def _along_channels(self, x):
+        """Returns a number for each channel, from those of its neighbours."""
+        x = layers.Reshape((*x.shape[1:], 1))(x)
+        hidden = layers.Conv1D(
+            self._some(2, 5),
+            3,
+            padding="same",
+            activation="relu",
+            data_format="channels_last",
+        )(x)
+        last = layers.Conv1D(
+            1, 1, activation="sigmoid", data_format="channels_last"
+        )
+        return last(hidden)[:, :, 0]
 
     def _factors(self, x):
         """Returns a factor for each position of a tensor."""
