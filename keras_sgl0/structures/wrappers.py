@@ -178,7 +178,7 @@ class SpectralNormalization(Wrapper):
         """Returns what belongs to the last axis of the kernel."""
         last = len(self.layer.kernel.shape) - 1
         return [
-            own._replace(variable="vector_u", axis=1, role="follower")
+            Slices("vector_u", 1, own.channels, "follower", own.tensor)
             for own in self._kernel_slices()
             if own.axis % (last + 1) == last
         ]

@@ -276,7 +276,7 @@ def test_layers_of_a_user_are_cut_as_what_they_do(make):
         (
             # What it does depends on the mode.
             lambda: layers.Lambda(
-                lambda x, training=None: 2 * x if training else x
+                lambda x, training=None: x if training else 2 * x
             ),
             "what it does depends on `training`",
         ),
