@@ -236,7 +236,11 @@ class _Walk:
             return False
         if not is_unfolded(block) or len(call.inputs) != 1:
             return False
-        x = spec_of(known[id(call.inputs[0])].spec)
+        x = known[id(call.inputs[0])].spec
+        is_float = keras.backend.is_float_dtype(x.dtype)
+        # Of the dtype that Keras would cast it to, which is no other change.
+        dtype = block.compute_dtype if is_float else x.dtype
+        x = keras.KerasTensor(x.shape, dtype)
         args, kwargs = tree.map_structure(
             lambda y: x if isinstance(y, keras.KerasTensor) else y,
             (call.args, call.kwargs),
