@@ -220,6 +220,26 @@ class Noisy(layers.Layer):
         return x + noise if training else x
 
 
+@keras.saving.register_keras_serializable("tests")
+class DropPath(layers.Layer):
+    """Whole examples that are zero in training."""
+
+    def __init__(self, rate=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seeds = keras.random.SeedGenerator(0)
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
+        kept = keras.random.uniform(shape, seed=self.seeds) > self.rate
+        return x * ops.cast(kept, x.dtype) / (1 - self.rate)
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate}
+
+
 class Own(keras.Model):
     """A subclassed model of a dictionary of inputs."""
 

@@ -1,6 +1,5 @@
 """Blocks with weights of their own, for the fuzzer."""
 
-import keras
 from keras import layers, ops
 
 
@@ -45,21 +44,6 @@ class OwnWeights(layers.Layer):
         if self.kind == "array":
             y = y + self.rows(ops.arange(y.shape[1]))
         return y * self.own
-
-
-class DropPath(layers.Layer):
-    """Whole examples that are zero in training."""
-
-    def __init__(self):
-        super().__init__()
-        self.seeds = keras.random.SeedGenerator(0)
-
-    def call(self, x, training=None):
-        if not training:
-            return x
-        shape = [ops.shape(x)[0], *(1 for _ in x.shape[1:])]
-        kept = keras.random.uniform(shape, seed=self.seeds) > 0.5
-        return x * ops.cast(kept, x.dtype)
 
 
 class OwnKernel(layers.Layer):

@@ -2,13 +2,13 @@
 
 import keras
 import numpy as np
+from custom_blocks import DropPath
 from helpers import layers_of
 from keras import layers, ops
 from random_blocks import (
     KINDS,
     KINDS_OF_STEPS,
     PRODUCTS,
-    DropPath,
     OwnKernel,
     OwnWeights,
 )

@@ -55,12 +55,11 @@ from keras_sgl0.compression.readers import (
     Reader,
     calls_of_readers,
     fill,
-    require_read,
 )
 from keras_sgl0.groups import other_axes
 from keras_sgl0.network.graph import Node
 from keras_sgl0.structures.families import Structures
-from keras_sgl0.utils.validation import require
+from keras_sgl0.utils.validation import InputError, require
 
 _LAMBDA = 1.0
 # What is added to the diagonal, as a share of its mean.
@@ -95,8 +94,18 @@ def discrimination(found: Structures, data: Iterable[tuple]) -> np.ndarray:
             own = np.square(gradient).sum(others)
             np.add.at(squares, sliced.structures, own)
             read[sliced.structures] = True
-    require_read(found, read[:-1])
+    _require_read(found, read[:-1])
     return np.sqrt(squares[:-1])  # -1 is for what is in none
+
+
+def _require_read(found: Structures, read: np.ndarray):
+    """Raises if no dense layer or convolution reads a family."""
+    for family in np.unique(found.families[~read]).tolist():
+        raise InputError(
+            "A family of channels is read by no dense layer or convolution: "
+            f"{', '.join(found.made_by(family))}. Spare these layers with "
+            "`limits`, or choose another `importance`."
+        )
 
 
 class _Reader(Reader):

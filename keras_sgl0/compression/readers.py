@@ -16,7 +16,6 @@ from keras_sgl0.compression.linear import (
 from keras_sgl0.network.graph import Node
 from keras_sgl0.structures.families import Structures
 from keras_sgl0.structures.flat_copy import FlatCopy
-from keras_sgl0.utils.validation import InputError
 
 
 class Moments:
@@ -121,21 +120,3 @@ def calls_of_readers(found: Structures) -> list[Node]:
         if is_linear(node.operation)
         and id(mixing_kernel(node.operation)) in kernels
     ]
-
-
-def require_read(found: Structures, read: np.ndarray):
-    """Raises if no dense layer or convolution reads a family.
-
-    Args:
-        found: The structures of a model.
-        read: Flags, which structures one reads.
-
-    Raises:
-        ValueError: If so.
-    """
-    for family in np.unique(found.families[~read]).tolist():
-        raise InputError(
-            "A family of channels is read by no dense layer or convolution: "
-            f"{', '.join(found.made_by(family))}. Spare these layers with "
-            "`limits`, or choose another `importance`."
-        )

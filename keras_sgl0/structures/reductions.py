@@ -95,8 +95,7 @@ class Reduction(Channelwise):
         return Rewrite(zeros=Zeros(axis, cut, removed=False))
 
     def _gone(self) -> set[int]:
-        rank = self.node.inputs[0].rank
-        return {int(a) % rank for a in np.atleast_1d(self.layer.axis)}
+        return _axes_of(self.layer.axis, self.node.inputs[0].rank)
 
     def _is_over_channels(self) -> bool:
         return bool(self._gone() & set(self.node.inputs[0].axes))
@@ -133,20 +132,19 @@ class Moments(Rule):
 
     def refusal(self):
         x = self.node.inputs[0]
-        axes = {int(a) % x.rank for a in np.atleast_1d(self.layer.axes)}
-        if 0 in axes:
+        gone = _axes_of(self.layer.axes, x.rank)
+        if 0 in gone:
             return "it is over all examples"
-        if x.axis in axes:
+        if x.axis in gone:
             return "it is over channels"
         return ""
 
     def all_axes(self):
         """Returns where the channel axis is after it, twice."""
-        (axis,) = self.node.inputs[0].axes
-        rank = self.node.inputs[0].rank
+        x = self.node.inputs[0]
+        (axis,) = x.axes
         if not self.layer.keepdims:
-            gone = {int(a) % rank for a in np.atleast_1d(self.layer.axes)}
-            axis -= sum(a < axis for a in gone)
+            axis -= sum(a < axis for a in _axes_of(self.layer.axes, x.rank))
         return [(axis,), (axis,)]
 
     def ties(self):
@@ -184,3 +182,8 @@ class Glu(Channelwise):
         with np.errstate(over="ignore"):
             product = first / (1 + np.exp(-second))
         return np.where(first == 0, 0, product)
+
+
+def _axes_of(given, rank: int) -> set[int]:
+    """Returns one or several axes, counted from the first."""
+    return {int(axis) % rank for axis in np.atleast_1d(given)}

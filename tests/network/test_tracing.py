@@ -8,6 +8,7 @@ from custom_blocks import (
     ByValue,
     Causal,
     Counting,
+    DropPath,
     Excite,
     Nested,
     Noisy,
@@ -231,26 +232,6 @@ def test_a_leaf_is_seen_as_what_it_does_with_its_weight():
 def test_random_numbers_of_a_leaf_stay_its_own():
     model = around(Noisy(name="b"), (5,))
     assert "seed_generator_state" in reasons(trace(model))["b"]
-
-
-@keras.saving.register_keras_serializable("tests")
-class DropPath(layers.Layer):
-    """Whole examples that are zero in training."""
-
-    def __init__(self, rate=0.5, **kwargs):
-        super().__init__(**kwargs)
-        self.rate = rate
-        self.seeds = keras.random.SeedGenerator(0)
-
-    def call(self, x, training=None):
-        if not training:
-            return x
-        shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
-        kept = keras.random.uniform(shape, seed=self.seeds) > self.rate
-        return x * ops.cast(kept, x.dtype) / (1 - self.rate)
-
-    def get_config(self):
-        return {**super().get_config(), "rate": self.rate}
 
 
 def test_noise_in_training_does_not_keep_channels():
